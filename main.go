@@ -1,0 +1,214 @@
+// Command podsh makes pods on a bare Linux box: without Docker, without a daemon, without root.
+//
+// This package turns flags into data (sandbox.Spec), and results and errors into text and exit statuses.
+// How a pod is made is told by package sandbox.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+// version is set by scripts/build.
+var version = "0.1.0-dev"
+
+// Exit statuses. Those of a command in a pod are its own; STYLE of shells: 128+N for signal N.
+const (
+	exitError         = 1   // podsh's error
+	exitUsage         = 2   // podsh was called wrongly
+	exitJoinError     = 125 // join: podsh's error, usage or not: 1 and 2 may be the command's own
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// commands is the one table of what podsh can do; help, completion and the man page are made from it.
+func commands() []*cli.Command {
+	return []*cli.Command{
+		createCommand(), joinCommand(),
+		psCommand(), inspectCommand(), topCommand(), mapCommand(),
+		stopCommand(), killCommand(), waitCommand(), rmCommand(),
+		pauseCommand(), doctorCommand(),
+		completionCommand(), manCommand(), versionCommand(),
+	}
+}
+
+func newApp() *cli.App {
+	app := &cli.App{
+		Name:                   "podsh",
+		Usage:                  "pods on a bare Linux box: no Docker, no daemon, no root",
+		UsageText:              "podsh COMMAND [flags] [arguments]",
+		Version:                version,
+		HideVersion:            true,
+		HideHelpCommand:        true,
+		UseShortOptionHandling: true,
+		Commands:               commands(),
+		ExitErrHandler:         func(*cli.Context, error) {}, // only main exits
+		OnUsageError:           usageError,
+		Action:                 noCommand,
+	}
+	for _, command := range app.Commands {
+		command.OnUsageError = usageError
+		command.HideHelpCommand = true
+	}
+	return app
+}
+
+func main() {
+	debug.SetGCPercent(-1) // podsh lives for milliseconds
+	args := append([]string{"podsh"}, os.Args[1:]...)
+	app := newApp()
+	if err := app.Run(flagsFirst(app, args)); err != nil {
+		os.Exit(report(args, err))
+	}
+}
+
+// report prints an error, the only place that does, and returns the exit status.
+func report(args []string, err error) int {
+	var status statusError
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	fmt.Fprintf(os.Stderr, "podsh: error: %v\n", err)
+	for _, hint := range sandbox.Hints(err) {
+		fmt.Fprintf(os.Stderr, "podsh: hint: %s\n", hint)
+	}
+	isJoin := len(args) > 1 && joinCommand().HasName(args[1])
+	switch {
+	case errors.Is(err, sandbox.ErrNotFound):
+		return exitNotFound
+	case errors.Is(err, sandbox.ErrNotExecutable):
+		return exitNotExecutable
+	case isJoin:
+		return exitJoinError
+	case errors.Is(err, sandbox.ErrInvalid):
+		return exitUsage
+	}
+	return exitError
+}
+
+// warn tells people of something that is no error.
+func warn(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "podsh: warning: "+format+"\n", args...)
+}
+
+// statusError ends podsh with a status and no more words.
+type statusError int
+
+func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// usage is an error in how podsh was called.
+type usage struct {
+	message string
+	hint    string
+}
+
+func (u *usage) Error() string   { return u.message }
+func (u *usage) Unwrap() error   { return sandbox.ErrInvalid }
+func (u *usage) Hints() []string { return []string{u.hint} }
+
+func usagef(hint, format string, args ...any) error {
+	return &usage{fmt.Sprintf(format, args...), hint}
+}
+
+// noCommand is what runs when the first word is no command.
+func noCommand(c *cli.Context) error {
+	if !c.Args().Present() {
+		return cli.ShowAppHelp(c)
+	}
+	word := c.Args().First()
+	var names []string
+	for _, command := range c.App.Commands {
+		names = append(names, command.Names()...)
+	}
+	if near := sandbox.Nearest(word, names); near != "" {
+		return usagef(fmt.Sprintf("did you mean `podsh %s`? `podsh --help` lists all commands", near), "no command %q", word)
+	}
+	return usagef("`podsh --help` lists all commands", "no command %q", word)
+}
+
+// usageError says what is wrong with a flag, and which one was probably meant.
+func usageError(c *cli.Context, err error, _ bool) error {
+	message := err.Error()
+	where := "podsh"
+	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "podsh" {
+		where += " " + c.Command.Name
+	}
+	hint := fmt.Sprintf("`%s --help` lists the flags", where)
+	if name, ok := strings.CutPrefix(message, "flag provided but not defined: -"); ok {
+		message = fmt.Sprintf("no flag --%s", strings.TrimLeft(name, "-"))
+		if near := sandbox.Nearest(strings.TrimLeft(name, "-"), flagNames(c.Command)); near != "" {
+			hint = fmt.Sprintf("did you mean --%s? %s", near, hint)
+		}
+	}
+	return usagef(hint, "%s", message)
+}
+
+func flagNames(command *cli.Command) []string {
+	var names []string
+	if command != nil {
+		for _, flag := range command.Flags {
+			names = append(names, flag.Names()...)
+		}
+	}
+	return names
+}
+
+// flagsFirst moves a command's flags before its arguments, up to --, since cli takes what follows the first
+// argument for arguments: `podsh join web -u 1000 -- id` means what it says.
+func flagsFirst(app *cli.App, args []string) []string {
+	if len(args) < 2 {
+		return args
+	}
+	command := app.Command(args[1])
+	if command == nil {
+		return args
+	}
+	var flags, rest []string
+	for i := 2; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			rest = append(rest, args[i:]...)
+			break
+		}
+		if len(arg) < 2 || arg[0] != '-' {
+			rest = append(rest, arg)
+			continue
+		}
+		flags = append(flags, arg)
+		if takesValue(command, arg) && i+1 < len(args) {
+			i++
+			flags = append(flags, args[i])
+		}
+	}
+	if len(rest) > 0 && rest[0] != "--" {
+		flags = append(flags, "--") // what follows is no flag any more
+	}
+	return append(append(args[:2:2], flags...), rest...)
+}
+
+// takesValue says whether the next argument belongs to the flag arg.
+func takesValue(command *cli.Command, arg string) bool {
+	name := strings.TrimLeft(arg, "-")
+	if strings.Contains(name, "=") {
+		return false
+	}
+	if !strings.HasPrefix(arg, "--") && len(name) > 1 {
+		name = name[len(name)-1:] // -it: the last letter may take one
+	}
+	for _, flag := range command.Flags {
+		for _, known := range flag.Names() {
+			if known == name {
+				_, isBool := flag.(*cli.BoolFlag)
+				return !isBool
+			}
+		}
+	}
+	return false
+}

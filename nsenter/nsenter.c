@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The side of podsh that enters namespaces. A Go program has many threads before its first line runs, and
+// the kernel lets no process with threads enter a user namespace (setns(2)); so this runs as a constructor,
+// before the Go runtime starts, and most often instead of it.
+//
+// It knows four roles, told apart by the exact shape of the arguments (argv[0] with an @ is written by podsh
+// alone, and carries no authority: what it asks for, its caller could do):
+//
+//	podsh@hold                perform plans that arrive on PLAN_FD, until one ends in PAUSE
+//	podsh@join join ARG...    perform the plan on PLAN_FD in a child, and be its joiner
+//	podsh join NAME -- CMD    the same with the plan that `podsh create` saved; Go never starts
+//	podsh pause               the pause program by itself
+//
+// Everything else, and any doubt before the first side effect, is left to Go: the constructor returns.
+//
+// A plan is a list of system calls, made by Go (nsenter.go encodes it, package sandbox writes it). There is
+// no policy here, so this file does not grow with what podsh can do. It allocates nothing and calls only
+// functions that are async-signal-safe.
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "nsenter.h"
+
+#ifndef __GLIBC__
+#error "the constructor gets argc and argv from glibc; musl does not pass them"
+#endif
+
+#define ALL_SIGNALS (~(uint64_t)0)
+#define SIGSET_BYTES 8 // the kernel's sigset_t, not glibc's: rt_sigprocmask(2)
+
+// What the calls of a plan returned, by their place in the whole list: a pod can be made by several plans,
+// and a later one refers to the descriptors that an earlier one opened.
+static int64_t podsh_results[PODSH_MAX_CALLS];
+
+struct podsh_run {
+	struct podsh_plan *plan;
+	int report;  // socket on which failures and the pids of clones are told
+	char **argv; // the command to run, where the plan leaves that open
+	char *name;  // what `ps` shows of the holder
+};
+
+static void podsh_report(int fd, int32_t what, int32_t value)
+{
+	struct podsh_record record = {what, value};
+
+	(void)!send(fd, &record, sizeof(record), MSG_NOSIGNAL);
+}
+
+// read that survives signals and short reads; 0 means that all of it came
+static int podsh_read_all(int fd, void *to, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		ssize_t n = read(fd, (char *)to + done, size - done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return -1;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+// The plan's offsets become addresses. A plan that points outside itself is refused whole: it may come from
+// a file.
+static int podsh_relocate(struct podsh_plan *plan, size_t size)
+{
+	uint64_t fixed = sizeof(*plan) + (uint64_t)plan->calls * sizeof(struct podsh_call);
+	char *base = (char *)plan;
+
+	if (plan->magic != PODSH_MAGIC || plan->size != size || (uint64_t)plan->first + plan->calls > PODSH_MAX_CALLS ||
+	    fixed + (uint64_t)plan->relocs * sizeof(uint32_t) > size || base[size - 1] != 0)
+		return -1;
+	for (uint32_t i = 0; i < plan->relocs; i++) {
+		uint32_t at;
+		uint64_t target;
+
+		memcpy(&at, base + fixed + i * sizeof(at), sizeof(at));
+		if (at % 8 || at < sizeof(*plan) || at > size - 8)
+			return -1;
+		memcpy(&target, base + at, sizeof(target));
+		if (target < fixed || target >= size)
+			return -1;
+		target += (uint64_t)(uintptr_t)base;
+		memcpy(base + at, &target, sizeof(target));
+	}
+	return 0;
+}
+
+// Receive a whole plan; NULL for anything less, and at the end of the stream.
+static struct podsh_plan *podsh_receive(int fd)
+{
+	struct podsh_plan head;
+	void *plan;
+
+	if (podsh_read_all(fd, &head, sizeof(head)) || head.size <= sizeof(head) || head.size > PODSH_MAX_BYTES)
+		return NULL;
+	plan = mmap(NULL, head.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (plan == MAP_FAILED)
+		return NULL;
+	memcpy(plan, &head, sizeof(head));
+	if (podsh_read_all(fd, (char *)plan + sizeof(head), head.size - sizeof(head)) || podsh_relocate(plan, head.size)) {
+		munmap(plan, head.size);
+		return NULL;
+	}
+	return plan;
+}
+
+// clone(2) with the caller's parent as parent; the caller tells the new pid, as seen from its own pid
+// namespace, and goes.
+static int podsh_clone(struct podsh_run *run, uint64_t flags)
+{
+	int pid = (int)syscall(SYS_clone, flags | CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+
+	if (pid > 0) {
+		podsh_report(run->report, PODSH_CLONED, pid);
+		_exit(0);
+	}
+	return pid;
+}
+
+// execve(2), with a search through dirs as execvp(3) does it, but through the pod's PATH and not the caller's.
+static int podsh_exec(char **argv, char **envp, char **dirs)
+{
+	int denied = 0;
+
+	if (!dirs || strchr(argv[0], '/'))
+		return execve(argv[0], argv, envp);
+	for (; *dirs; dirs++) {
+		char path[PATH_MAX];
+		size_t dir = strlen(*dirs), name = strlen(argv[0]);
+
+		if (!name || dir + name + 2 > sizeof(path))
+			continue;
+		memcpy(path, *dirs, dir);
+		path[dir] = '/';
+		memcpy(path + dir + 1, argv[0], name + 1);
+		execve(path, argv, envp);
+		if (errno == EACCES)
+			denied = 1;
+		else if (errno != ENOENT && errno != ENOTDIR)
+			return -1;
+	}
+	errno = denied ? EACCES : ENOENT;
+	return -1;
+}
+
+static void podsh_nothing(int sig)
+{
+	(void)sig;
+}
+
+static void podsh_say(const char *text)
+{
+	(void)!write(STDERR_FILENO, text, strlen(text));
+}
+
+// What Kubernetes' pause does: end on SIGINT and SIGTERM, reap, sleep. PID 1 gets only the signals that it
+// has a handler for (pid_namespaces(7)), so there are handlers, though the signals stay blocked and are
+// taken one by one: none is lost between two looks.
+static void podsh_pause(void)
+{
+	struct sigaction end = {.sa_handler = podsh_nothing};
+	struct sigaction child = {.sa_handler = podsh_nothing, .sa_flags = SA_NOCLDSTOP};
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	if (sigaction(SIGINT, &end, NULL))
+		_exit(1);
+	if (sigaction(SIGTERM, &end, NULL))
+		_exit(2);
+	if (sigaction(SIGCHLD, &child, NULL))
+		_exit(3);
+	for (;;) {
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+		switch (sigwaitinfo(&set, NULL)) {
+		case SIGINT:
+			podsh_say("Shutting down, got signal: Interrupt\n");
+			_exit(0);
+		case SIGTERM:
+			podsh_say("Shutting down, got signal: Terminated\n");
+			_exit(0);
+		}
+	}
+}
+
+static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
+{
+	uint64_t a[6];
+
+	for (int i = 0; i < 6; i++) {
+		a[i] = call->arg[i];
+		if (call->from_result >> i & 1)
+			a[i] = (uint64_t)podsh_results[a[i] % PODSH_MAX_CALLS];
+	}
+	switch (call->nr) {
+	case PODSH_CLONE:
+		return podsh_clone(run, a[0]);
+	case PODSH_EXEC:
+		return podsh_exec(a[0] ? (char **)a[0] : run->argv, (char **)a[1], (char **)a[2]);
+	case PODSH_PAUSE:
+		close(run->report);
+		munmap(run->plan, run->plan->size);
+		prctl(PR_SET_NAME, "pause");
+		memset(run->name, 0, strlen(run->name));
+		memcpy(run->name, "pause", strlen("pause"));
+		podsh_pause();
+	}
+	return syscall(call->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+// The loop over calls. The first one that fails, but for the errno that it may fail with, is told by its
+// place in the whole list and ends the process.
+static void podsh_perform(struct podsh_run *run)
+{
+	struct podsh_plan *plan = run->plan;
+	struct podsh_call *calls = (struct podsh_call *)(plan + 1);
+
+	for (uint32_t i = 0; i < plan->calls; i++) {
+		int64_t result = podsh_call(run, &calls[i]);
+		if (result == -1 && errno != calls[i].tolerate) {
+			podsh_report(run->report, (int32_t)(plan->first + i), errno);
+			_exit(125);
+		}
+		podsh_results[plan->first + i] = result;
+	}
+}
+
+// podsh@hold: one plan after the other. The end of the stream before a PAUSE means that podsh create is gone, and
+// so is this pod.
+static void podsh_hold(char *name)
+{
+	struct podsh_run run = {.report = PODSH_PLAN_FD, .name = name};
+
+	while ((run.plan = podsh_receive(PODSH_PLAN_FD))) {
+		podsh_perform(&run);
+		podsh_report(run.report, PODSH_DONE, (int32_t)(run.plan->first + run.plan->calls));
+		munmap(run.plan, run.plan->size);
+	}
+	_exit(125);
+}
+
+// The command's status, as a shell would give it.
+static int podsh_status(int status)
+{
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+// Pass one signal on. What the terminal sent (SI_KERNEL) was meant for everything that runs in the
+// foreground: the command is in a session of its own, so its whole group gets it. A stop from the keyboard
+// has no effect on a session without a terminal, so it becomes SIGSTOP and stops the joiner as well.
+static void podsh_forward(int pid, siginfo_t *info)
+{
+	int sig = info->si_signo;
+	int stop = sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
+	int whom = info->si_code == SI_KERNEL ? -pid : pid;
+
+	if (kill(whom, stop ? SIGSTOP : sig) && whom < 0)
+		kill(pid, stop ? SIGSTOP : sig);
+	if (stop)
+		kill(getpid(), SIGSTOP);
+}
+
+// Wait for the command, passing signals on. Returns its status; -1 if it never ran.
+static int podsh_await(int pid)
+{
+	uint64_t all = ALL_SIGNALS;
+	int status, got;
+
+	for (;;) {
+		siginfo_t info;
+
+		while ((got = waitpid(-1, &status, WNOHANG)) > 0)
+			if (got == pid)
+				return podsh_status(status);
+		if (got < 0 && errno == ECHILD)
+			return -1;
+		if (syscall(SYS_rt_sigtimedwait, &all, &info, NULL, SIGSET_BYTES) > 0 && info.si_signo != SIGCHLD)
+			podsh_forward(pid, &info);
+	}
+}
+
+// Go knows what a call was for, so it speaks of a failure: podsh@failed:CALL:ERRNO, and the arguments as
+// they were.
+static void podsh_fail(const struct podsh_record *record, char **argv, char **envp)
+{
+	char name[48] = "podsh@failed:", *to = name + strlen(name);
+	int32_t numbers[2] = {record->what, record->value};
+
+	for (int i = 0; i < 2; i++) {
+		char digits[12], *from = digits;
+		uint32_t n = numbers[i] < 0 ? 0 : (uint32_t)numbers[i];
+
+		if (numbers[i] < 0)
+			*to++ = '-';
+		do
+			*from++ = (char)('0' + n % 10);
+		while (n /= 10);
+		while (from > digits)
+			*to++ = *--from;
+		*to++ = i ? 0 : ':';
+	}
+	argv[0] = name;
+	execve("/proc/self/exe", argv, envp);
+	podsh_say("podsh: error: entering the pod did not work, and /proc is not there to say why\n");
+	_exit(125);
+}
+
+// The child's half of a join.
+static void podsh_enter(struct podsh_run *run, const int ends[2])
+{
+	close(ends[0]);
+	if (ends[1] != PODSH_REPORT_FD && dup3(ends[1], PODSH_REPORT_FD, O_CLOEXEC) < 0)
+		_exit(125);
+	run->report = PODSH_REPORT_FD;
+	podsh_perform(run);
+	_exit(125);
+}
+
+// Join: a child enters the namespaces, and clones the command as a child of this process, which stays where
+// it is, outside. So the joiner is never seen in the pod, and the command ends with it (PR_SET_PDEATHSIG).
+static void podsh_join(struct podsh_run *run, char **argv, char **envp)
+{
+	uint64_t all = ALL_SIGNALS, before;
+	struct sigaction reap = {.sa_handler = SIG_DFL}, was;
+	struct podsh_record record = {PODSH_DONE, 0};
+	int ends[2], status = -1;
+
+	prctl(PR_SET_DUMPABLE, 0); // this memory holds the caller's environment
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+		_exit(125);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, SIGSET_BYTES);
+	sigaction(SIGCHLD, &reap, &was); // a caller that ignores it would leave us without a status
+	switch (fork()) {
+	case -1:
+		_exit(125);
+	case 0:
+		sigaction(SIGCHLD, &was, NULL);
+		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, SIGSET_BYTES);
+		podsh_enter(run, ends);
+	}
+	close(ends[1]);
+	if (!podsh_read_all(ends[0], &record, sizeof(record)) && record.what == PODSH_CLONED)
+		status = podsh_await(record.value);
+	while (record.what < 0 && !podsh_read_all(ends[0], &record, sizeof(record)))
+		; // READY, and behind it a failure or nothing
+	if (record.what < 0 && status >= 0)
+		_exit(status);
+	sigaction(SIGCHLD, &was, NULL);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, SIGSET_BYTES);
+	podsh_fail(&record, argv, envp);
+}
+
+// Open the folder in which pods are described (sandbox.Root has the rule); -1 for anything unusual.
+static int podsh_open_root(void)
+{
+	const char *root = getenv("PODSH_ROOT"), *runtime = getenv("XDG_RUNTIME_DIR");
+	struct stat st;
+	int fd;
+
+	if (root && *root) {
+		fd = open(root, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	} else if (!geteuid()) {
+		fd = open("/run/podsh", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	} else if (runtime && *runtime == '/') {
+		int dir = open(runtime, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		fd = openat(dir, "podsh", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		close(dir);
+	} else {
+		return -1;
+	}
+	if (fd < 0 || fstat(fd, &st) || st.st_uid != geteuid() || (st.st_mode & 077)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+// Read a whole file below dir that only we can have written. Returns its size, or -1.
+static ssize_t podsh_read_file(int dir, const char *path, void *to, size_t size)
+{
+	struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+	int fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
+	ssize_t n = -1;
+	struct stat st;
+
+	if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022) &&
+	    st.st_size > 0 && (size_t)st.st_size <= size && !podsh_read_all(fd, to, (size_t)st.st_size))
+		n = st.st_size;
+	close(fd);
+	return n;
+}
+
+static int podsh_is_name(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n > 0 && n <= 63 && name[0] != '.' && name[0] != '-' &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == n;
+}
+
+// The plan that `podsh create` left for NAME, a pod's name or its whole id. The bytes are moved so that the
+// plan behind the head is aligned.
+static struct podsh_plan *podsh_load(const char *name, struct podsh_saved *head)
+{
+	char path[96] = "names/", id[16] = "";
+	char *file;
+	int root;
+	ssize_t n = 0;
+
+	if (!podsh_is_name(name) || (root = podsh_open_root()) < 0)
+		return NULL;
+	strcat(path, name);
+	if (podsh_read_file(root, path, id, sizeof(id) - 1) < 0 && strlen(name) < sizeof(id))
+		strcpy(id, name);
+	strcpy(path, "pods/");
+	strcat(path, id);
+	strcat(path, "/join");
+	file = mmap(NULL, PODSH_MAX_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (file != MAP_FAILED && podsh_is_name(id))
+		n = podsh_read_file(root, path, file, PODSH_MAX_BYTES);
+	close(root);
+	if (n <= (ssize_t)sizeof(*head))
+		return NULL;
+	memcpy(head, file, sizeof(*head));
+	file += sizeof(*head);
+	n -= (ssize_t)sizeof(*head);
+	if (head->magic != PODSH_MAGIC || (size_t)n <= sizeof(struct podsh_plan) ||
+	    podsh_relocate((struct podsh_plan *)file, (size_t)n))
+		return NULL;
+	return (struct podsh_plan *)file;
+}
+
+// Read a small file of /proc as text.
+static int podsh_read_proc(const char *dir, const char *name, char *to, size_t size)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	strcpy(path, dir);
+	strcat(path, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = read(fd, to, size - 1);
+	close(fd);
+	to[n < 0 ? 0 : n] = 0;
+	return n <= 0;
+}
+
+// Is the process behind PODSH_POD_FD the holder that the plan was made for? The pidfd was opened first, so
+// whatever /proc says of the number now is said of the same process, or of a later one and then differs.
+static int podsh_is_holder(const struct podsh_saved *head)
+{
+	char text[1024], *field;
+	struct stat st;
+
+	if (podsh_read_proc("/proc/sys/kernel/random/", "boot_id", text, sizeof(text)) ||
+	    strcmp(text, head->boot_id))
+		return 0;
+	if (head->pidfd_inode)
+		return !fstat(PODSH_POD_FD, &st) && st.st_ino == head->pidfd_inode;
+	if (podsh_read_proc(head->proc, "stat", text, sizeof(text)) || !(field = strrchr(text, ')')))
+		return 0;
+	for (int i = 2; i < 22 && field; i++)
+		field = strchr(field + 1, ' ');
+	return field && !strncmp(field + 1, head->started, strlen(head->started)) &&
+	       field[1 + strlen(head->started)] == ' ';
+}
+
+// podsh join NAME -- CMD, if all is as usual; else it returns, having done nothing.
+static void podsh_join_saved(char **argv, char **envp, int from_pod)
+{
+	struct podsh_saved head;
+	struct podsh_run run = {.argv = argv + 4};
+	struct termios tty;
+	int fd;
+
+	// A terminal all around wants a terminal inside: that is Go's.
+	if (!ioctl(0, TCGETS, &tty) && !ioctl(1, TCGETS, &tty) && !ioctl(2, TCGETS, &tty))
+		return;
+	if (!(run.plan = podsh_load(argv[2], &head)))
+		return;
+	fd = (int)syscall(SYS_pidfd_open, head.pid, 0);
+	if (fd < 0 || (fd != PODSH_POD_FD && dup3(fd, PODSH_POD_FD, O_CLOEXEC) < 0) || !podsh_is_holder(&head))
+		return;
+	if (head.own_file && !from_pod) {
+		char path[64];
+
+		strcpy(path, head.proc);
+		strcat(path, "exe");
+		fd = open(path, O_PATH | O_CLOEXEC);
+		argv[0] = "podsh@pod";
+		if (fd >= 0 && podsh_is_holder(&head))
+			syscall(SYS_execveat, fd, "", argv, envp, AT_EMPTY_PATH);
+		argv[0] = "podsh";
+		return;
+	}
+	podsh_join(&run, argv, envp);
+}
+
+__attribute__((constructor)) static void podsh_start(int argc, char **argv, char **envp)
+{
+	int from_pod = argc > 0 && !strcmp(argv[0], "podsh@pod");
+
+	if (argc < 1 || getauxval(AT_SECURE))
+		return;
+	if (argc == 1 && !strcmp(argv[0], "podsh@hold")) {
+		podsh_hold(argv[0]);
+	} else if (argc > 1 && !strcmp(argv[0], "podsh@join")) {
+		struct podsh_run run = {.plan = podsh_receive(PODSH_PLAN_FD)};
+
+		if (run.plan)
+			podsh_join(&run, argv, envp);
+	} else if (!strncmp(argv[0], "podsh@", 6) && !from_pod) {
+		return;
+	} else if (argc == 2 && !strcmp(argv[1], "pause")) {
+		if (getpid() != 1)
+			podsh_say("Warning: pause should be the first process\n");
+		podsh_pause();
+	} else if (argc > 4 && !strcmp(argv[3], "--") &&
+		   (!strcmp(argv[1], "join") || !strcmp(argv[1], "exec") || !strcmp(argv[1], "enter"))) {
+		podsh_join_saved(argv, envp, from_pod);
+	}
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What nsenter.go writes and nsenter.c reads: both sides of podsh's own protocol, in the byte order and the
+// alignment of the machine they run on.
+
+#ifndef PODSH_NSENTER_H
+#define PODSH_NSENTER_H
+
+#include <stdint.h>
+
+#define PODSH_MAGIC UINT64_C(0x31306e616c70) // "plan01": raise it with every change of this file
+#define PODSH_MAX_CALLS 1024
+#define PODSH_MAX_BYTES (4 << 20)
+
+// Descriptors that are handed over.
+enum {
+	PODSH_PLAN_FD = 3,   // where plans come from: a socket for @hold, a file for @join
+	PODSH_POD_FD = 4,    // pidfd of the holder of the pod that is entered
+	PODSH_REPORT_FD = 5, // join: where the command's side tells its joiner of a failure
+	PODSH_TTY_FD = 6,    // join -t: socket on which the pod's side passes the terminal out
+};
+
+// Calls that are not one system call.
+enum {
+	PODSH_CLONE = -1, // (flags): go on as a clone whose parent is the caller's parent; the caller ends
+	PODSH_EXEC = -2,  // (argv or 0 for the caller's, envp, folders to search or 0)
+	PODSH_PAUSE = -3, // (): be the pause program
+};
+
+struct podsh_call {
+	int64_t nr;           // system call number, or one of the above
+	int64_t tolerate;     // the errno that is no failure, or 0
+	uint64_t from_result; // bit i: arg[i] is the place of an earlier call, whose result is meant
+	uint64_t arg[6];
+};
+
+// A plan is this head, the calls, the relocations (uint32_t each: where in the plan an offset stands that
+// becomes an address), and the data that they point to, which ends with a zero byte.
+struct podsh_plan {
+	uint64_t magic;
+	uint32_t size;  // bytes in all
+	uint32_t calls; // how many
+	uint32_t relocs;
+	uint32_t first; // the place of its first call in the whole list
+};
+
+// What comes back: `what` is the place of the call that failed and `value` its errno, or one of these.
+enum {
+	PODSH_DONE = -1,   // all calls before place `value` are done
+	PODSH_CLONED = -2, // `value` is the pid of a clone
+	PODSH_READY = -3,  // sent by a plan itself, to see that its joiner is still there
+};
+
+struct podsh_record {
+	int32_t what;
+	int32_t value;
+};
+
+// A saved plan is this head and a plan: for `podsh join NAME -- CMD` without Go.
+struct podsh_saved {
+	uint64_t magic;
+	uint64_t pidfd_inode; // identifies the holder until reboot (Linux 6.9); 0: not known
+	int32_t pid;
+	uint32_t own_file;  // the holder runs from a copy of podsh that the pod can't write: run from there too
+	char boot_id[40];   // as /proc/sys/kernel/random/boot_id has it
+	char proc[24];      // "/proc/4711/"
+	char started[24];   // field 22 of /proc/PID/stat
+};
+
+#endif

@@ -1,0 +1,56 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Sentinel errors, for errors.Is.
+var (
+	ErrNoPod         = errors.New("no such pod")
+	ErrExited        = errors.New("the pod has ended")
+	ErrNameTaken     = errors.New("name taken")
+	ErrInvalid       = errors.New("invalid")        // what the user asked for makes no sense: usage
+	ErrNotFound      = errors.New("not found")      // join: status 127
+	ErrNotExecutable = errors.New("not executable") // join: status 126
+)
+
+// failure is an error with words of its own, the sentinel that it is, and what to do about it.
+type failure struct {
+	message string
+	is      error
+	hints   []string
+}
+
+func (f *failure) Error() string { return f.message }
+func (f *failure) Unwrap() error { return f.is }
+
+// Hints are the lines that a person can act on.
+func (f *failure) Hints() []string { return f.hints }
+
+// fail makes an error of kind is (or nil) that reads as message; hints are lines that a person can act on.
+func fail(is error, hints []string, format string, args ...any) error {
+	return &failure{fmt.Sprintf(format, args...), is, hints}
+}
+
+// withHint adds a hint to an error.
+func withHint(err error, format string, args ...any) error {
+	return &failure{err.Error(), err, []string{fmt.Sprintf(format, args...)}}
+}
+
+// Hints lists the hints of an error and of all that it wraps, outermost first.
+func Hints(err error) []string {
+	var hints []string
+	for err != nil {
+		if f, ok := err.(interface{ Hints() []string }); ok {
+			hints = append(hints, f.Hints()...)
+		}
+		err = errors.Unwrap(err)
+	}
+	return hints
+}
+
+// invalid is a usage error about one flag or argument.
+func invalid(format string, args ...any) error {
+	return fail(ErrInvalid, nil, format, args...)
+}

@@ -1,0 +1,103 @@
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Holder identifies the process that holds a pod's namespaces. A pid alone does not: it is used again.
+type Holder struct {
+	PID        int    `json:"pid"`
+	Started    string `json:"started"`               // clock ticks since boot: field 22 of /proc/PID/stat, proc_pid_stat(5)
+	BootID     string `json:"boot_id"`               // of the boot that it lived in
+	PIDFDInode uint64 `json:"pidfd_inode,omitempty"` // unique until reboot since Linux 6.9; else 0
+}
+
+var bootID = sync.OnceValues(func() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id)), err
+})
+
+// identify describes the living process pid, of which pidfd is held.
+func identify(pid int, pidfd *os.File) (Holder, error) {
+	boot, err := bootID()
+	if err != nil {
+		return Holder{}, err
+	}
+	started, err := startTime(pid)
+	if err != nil {
+		return Holder{}, err
+	}
+	return Holder{PID: pid, Started: started, BootID: boot, PIDFDInode: pidfdInode(pidfd)}, nil
+}
+
+// startTime reads field 22 of /proc/PID/stat. The second field is a name in parentheses that may hold
+// anything, so counting begins at the last one.
+func startTime(pid int) (string, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 20 {
+		return "", fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields)+2)
+	}
+	return fields[19], nil
+}
+
+// pidfdInode returns the number that tells one process from every other until reboot. Pidfds have a file
+// system of their own since Linux 6.9 and share one inode before.
+func pidfdInode(pidfd *os.File) uint64 {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if unix.Fstatfs(int(pidfd.Fd()), &fs) != nil || fs.Type != unix.PID_FS_MAGIC || unix.Fstat(int(pidfd.Fd()), &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// Open returns a pidfd of the holder, or ErrExited. The pidfd is opened first, and only then compared: so
+// what is compared can't be followed by another process of the same number.
+func (h Holder) Open() (*os.File, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	if boot != h.BootID {
+		return nil, ErrExited
+	}
+	fd, err := unix.PidfdOpen(h.PID, 0)
+	if err == unix.ESRCH || err == unix.EINVAL {
+		return nil, ErrExited
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open %d: %w", h.PID, err)
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	if !h.is(pidfd) || exited(pidfd) {
+		pidfd.Close()
+		return nil, ErrExited
+	}
+	return pidfd, nil
+}
+
+func (h Holder) is(pidfd *os.File) bool {
+	if h.PIDFDInode != 0 {
+		return pidfdInode(pidfd) == h.PIDFDInode
+	}
+	started, err := startTime(h.PID)
+	return err == nil && started == h.Started
+}
+
+// exited says whether the process behind a pidfd has ended: then poll(2) finds it readable.
+func exited(pidfd *os.File) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1
+}

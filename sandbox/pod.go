@@ -1,0 +1,202 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Pod is a pod as the store describes it. It lives as long as its holder does.
+type Pod struct {
+	Format     int               `json:"format"` // of this description: podFormat
+	ID         string            `json:"id"`
+	Created    time.Time         `json:"created"`
+	Spec       Spec              `json:"spec"`
+	Hostname   string            `json:"hostname"`
+	Namespaces map[string]Choice `json:"namespaces"` // all of them, by Namespace.Name: the spec with its defaults filled in
+	UIDMap     []IDMap           `json:"uid_map,omitempty"`
+	GIDMap     []IDMap           `json:"gid_map,omitempty"`
+	OneID      bool              `json:"one_id,omitempty"`   // setgroups is denied, user_namespaces(7)
+	UID        uint32            `json:"uid"`                // who a command is that joins, inside
+	GID        uint32            `json:"gid"`                //
+	Upper      string            `json:"upper,omitempty"`    // what was written, where that lies on disk
+	OwnFile    bool              `json:"own_file,omitempty"` // the holder runs from a file of its own, see exe.go
+	PlanFormat int               `json:"plan_format"`        // of the plans that its own file understands
+	Holder     Holder            `json:"holder"`
+
+	store *Store
+}
+
+// podFormat is raised when an older podsh could not read what this one writes, or the other way round.
+const podFormat = 1
+
+// Status is what a pod is doing.
+type Status string
+
+const (
+	Running Status = "running"
+	Exited  Status = "exited" // its holder is gone: ended, killed, or of an earlier boot
+	Broken  Status = "broken" // its description can't be read
+)
+
+// Open returns a pidfd of the pod's holder, or an error that is ErrExited.
+func (p *Pod) Open() (*os.File, error) {
+	pidfd, err := p.Holder.Open()
+	if errors.Is(err, ErrExited) {
+		return nil, fail(ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
+	}
+	return pidfd, err
+}
+
+// Status looks whether the holder is alive.
+func (p *Pod) Status() Status {
+	if p.Format != podFormat {
+		return Broken
+	}
+	pidfd, err := p.Holder.Open()
+	if err != nil {
+		return Exited
+	}
+	pidfd.Close()
+	return Running
+}
+
+// Title is the name, or the id of a pod without one.
+func (p *Pod) Title() string {
+	if p.Spec.Name != "" {
+		return p.Spec.Name
+	}
+	return p.ID
+}
+
+// load reads a pod's description. One that can't be read gives a pod that is Broken, and why: it can still
+// be listed and removed.
+func (s *Store) load(id string) (*Pod, error) {
+	path := s.path("pods", id, "pod.json")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(s.path("pods", id)); err != nil {
+			return nil, fail(ErrNoPod, nil, "no pod %q", id)
+		}
+	}
+	pod := &Pod{}
+	if err == nil {
+		err = json.Unmarshal(text, pod)
+	}
+	if err == nil && (pod.Format != podFormat || pod.ID != id) {
+		err = fmt.Errorf("format %d of pod %q, not %d", pod.Format, pod.ID, podFormat)
+	}
+	if err != nil {
+		hints := []string{"podsh rm " + id + " removes it (written by another version, or cut off)"}
+		return &Pod{ID: id, store: s}, fail(nil, hints, "description of pod %s (%s): %v", id, path, err)
+	}
+	pod.store = s
+	return pod, nil
+}
+
+// List returns all pods, oldest first. Those whose description can't be read are among them, as Broken.
+func (s *Store) List() ([]*Pod, error) {
+	ids, err := s.ids()
+	if err != nil {
+		return nil, err
+	}
+	pods := make([]*Pod, 0, len(ids))
+	for _, id := range ids {
+		pod, err := s.load(id)
+		if errors.Is(err, ErrNoPod) {
+			continue // removed meanwhile
+		}
+		pods = append(pods, pod)
+	}
+	slices.SortFunc(pods, func(a, b *Pod) int {
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return pods, nil
+}
+
+// Find returns the pod that ref means: a name, an id, or a prefix that only one id has. A pod whose
+// description can't be read is returned together with the error that says so.
+func (s *Store) Find(ref string) (*Pod, error) {
+	if id := s.named(ref); id != "" {
+		return s.load(id)
+	}
+	ids, err := s.ids()
+	if err != nil {
+		return nil, err
+	}
+	var matches []string
+	for _, id := range ids {
+		if ref != "" && strings.HasPrefix(id, ref) {
+			matches = append(matches, id)
+		}
+	}
+	switch len(matches) {
+	case 0:
+		return nil, s.noPod(ref)
+	case 1:
+		return s.load(matches[0])
+	}
+	slices.Sort(matches)
+	return nil, fail(ErrNoPod, []string{"it could be " + strings.Join(matches, ", ")}, "%q is the start of %d ids", ref, len(matches))
+}
+
+// noPod says that there is none, and which one may have been meant.
+func (s *Store) noPod(ref string) error {
+	hint := "`podsh ps -a` shows all pods"
+	names, _ := os.ReadDir(s.path("names")) // for the hint alone
+	var known []string
+	for _, entry := range names {
+		if s.named(entry.Name()) != "" {
+			known = append(known, entry.Name())
+		}
+	}
+	if near := Nearest(ref, known); near != "" {
+		hint = fmt.Sprintf("did you mean %q? %s", near, hint)
+	}
+	return fail(ErrNoPod, []string{hint}, "no pod named %q", ref)
+}
+
+// Nearest returns the word that text was probably meant to be, or "".
+func Nearest(text string, words []string) string {
+	best, least := "", len(text)/3+2
+	for _, word := range words {
+		if d := distance(text, word); d < least {
+			best, least = word, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to add, drop, replace or swap with their neighbour: the restricted
+// Damerau-Levenshtein distance.
+func distance(a, b string) int {
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
+}

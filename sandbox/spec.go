@@ -1,0 +1,241 @@
+package sandbox
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/podsh/podsh/rootfs"
+)
+
+// Spec is what a user asked for: plain data, as `podsh inspect` shows it.
+type Spec struct {
+	Name       string            `json:"name,omitempty"`
+	Hostname   string            `json:"hostname,omitempty"` // default: the name, else the id
+	Labels     map[string]string `json:"labels,omitempty"`
+	Rootfs     rootfs.Source     `json:"rootfs"`
+	Volumes    []rootfs.Volume   `json:"volumes,omitempty"`
+	Tmpfs      []string          `json:"tmpfs,omitempty"` // mount points
+	ReadOnly   bool              `json:"read_only,omitempty"`
+	Env        []string          `json:"env,omitempty"` // KEY=VALUE, for every command that joins
+	CapAdd     []string          `json:"cap_add,omitempty"`
+	CapDrop    []string          `json:"cap_drop,omitempty"`
+	Unmask     []string          `json:"unmask,omitempty"`     // paths, or "all"
+	Namespaces map[string]Choice `json:"namespaces,omitempty"` // by Namespace.Name; what is not there is the default
+	Clocks     []Clock           `json:"clocks,omitempty"`     // offsets of a new time namespace
+	UIDMap     []IDMap           `json:"uid_map,omitempty"`
+	GIDMap     []IDMap           `json:"gid_map,omitempty"`
+	KeepID     bool              `json:"keep_id,omitempty"`
+}
+
+// Choice says where a namespace comes from.
+type Choice struct {
+	Kind  string `json:"kind"`            // "new", "host", "path" or "pod"
+	Value string `json:"value,omitempty"` // the file, or the other pod
+}
+
+// ParseChoice reads new, host, path:FILE or pod:OTHER.
+func ParseChoice(option, text string) (Choice, error) {
+	kind, value, has := strings.Cut(text, ":")
+	switch {
+	case (kind == "new" || kind == "host") && !has,
+		(kind == "path" || kind == "pod") && value != "":
+		return Choice{kind, value}, nil
+	}
+	return Choice{}, fail(ErrInvalid, []string{"one of: new, host, path:FILE, pod:OTHER"},
+		"--%s %q is no namespace", option, text)
+}
+
+// Clock is an offset of one clock in a time namespace, time_namespaces(7).
+type Clock struct {
+	Name    string `json:"name"` // "monotonic" or "boottime"
+	Seconds int64  `json:"seconds"`
+}
+
+// ParseClocks reads offsets such as boottime=+1d,monotonic=-30s. Units: s, m, h, d; none means seconds.
+func ParseClocks(text string) ([]Clock, error) {
+	var clocks []Clock
+	for part := range strings.SplitSeq(text, ",") {
+		name, offset, _ := strings.Cut(part, "=")
+		seconds, err := parseSeconds(offset)
+		if name != "boottime" && name != "monotonic" || err != nil {
+			return nil, fail(ErrInvalid, []string{"host, or offsets such as boottime=+1d,monotonic=-30s (not the wall clock: the kernel has one for all)"},
+				"--time %q is no offset of a clock", part)
+		}
+		clocks = append(clocks, Clock{name, seconds})
+	}
+	return clocks, nil
+}
+
+func parseSeconds(text string) (int64, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseInt(days, 10, 32)
+		return n * 24 * 60 * 60, err
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return n, nil
+	}
+	d, err := time.ParseDuration(text)
+	return int64(d / time.Second), err
+}
+
+var (
+	namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
+	hostPattern = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$`)
+	envPattern  = regexp.MustCompile(`^[^=\x00]+=[^\x00]*$`)
+)
+
+// Validate says what is wrong with a spec by itself, before anything is known of the machine.
+func (s *Spec) Validate() error {
+	if s.Name != "" && !namePattern.MatchString(s.Name) {
+		return fail(ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most"}, "malformed name %q", s.Name)
+	}
+	if s.Hostname != "" && !hostPattern.MatchString(s.Hostname) {
+		return fail(ErrInvalid, []string{"letters, digits, dots and dashes; 64 at most"}, "malformed host name %q", s.Hostname)
+	}
+	for key := range s.Labels {
+		if key == "" || strings.ContainsAny(key, "\x00=\n") {
+			return fail(ErrInvalid, []string{"--label KEY=VALUE"}, "malformed label %q", key)
+		}
+	}
+	if err := validateEnv(s.Env); err != nil {
+		return err
+	}
+	for _, dst := range s.Tmpfs {
+		if !filepath.IsAbs(dst) || filepath.Clean(dst) == "/" {
+			return fail(ErrInvalid, []string{"--tmpfs /PATH"}, "malformed mount point %q", dst)
+		}
+	}
+	for _, path := range s.Unmask {
+		if path != "all" && !filepath.IsAbs(path) {
+			return fail(ErrInvalid, []string{"--unmask PATH, such as /proc/kcore, or --unmask all"}, "malformed path %q", path)
+		}
+	}
+	if err := validateCapabilities(s.CapAdd, s.CapDrop); err != nil {
+		return err
+	}
+	return s.validateNamespaces()
+}
+
+func validateEnv(env []string) error {
+	for _, v := range env {
+		if !envPattern.MatchString(v) {
+			return fail(ErrInvalid, []string{"--env KEY=VALUE"}, "malformed variable %q", v)
+		}
+	}
+	return nil
+}
+
+// validateNamespaces refuses what contradicts itself.
+func (s *Spec) validateNamespaces() error {
+	if mnt := s.choice("mnt"); mnt != "new" && mnt != "" {
+		for flag, given := range map[string]bool{
+			"--rootfs": s.Rootfs.Kind == "dir", "--volume": len(s.Volumes) > 0, "--tmpfs": len(s.Tmpfs) > 0,
+			"--read-only": s.ReadOnly, "--unmask": len(s.Unmask) > 0,
+		} {
+			if given {
+				return fail(ErrInvalid, []string{"leave out --mnt, or " + flag},
+					"%s changes mounts, and with --mnt %s they are not the pod's own", flag, mnt)
+			}
+		}
+	}
+	if uts := s.choice("uts"); uts != "new" && uts != "" && s.Hostname != "" {
+		return fail(ErrInvalid, []string{"leave out --uts, or --hostname"}, "--hostname needs a uts namespace of its own")
+	}
+	mapped := len(s.UIDMap) > 0 || len(s.GIDMap) > 0
+	if userns := s.choice("user"); userns != "new" && userns != "" && (mapped || s.KeepID) {
+		return fail(ErrInvalid, []string{"leave out --userns, or the map"}, "--uidmap, --gidmap and --keep-id need a user namespace of its own")
+	}
+	if mapped && s.KeepID {
+		return fail(ErrInvalid, []string{"choose one of them"}, "--keep-id makes a map of its own: it excludes --uidmap and --gidmap")
+	}
+	for what, ids := range map[string][]IDMap{"--uidmap": s.UIDMap, "--gidmap": s.GIDMap} {
+		if err := validateMap(what, ids); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// choice returns the kind that was asked for, or "".
+func (s *Spec) choice(namespace string) string { return s.Namespaces[namespace].Kind }
+
+// others lists the pods whose namespaces this one shares.
+func (s *Spec) others() []string {
+	pods := map[string]bool{}
+	for _, c := range s.Namespaces {
+		if c.Kind == "pod" {
+			pods[c.Value] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(pods))
+}
+
+// IDMap is one line of a uid_map or gid_map, user_namespaces(7).
+type IDMap struct {
+	Inside  uint32 `json:"inside"`
+	Outside uint32 `json:"outside"` // as the host sees it
+	Count   uint32 `json:"count"`
+}
+
+func (m IDMap) String() string { return fmt.Sprintf("%d %d %d", m.Inside, m.Outside, m.Count) }
+
+// ParseIDMap reads IN:OUT:COUNT.
+func ParseIDMap(option, text string) (IDMap, error) {
+	var n [3]uint32
+	parts := strings.Split(text, ":")
+	if len(parts) == len(n) {
+		for i, part := range parts {
+			v, err := strconv.ParseUint(part, 10, 32)
+			if err != nil {
+				parts = nil
+				break
+			}
+			n[i] = uint32(v)
+		}
+	}
+	m := IDMap{n[0], n[1], n[2]}
+	if len(parts) != len(n) || m.Count == 0 ||
+		uint64(m.Inside)+uint64(m.Count) > 1<<32-1 || uint64(m.Outside)+uint64(m.Count) > 1<<32-1 {
+		return IDMap{}, fail(ErrInvalid, []string{"IN:OUT:COUNT, such as 0:100000:65536"}, "--%s %q is no map", option, text)
+	}
+	return m, nil
+}
+
+// validateMap refuses what the kernel would: overlaps, and more than 340 lines (Linux 4.15).
+func validateMap(what string, ids []IDMap) error {
+	if len(ids) > 340 {
+		return invalid("%s: %d maps: the kernel takes 340", what, len(ids))
+	}
+	for i, a := range ids {
+		for _, b := range ids[i+1:] {
+			if overlap(a.Inside, b.Inside, a.Count, b.Count) || overlap(a.Outside, b.Outside, a.Count, b.Count) {
+				return fail(ErrInvalid, []string{"IN:OUT:COUNT: no id may stand in two maps"}, "%s: %q and %q overlap", what, a, b)
+			}
+		}
+	}
+	return nil
+}
+
+func overlap(a, b, countA, countB uint32) bool {
+	return uint64(a) < uint64(b)+uint64(countB) && uint64(b) < uint64(a)+uint64(countA)
+}
+
+// mapID finds the id inside for a host id outside, or the other way round with inside true.
+func mapID(ids []IDMap, id uint32, inside bool) (uint32, bool) {
+	for _, m := range ids {
+		from, to := m.Outside, m.Inside
+		if inside {
+			from, to = to, from
+		}
+		if id >= from && id-from < m.Count {
+			return to + (id - from), true
+		}
+	}
+	return 0, false
+}
