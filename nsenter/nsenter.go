@@ -203,8 +203,8 @@ type Executor struct {
 }
 
 // Start starts the podsh binary at path as an executor, in new namespaces as attr says. Its standard input,
-// output and error are null; extra appears at PodFD, if it is not nil.
-func Start(path string, null, extra *os.File, attr *syscall.SysProcAttr) (*Executor, error) {
+// output and error are null; extra appears from PodFD on.
+func Start(path string, null *os.File, extra []*os.File, attr *syscall.SysProcAttr) (*Executor, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
@@ -214,8 +214,8 @@ func Start(path string, null, extra *os.File, attr *syscall.SysProcAttr) (*Execu
 	pidfd := -1
 	attr.PidFD = &pidfd
 	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), pod.Fd()}
-	if extra != nil {
-		files = append(files, extra.Fd())
+	for _, file := range extra {
+		files = append(files, file.Fd())
 	}
 	pid, err := syscall.ForkExec(path, []string{"podsh@hold"}, &syscall.ProcAttr{Files: files, Sys: attr})
 	if err != nil {
@@ -352,10 +352,9 @@ func (j *Joiner) Exec() error {
 		return err
 	}
 	// The places may be taken, even by each other: copy all out of the way first.
-	const clear = 16
 	var from [3]int
 	for i, file := range []*os.File{j.Exe, plan, j.Pod} {
-		if from[i], err = unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clear); err != nil {
+		if from[i], err = unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf); err != nil {
 			return fmt.Errorf("copy a descriptor: %w", err)
 		}
 	}
@@ -368,18 +367,83 @@ func (j *Joiner) Exec() error {
 	return fmt.Errorf("execve %s: %w", j.Exe.Name(), err)
 }
 
-// Start starts the joiner beside this process, with the same standard input, output and error, and tty at
-// TTYFD. It dies with the calling thread: lock that to its goroutine.
-func (j *Joiner) Start(tty *os.File) (*os.Process, error) {
+// StartWithTerminal starts the joiner beside this process, with the same standard input, output and error,
+// and returns the terminal that its plan passes out; nil if it failed before, which its status tells. It
+// dies with the calling thread: lock that to its goroutine.
+func (j *Joiner) StartWithTerminal() (joiner *os.Process, terminal *os.File, err error) {
 	plan, err := j.plan()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer plan.Close()
-	files := []*os.File{0: os.Stdin, 1: os.Stdout, 2: os.Stderr, PlanFD: plan, PodFD: j.Pod, TTYFD: tty}
-	return os.StartProcess(fdPath(int(j.Exe.Fd())), j.argv(), &os.ProcAttr{
+	exe, err := Path(j.Exe)
+	if err != nil {
+		return nil, nil, err
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "terminal"), os.NewFile(uintptr(fds[1]), "terminal")
+	defer ours.Close()
+	files := []*os.File{0: os.Stdin, 1: os.Stdout, 2: os.Stderr, PlanFD: plan, PodFD: j.Pod, TTYFD: theirs}
+	joiner, err = os.StartProcess(exe, j.argv(), &os.ProcAttr{
 		Files: files, Env: os.Environ(), Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}})
+	theirs.Close()
+	if err != nil {
+		return nil, nil, err
+	}
+	return joiner, receiveFD(fds[0]), nil
 }
+
+// receiveFD receives a descriptor, unix(7); nil if the other side is gone.
+func receiveFD(socket int) *os.File {
+	control := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(socket, make([]byte, 1), control, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil
+	}
+	return os.NewFile(uintptr(fds[0]), "/dev/ptmx")
+}
+
+// PassFD is the argument of sendmsg(2) that passes a descriptor: a struct msghdr with one byte of data.
+func PassFD(fd int) Words {
+	control := unix.UnixRights(fd)
+	return Words{0, 0, Words{"", 1}, 1, control, len(control), 0}
+}
+
+// Ready is what a plan sends to its joiner on ReportFD: whether that works tells if the joiner is still
+// there.
+func Ready() []byte {
+	ready := int32(C.PODSH_READY)
+	return native.AppendUint32(native.AppendUint32(nil, uint32(ready)), 0)
+}
+
+// ReadySize is the length of Ready.
+const ReadySize = C.sizeof_struct_podsh_record
+
+// Format tells plans of one podsh from those of another that it can't perform.
+const Format = C.PODSH_MAGIC
+
+// Path names an open program for Start, clear of the places that are handed over. It stays open.
+func Path(file *os.File) (string, error) {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf)
+	if err != nil {
+		return "", fmt.Errorf("copy a descriptor: %w", err)
+	}
+	return fdPath(fd), nil
+}
+
+// clearOf is above every place that a descriptor is handed over at.
+const clearOf = 64
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 

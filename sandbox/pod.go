@@ -26,7 +26,7 @@ type Pod struct {
 	GID        uint32            `json:"gid"`                //
 	Upper      string            `json:"upper,omitempty"`    // what was written, where that lies on disk
 	OwnFile    bool              `json:"own_file,omitempty"` // the holder runs from a file of its own, see exe.go
-	PlanFormat int               `json:"plan_format"`        // of the plans that its own file understands
+	PlanFormat uint64            `json:"plan_format"`        // of the plans that its own file understands
 	Holder     Holder            `json:"holder"`
 
 	store *Store

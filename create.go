@@ -1,0 +1,190 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox"
+)
+
+func createCommand() *cli.Command {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the pod `NAME`"},
+		&cli.StringFlag{Name: "hostname", Usage: "its host `NAME` (default: the name, else the id)"},
+		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` that inspect shows"},
+		&cli.StringFlag{Name: "rootfs", Value: "host", Usage: "its root: host, or `DIR[:overlay|:ro|:rw]`"},
+		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, `SRC:DST[:ro]`"},
+		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`"},
+		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
+		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "`KEY=VALUE` for every command that joins"},
+		&cli.StringSliceFlag{Name: "cap-add", Usage: "let commands have a `CAPABILITY` more, or ALL"},
+		&cli.StringSliceFlag{Name: "cap-drop", Usage: "let commands have a `CAPABILITY` less, or ALL"},
+		&cli.StringSliceFlag{Name: "unmask", Usage: "do not hide `PATH`, or all"},
+		&cli.StringSliceFlag{Name: "uidmap", Usage: "map user ids, `IN:OUT:COUNT`"},
+		&cli.StringSliceFlag{Name: "gidmap", Usage: "map group ids, `IN:OUT:COUNT` (default: as --uidmap)"},
+		&cli.BoolFlag{Name: "keep-id", Usage: "be yourself inside: your ids are the same there"},
+		explainFlag(), dryRunFlag(),
+	}
+	for _, ns := range sandbox.Namespaces {
+		usage := fmt.Sprintf("%s: `new`, host, path:FILE or pod:OTHER", ns.Gives)
+		if ns.Name == "time" {
+			usage = "clocks: host, or `OFFSETS` such as boottime=+1d,monotonic=-30s"
+		}
+		flags = append(flags, &cli.StringFlag{Name: ns.Option, Usage: usage})
+	}
+	return &cli.Command{
+		Name:  "create",
+		Usage: "make a pod and print its id",
+		Description: "The pod is held by a pause process until `podsh stop` or `podsh rm`.\n\n" +
+			"Examples:\n" +
+			"  podsh create --name web\n" +
+			"  podsh create --name web --explain             and say what is done, and why\n" +
+			"  podsh create --dry-run=sh >by-hand.sh         a script that does the same without podsh\n" +
+			"  podsh create --rootfs ./debian --volume ./src:/src:ro\n" +
+			"  podsh create --name db --net pod:web          share web's network",
+		Flags:  flags,
+		Action: create,
+	}
+}
+
+func explainFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "explain", Usage: "say what is done and why, while doing it"}
+}
+
+func dryRunFlag() cli.Flag {
+	return &cli.GenericFlag{Name: "dry-run", Value: new(dryRun), Usage: "do nothing, but show the plan: `text`, sh or json"}
+}
+
+// dryRun is the value of --dry-run[=text|sh|json].
+type dryRun string
+
+func (d *dryRun) String() string { return string(*d) }
+
+// IsBoolFlag lets it stand without a value: package flag then sets "true".
+func (d *dryRun) IsBoolFlag() bool { return true }
+
+func (d *dryRun) Set(value string) error {
+	switch value {
+	case "true":
+		value = "text"
+	case "text", "sh", "json":
+	default:
+		return fmt.Errorf("--dry-run takes text, sh or json")
+	}
+	*d = dryRun(value)
+	return nil
+}
+
+func dryRunOf(c *cli.Context) string { return c.Generic("dry-run").(*dryRun).String() }
+
+func create(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef("podsh create --name NAME; a command is run with podsh join", "create takes no argument, but got %q", c.Args().First())
+	}
+	spec, err := createSpec(c)
+	if err != nil {
+		return err
+	}
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return err
+	}
+	show := dryRunOf(c)
+	proposal, err := sandbox.Propose(spec, store, c.Bool("explain") || show != "")
+	if err != nil {
+		return err
+	}
+	switch show {
+	case "text":
+		return proposal.Plan.Explain(os.Stdout)
+	case "json":
+		return proposal.Plan.WriteJSON(os.Stdout)
+	case "sh":
+		return proposal.Script(os.Stdout)
+	}
+	if c.Bool("explain") {
+		if err := proposal.Plan.Explain(os.Stderr); err != nil {
+			return err
+		}
+	}
+	pod, warnings, err := proposal.Create()
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		warn(w)
+	}
+	_, err = fmt.Println(pod.ID)
+	return err
+}
+
+// createSpec turns flags into data.
+func createSpec(c *cli.Context) (*sandbox.Spec, error) {
+	spec := &sandbox.Spec{
+		Name: c.String("name"), Hostname: c.String("hostname"), Tmpfs: c.StringSlice("tmpfs"), ReadOnly: c.Bool("read-only"),
+		Env: c.StringSlice("env"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
+		Unmask: c.StringSlice("unmask"), KeepID: c.Bool("keep-id"), Namespaces: map[string]sandbox.Choice{},
+	}
+	if c.IsSet("name") && spec.Name == "" {
+		return nil, usagef("podsh create --name web", "--name is empty")
+	}
+	var err error
+	if spec.Rootfs, err = rootfs.ParseSource(c.String("rootfs")); err != nil {
+		return nil, usagef("--rootfs host, or DIR[:overlay|:ro|:rw]", "%v", err)
+	}
+	for _, text := range c.StringSlice("volume") {
+		v, err := rootfs.ParseVolume(text)
+		if err != nil {
+			return nil, usagef("--volume /of/the/host:/in/the/pod[:ro]", "%v", err)
+		}
+		spec.Volumes = append(spec.Volumes, v)
+	}
+	for _, text := range c.StringSlice("label") {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || key == "" {
+			return nil, usagef("--label KEY=VALUE", "malformed label %q", text)
+		}
+		if spec.Labels == nil {
+			spec.Labels = map[string]string{}
+		}
+		spec.Labels[key] = value
+	}
+	return spec, errors.Join(idMaps(c, spec), choices(c, spec))
+}
+
+func idMaps(c *cli.Context, spec *sandbox.Spec) error {
+	for option, ids := range map[string]*[]sandbox.IDMap{"uidmap": &spec.UIDMap, "gidmap": &spec.GIDMap} {
+		for _, text := range c.StringSlice(option) {
+			m, err := sandbox.ParseIDMap(option, text)
+			if err != nil {
+				return err
+			}
+			*ids = append(*ids, m)
+		}
+	}
+	return nil
+}
+
+func choices(c *cli.Context, spec *sandbox.Spec) error {
+	for _, ns := range sandbox.Namespaces {
+		if !c.IsSet(ns.Option) {
+			continue
+		}
+		text := c.String(ns.Option)
+		choice, err := sandbox.ParseChoice(ns.Option, text)
+		if ns.Name == "time" && err != nil {
+			choice = sandbox.Choice{Kind: "new"}
+			spec.Clocks, err = sandbox.ParseClocks(text)
+		}
+		if err != nil {
+			return err
+		}
+		spec.Namespaces[ns.Name] = choice
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+func joinCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "join",
+		Aliases:   []string{"exec", "enter"},
+		Usage:     "run a command in a pod, or a shell",
+		ArgsUsage: "POD [-- CMD [ARG...]]",
+		Description: "The command gets this terminal or pipes, the pod's environment and nothing else of the caller. podsh ends with its\n" +
+			"status; 125 is an error of podsh, 126 a command that can't be executed, 127 one that is not there.\n\n" +
+			"Examples:\n" +
+			"  podsh join web                                a shell\n" +
+			"  podsh join web -- nginx -g 'daemon off;'\n" +
+			"  podsh join web --user www-data -- id\n" +
+			"  podsh join web --only net -- ss -ltn          the host's ss on the pod's network",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal (by itself when this is one)"},
+			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "as always; for those who type -it"},
+			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "be `UID[:GID]` or a user of the pod's"},
+			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR` (default: the user's home)"},
+			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`"},
+			&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
+			&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
+			&cli.StringFlag{Name: "only", Usage: "join only these `NAMESPACES`, such as net,uts (and always user)"},
+			explainFlag(), dryRunFlag(),
+		},
+		Action: join,
+	}
+}
+
+func join(c *cli.Context) error {
+	args := c.Args().Slice()
+	if len(args) == 0 {
+		return usagef("podsh join POD -- CMD; `podsh ps` shows the pods", "join needs a pod")
+	}
+	ref, command := args[0], args[1:]
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	} else if len(command) > 0 {
+		return usagef(fmt.Sprintf("podsh join %s -- %s", ref, strings.Join(command, " ")), "what is run stands behind --, but got %q", command[0])
+	}
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return err
+	}
+	pod, err := store.Find(ref)
+	if err != nil {
+		return err
+	}
+	show := dryRunOf(c)
+	if show == "sh" {
+		return usagef("--dry-run=text shows each step by hand, --dry-run=json each call", "a join has no script: what it does ends with the command")
+	}
+	spec := joinSpec(c, command)
+	joining, err := sandbox.ProposeJoin(pod, spec)
+	if err != nil {
+		return err
+	}
+	if place, errno, ok := failedCall(os.Args[0]); ok {
+		return joining.Failed(place, errno)
+	}
+	switch show {
+	case "text":
+		return joining.Plan.Explain(os.Stdout)
+	case "json":
+		return joining.Plan.WriteJSON(os.Stdout)
+	}
+	if c.Bool("explain") {
+		if err := joining.Plan.Explain(os.Stderr); err != nil {
+			return err
+		}
+	}
+	if spec.TTY {
+		return joinTerminal(joining, os.Args[1:])
+	}
+	return joining.Exec(os.Args[1:])
+}
+
+func joinSpec(c *cli.Context, command []string) *sandbox.JoinSpec {
+	spec := &sandbox.JoinSpec{
+		Command: command, User: c.String("user"), Workdir: c.String("workdir"), Env: c.StringSlice("env"),
+		CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
+		TTY:  c.Bool("tty") || isTerminal(os.Stdin) && isTerminal(os.Stdout) && isTerminal(os.Stderr),
+		Term: os.Getenv("TERM"), HostEnv: os.Environ(),
+	}
+	if only := c.String("only"); only != "" {
+		spec.Only = strings.Split(only, ",")
+	}
+	return spec
+}
+
+// failedCall reads the name that the joiner gives to podsh when a call of its plan has failed: podsh then
+// makes the same plan again, and says what the call was for.
+func failedCall(name string) (place int, errno syscall.Errno, ok bool) {
+	n, err := fmt.Sscanf(name, "podsh@failed:%d:%d", &place, &errno)
+	return place, errno, err == nil && n == 2
+}

@@ -1,0 +1,48 @@
+// Package network knows what a pod's network is made of: which links, addresses and settings. It acts where
+// it stands and refuses to know in which namespace that is: package sandbox places it.
+package network
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// UpRequest is the argument of ioctl(SIOCSIFFLAGS) that brings a link up: a struct ifreq, netdevice(7).
+func UpRequest(link string) []byte {
+	var request [40]byte
+	copy(request[:unix.IFNAMSIZ-1], link)
+	binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_UP|unix.IFF_RUNNING)
+	return request[:]
+}
+
+// Sysctl is one setting of a network namespace.
+type Sysctl struct {
+	Key   string // below /proc/sys, with slashes
+	Value string
+	Why   string
+}
+
+// Sysctls are the settings of a pod's network namespace: in a pod, ping and a server on port 80 need no
+// privilege. firstGroup to lastGroup are the groups that exist there.
+func Sysctls(firstGroup, lastGroup uint32) []Sysctl {
+	return []Sysctl{
+		{"net/ipv4/ping_group_range", fmt.Sprintf("%d %d", firstGroup, lastGroup), "let everyone in the pod ping"},
+		{"net/ipv4/ip_unprivileged_port_start", "0", "let everyone in the pod listen on ports below 1024"},
+	}
+}
+
+// Hosts is the text of /etc/hosts for a pod that has no network but itself, hosts(5).
+func Hosts(hostname string) string {
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	if hostname != "" {
+		fmt.Fprintf(&text, "127.0.1.1\t%s\n", hostname)
+	}
+	return text.String()
+}
+
+// NoResolver is the text of /etc/resolv.conf for such a pod, resolv.conf(5).
+const NoResolver = "# this pod has no way out\n"

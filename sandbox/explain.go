@@ -1,0 +1,137 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Explain writes a plan for people: each step in plain words, where to read more, and the same by hand: $ is
+// a shell on the host, # the shell that step 1 started.
+func (plan Plan) Explain(w io.Writer) error {
+	n := 0
+	var text strings.Builder
+	for _, step := range plan {
+		if step.Why == "" {
+			continue
+		}
+		n++
+		fmt.Fprintf(&text, "%2d  %-82s  %s\n", n, step.Why, step.Man)
+		prompt := "$"
+		if step.Side == Inside {
+			prompt = "#"
+		}
+		if step.Cmd == "" {
+			continue
+		}
+		for line := range strings.SplitSeq(step.Cmd, "\n") {
+			fmt.Fprintf(&text, "    %s %s\n", prompt, line)
+		}
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+// WriteJSON writes every call of a plan.
+func (plan Plan) WriteJSON(w io.Writer) error {
+	type row struct {
+		Side string `json:"side"`
+		Call string `json:"call"`
+		Why  string `json:"why,omitempty"`
+		Cmd  string `json:"cmd,omitempty"`
+		Man  string `json:"man,omitempty"`
+	}
+	rows := []row{}
+	for _, step := range plan {
+		call := step.Host
+		if step.Side == Inside {
+			call = showCall(step.Call)
+		}
+		rows = append(rows, row{string(step.Side), call, step.Why, step.Cmd, step.Man})
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(rows)
+}
+
+// scriptHead starts the script that builds a pod by hand. The holder is a shell that waits in the new
+// namespaces until the host's side is done, then becomes what the steps of its own side say.
+const scriptHead = `#!/bin/sh
+# %s
+#
+# Builds the same pod by hand, with util-linux, coreutils, iproute2 and, for ranges of ids, uidmap. It prints
+# the pid of the process that holds the pod; kill that to end it.
+set -eu
+root=%s
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+chmod 711 "$tmp"
+mkfifo -m 666 "$tmp/pid" "$tmp/go" "$tmp/ready"
+
+cat >"$tmp/pod" <<'END_OF_POD'
+set -eu
+root=$1
+exec 9>"$2/ready"
+`
+
+// Script writes a plan as a script in plain sh.
+func (p *Proposal) Script(w io.Writer) error {
+	var host, pod strings.Builder
+	unshare, becomes, drops := "", "", ""
+	n := 0
+	for _, step := range p.Plan {
+		if step.Why == "" {
+			continue
+		}
+		n++
+		comment := fmt.Sprintf("\n# %d %s: %s\n", n, step.Why, step.Man)
+		switch {
+		case step.Role == start:
+			host.WriteString(comment)
+			unshare = strings.TrimSuffix(step.Cmd, " sh")
+			fmt.Fprintf(&host, startHolderByHand, unshare, "%s")
+		case step.Role == become:
+			pod.WriteString(comment + "# " + step.Cmd + ", which was done to start this\n")
+			becomes = strings.TrimSuffix(step.Cmd, " sh") + " "
+		case step.Role == last && drops == "":
+			pod.WriteString(comment)
+			drops = strings.TrimSuffix(step.Cmd, " sh")
+		case step.Role == last:
+			pod.WriteString(comment)
+			fmt.Fprintf(&pod, "umask 022\necho ready >&9\nexec 9>&-\n%s sh -c 'command -v podsh >/dev/null && exec podsh pause; exec sleep infinity'\n", drops)
+		case step.Side == Host:
+			host.WriteString(comment + orNothing(step.Cmd))
+		default:
+			pod.WriteString(comment + orNothing(step.Cmd))
+		}
+	}
+	if becomes == "" {
+		becomes = "exec "
+	}
+	text := fmt.Sprintf(scriptHead, "podsh create, by hand", quote(p.store.path("mnt"))) + pod.String() + "END_OF_POD\n" +
+		fmt.Sprintf(host.String(), becomes) + scriptEnd
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// startHolderByHand: in a new pid namespace the old /proc still shows the host's numbers, and a shell opens
+// its redirections itself; so it can read its own pid as the host sees it.
+const startHolderByHand = `%s sh -c 'read -r pid rest </proc/self/stat; echo "$pid" >"$2/pid"; read -r go <"$2/go"
+%ssh "$2/pod" "$1" "$2"' sh "$root" "$tmp" </dev/null >/dev/null &
+read -r HOLDER <"$tmp/pid"
+`
+
+const scriptEnd = `
+echo go >"$tmp/go"
+read -r ready <"$tmp/ready"
+echo "$HOLDER"
+`
+
+func orNothing(cmd string) string {
+	if cmd == "" {
+		return ": nothing to do by hand\n"
+	}
+	return cmd + "\n"
+}

@@ -1,0 +1,381 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/capability"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/rootfs"
+)
+
+// Facts are what this machine and this root file system are like, read before planning; the plan is a pure
+// function of them and of the spec.
+type Facts struct {
+	UID, GID    uint32
+	Root        bool // may do without a user namespace
+	SubUIDs     []Range
+	SubGIDs     []Range
+	NoRanges    string // why there are none
+	NewUIDMap   bool   // newuidmap and newgidmap must write ranges: we may not
+	Kernel      Version
+	LastCap     capability.Cap
+	Keys        bool // the kernel has keyrings
+	CgroupV2    bool
+	Exe         exeFile
+	Store       string          // path of the store
+	Data        string          // folder on disk for what must not be in memory
+	Namespaces  map[string]bool // kinds that the kernel has
+	Masked      []string        // of rootfs.Masked, those that are there
+	MaskedFiles map[string]bool // that are files
+	ReadOnly    []string        // of rootfs.ReadOnly, those that are there
+	Resolver    string          // the host's /etc/resolv.conf
+	Host        []rootfs.Entry  // of a host root
+	Dir         dirFacts        // of a rootfs that is a folder
+	Volumes     []bool          // is each a folder?
+	Enter       []Entrance      // namespaces of others
+	Mounts      []*mountinfo.Info
+}
+
+// Entrance is namespaces of someone else that the executor enters before it clones the pod. The descriptor
+// is handed to it: what was checked is what is entered.
+type Entrance struct {
+	File  *os.File
+	Flags int // for setns(2)
+	What  string
+	Cmd   string // options of nsenter(1)
+	Pod   *Pod   // or nil
+}
+
+// dirFacts are of a folder that becomes the root. Nothing in it is trusted: paths are looked up as if it were
+// the root, and symbolic links can't lead out.
+type dirFacts struct {
+	Missing map[string]bool // folders that podsh mounts on, and that are not there
+	Files   map[string]bool // /etc/hosts and its like, where they are regular files
+	Home    string          // of root
+}
+
+// Version of a kernel.
+type Version struct{ Major, Minor int }
+
+func (v Version) atLeast(major, minor int) bool {
+	return v.Major > major || v.Major == major && v.Minor >= minor
+}
+
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+// KernelVersion is that of the running kernel.
+func KernelVersion() Version {
+	var uts unix.Utsname
+	var v Version
+	if unix.Uname(&uts) == nil {
+		_, _ = fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &v.Major, &v.Minor)
+	}
+	return v
+}
+
+// readFacts looks at what a spec needs. detailed is for a plan that is shown.
+func readFacts(spec *Spec, store *Store, detailed bool) (*Facts, error) {
+	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.Path}
+	var err error
+	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
+	if f.LastCap, err = capability.LastCap(); err != nil {
+		return nil, fmt.Errorf("last capability: %w", err)
+	}
+	if f.Exe, err = readExe(); err != nil {
+		return nil, err
+	}
+	if f.Data = os.Getenv("XDG_DATA_HOME"); f.Data == "" {
+		f.Data = filepath.Join(os.Getenv("HOME"), ".local/share")
+	}
+	f.Keys = exists("/proc/sys/kernel/keys")
+	f.Namespaces = map[string]bool{}
+	for _, ns := range Namespaces {
+		f.Namespaces[ns.Name] = exists("/proc/self/ns/" + ns.Name)
+	}
+	if err := f.readIDs(spec); err != nil {
+		return nil, err
+	}
+	if err := f.readEntrances(spec, store); err != nil {
+		return nil, err
+	}
+	if mnt := spec.choice("mnt"); mnt == "new" || mnt == "" {
+		if err := f.readRoot(spec); err != nil {
+			return nil, err
+		}
+	}
+	if detailed || !f.Kernel.atLeast(5, 12) {
+		if f.Mounts, err = mountinfo.GetMounts(nil); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+func exists(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil
+}
+
+// hasCapability says whether this process can use a capability where it is.
+func hasCapability(c capability.Cap) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[c/32].Effective&(1<<(c%32)) != 0
+}
+
+// readIDs finds the ranges that may be mapped.
+func (f *Facts) readIDs(spec *Spec) error {
+	f.NewUIDMap = !f.Root
+	if userns := spec.choice("user"); userns != "new" && (userns != "" || f.Root) {
+		return nil
+	}
+	if noNewPrivs() && !f.Root {
+		f.NoRanges = "no_new_privs is set, so newuidmap gets no privileges"
+		return nil
+	}
+	name := userName(f.UID)
+	var err error
+	if f.SubUIDs, err = subids("/etc/subuid", name, int(f.UID)); err != nil {
+		return err
+	}
+	if f.SubGIDs, err = subids("/etc/subgid", name, int(f.UID)); err != nil {
+		return err
+	}
+	switch {
+	case len(f.SubUIDs) == 0:
+		f.NoRanges = fmt.Sprintf("/etc/subuid has no line for %s", name)
+	case len(f.SubGIDs) == 0:
+		f.NoRanges = fmt.Sprintf("/etc/subgid has no line for %s", name)
+	case f.NewUIDMap && !inPath("newuidmap", "newgidmap"):
+		f.NoRanges = "newuidmap is not installed (package uidmap)"
+	}
+	if f.NoRanges != "" {
+		f.SubUIDs, f.SubGIDs = nil, nil
+	}
+	return nil
+}
+
+// userName is the host's name for a uid, or its digits.
+func userName(uid uint32) string {
+	digits := strconv.Itoa(int(uid))
+	if u, err := user.LookupId(digits); err == nil {
+		return u.Username
+	}
+	return digits
+}
+
+func inPath(programs ...string) bool {
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func noNewPrivs() bool {
+	on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	return err == nil && on == 1
+}
+
+// readRoot looks at what the pod's root is made of.
+func (f *Facts) readRoot(spec *Spec) error {
+	var err error
+	for _, path := range rootfs.Masked {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil {
+			f.Masked = append(f.Masked, path)
+			if f.MaskedFiles == nil {
+				f.MaskedFiles = map[string]bool{}
+			}
+			f.MaskedFiles[path] = st.Mode&unix.S_IFMT != unix.S_IFDIR
+		}
+	}
+	for _, path := range rootfs.ReadOnly {
+		if exists(path) {
+			f.ReadOnly = append(f.ReadOnly, path)
+		}
+	}
+	var fs unix.Statfs_t
+	f.CgroupV2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
+	if spec.choice("net") == "host" {
+		text, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		f.Resolver = string(text)
+	}
+	for _, v := range spec.Volumes {
+		info, err := os.Stat(v.Source)
+		if err != nil {
+			return withHint(fmt.Errorf("volume: %w", err), "--volume SRC:DST needs a SRC that is there")
+		}
+		f.Volumes = append(f.Volumes, info.IsDir())
+	}
+	if spec.Rootfs.Kind == "dir" {
+		f.Dir, err = readDir(spec.Rootfs.Dir)
+	} else {
+		f.Host, err = rootfs.Host()
+	}
+	return err
+}
+
+// mountPoints are the folders that podsh mounts on in every root.
+var mountPoints = []string{"/proc", "/sys", "/dev"}
+
+// etcFiles are what podsh writes for the pod.
+var etcFiles = []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+
+func readDir(dir string) (dirFacts, error) {
+	const hint = "--rootfs takes a folder with a root file system in it, or host"
+	f := dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return f, withHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
+	}
+	defer unix.Close(root)
+	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.R_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return f, withHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
+	}
+	for _, path := range mountPoints {
+		var st unix.Stat_t
+		err := unix.Fstatat(root, strings.TrimPrefix(path, "/"), &st, unix.AT_SYMLINK_NOFOLLOW)
+		f.Missing[path] = err != nil
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return f, fail(nil, []string{"a root file system that can be trusted with it has a folder there"},
+				"rootfs %s: %s is no folder", dir, path)
+		}
+	}
+	for _, path := range etcFiles {
+		fd, err := openInRoot(root, path, unix.O_PATH)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		f.Files[path] = unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+		unix.Close(fd)
+	}
+	return f, nil
+}
+
+// openInRoot opens a path as a process with that root would: no link leads out, openat2(2).
+func openInRoot(root int, path string, flags uint64) (int, error) {
+	return unix.Openat2(root, path, &unix.OpenHow{
+		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+}
+
+// readEntrances opens the namespaces of others that the spec names.
+func (f *Facts) readEntrances(spec *Spec, store *Store) error {
+	for _, name := range spec.others() {
+		pod, err := store.Find(name)
+		if err != nil {
+			return err
+		}
+		pidfd, err := pod.Open()
+		if err != nil {
+			return err
+		}
+		e := Entrance{File: pidfd, What: "pod " + pod.Title(), Pod: pod, Cmd: fmt.Sprintf("--target %d", pod.Holder.PID)}
+		if userns := pod.Namespaces["user"].Kind; !f.Root && userns != "host" {
+			e.Flags |= unix.CLONE_NEWUSER
+			e.Cmd += " --user --preserve-credentials"
+		}
+		for _, ns := range Namespaces {
+			if c := spec.Namespaces[ns.Name]; c.Kind == "pod" && c.Value == name && e.Flags&ns.Flag == 0 {
+				e.Flags |= ns.Flag
+				e.Cmd += " " + ns.Nsenter
+			}
+		}
+		f.Enter = append(f.Enter, e)
+	}
+	for _, ns := range Namespaces {
+		if c := spec.Namespaces[ns.Name]; c.Kind == "path" {
+			if err := f.readPath(ns, c.Value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readPath opens a namespace by its file, and the user namespace that owns it where that must be entered
+// first.
+func (f *Facts) readPath(ns Namespace, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return withHint(err, "--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)
+	}
+	kind, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_NSTYPE)
+	if err != nil || kind != ns.Flag {
+		file.Close()
+		return fail(nil, []string{fmt.Sprintf("--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)},
+			"%s is no %s namespace", path, ns.Name)
+	}
+	if !f.Root && ns.Name != "user" {
+		if err := f.readOwner(file, path, ns); err != nil {
+			file.Close()
+			return err
+		}
+	}
+	f.Enter = append(f.Enter, Entrance{File: file, Flags: ns.Flag, What: path, Cmd: ns.Nsenter + "=" + path})
+	return nil
+}
+
+func (f *Facts) readOwner(file *os.File, path string, ns Namespace) error {
+	hint := []string{"without root only namespaces can be entered that belong to a user namespace of yours"}
+	fd, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_USERNS)
+	if err != nil {
+		return fail(nil, hint, "%s: its user namespace is out of reach: %v", path, err)
+	}
+	owner := os.NewFile(uintptr(fd), path)
+	if sameNamespace(owner, "/proc/self/ns/user") {
+		return fail(nil, hint, "%s: the %s namespace belongs to the user namespace that you are in", path, ns.Name)
+	}
+	f.Enter = append(f.Enter, Entrance{File: owner, Flags: unix.CLONE_NEWUSER, What: "the user namespace that owns " + path, Cmd: "--user=" + path})
+	return nil
+}
+
+func sameNamespace(file *os.File, path string) bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(int(file.Fd()), &a) == nil && unix.Stat(path, &b) == nil && a.Ino == b.Ino && a.Dev == b.Dev
+}
+
+// Close lets go of what the facts hold open.
+func (f *Facts) Close() {
+	for _, e := range f.Enter {
+		e.File.Close()
+	}
+}
+
+// under lists the mounts below path, outermost first, and what is set on them and on the one that path is on.
+func (f *Facts) under(path string) (own *mountinfo.Info, below []*mountinfo.Info) {
+	for _, m := range f.Mounts {
+		if m.Mountpoint == path || m.Mountpoint == "/" || strings.HasPrefix(path, m.Mountpoint+"/") {
+			if own == nil || len(m.Mountpoint) >= len(own.Mountpoint) {
+				own = m
+			}
+		} else if rel, err := filepath.Rel(path, m.Mountpoint); err == nil && filepath.IsLocal(rel) {
+			below = append(below, m)
+		}
+	}
+	return own, below
+}
+
+// nativeWords lays 32-bit words out as the kernel reads them.
+func nativeWords(words []uint32) []byte {
+	var data []byte
+	for _, w := range words {
+		data = binary.NativeEndian.AppendUint32(data, w)
+	}
+	return data
+}

@@ -1,0 +1,245 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+)
+
+// planCreate lists all that is done to make a pod, in the order in which it happens. It reads nothing and
+// does nothing: the same pod and facts give the same plan on every machine.
+func planCreate(pod *Pod, f *Facts, exe exeKind) Plan {
+	p := &creation{pod: pod, facts: f, exe: exe, taken: map[source]nsenter.Result{}}
+	p.startHolder()
+	p.mapIDs()
+	p.runOwnFile()
+	p.keepOut()
+	if pod.own("mnt") {
+		p.takeSources()
+	}
+	p.becomeRoot()
+	p.shiftClocks()
+	if pod.own("mnt") {
+		p.buildRoot()
+	}
+	p.nameHost()
+	p.raiseLoopback()
+	if pod.own("mnt") {
+		p.finishRoot()
+	}
+	p.dropPrivileges()
+	p.explain("write down what the pod is, and rename that into place", "rename(2)", "")
+	p.host("save")
+	p.explain("sleep as the pod's first process: reap orphans, end on SIGTERM", "pid_namespaces(7)", "exec podsh pause")
+	p.head.Role = last
+	p.call(nsenter.Pause)
+	return p.steps
+}
+
+// creation is a plan in the making.
+type creation struct {
+	builder
+	pod   *Pod
+	facts *Facts
+	exe   exeKind
+
+	oldRoot, stage, root nsenter.Result
+	taken                map[source]nsenter.Result // detached mounts
+}
+
+// startHolder makes the process that everything else happens in.
+func (p *creation) startHolder() {
+	var names, options []string
+	for _, ns := range Namespaces {
+		if p.pod.own(ns.Name) {
+			names = append(names, ns.Name)
+			options = append(options, ns.Unshare)
+			if ns.Name == "user" {
+				options = append(options, "--keep-caps")
+			}
+		}
+	}
+	for _, clock := range p.pod.Spec.Clocks {
+		options = append(options, fmt.Sprintf("--%s %d", clock.Name, clock.Seconds))
+	}
+	why := "start a process in new " + enumerate(names) + " namespaces"
+	if len(names) == 0 {
+		why = "start a process"
+	}
+	cmd := strings.Join(append([]string{"setsid unshare"}, append(options, "--fork sh")...), " ")
+	for i := len(p.facts.Enter) - 1; i >= 0; i-- { // the first one entered stands outermost
+		cmd = "nsenter " + p.facts.Enter[i].Cmd + " " + cmd
+	}
+	p.explain(why, "namespaces(7)", cmd)
+	p.head.Role = start
+	p.host("start")
+	if len(p.facts.Enter) == 0 {
+		return
+	}
+	for i, e := range p.facts.Enter {
+		if e.Flags == 0 {
+			continue
+		}
+		p.explain("enter "+e.What, "setns(2)", "")
+		p.call(unix.SYS_SETNS, nsenter.PodFD+i, e.Flags)
+	}
+	p.explain("clone the process that will hold the pod", "clone(2)", "")
+	p.call(nsenter.Clone, p.pod.flags())
+}
+
+// enumerate writes a list as people do.
+func enumerate(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
+// mapIDs says which ids of the host the pod's ids are.
+func (p *creation) mapIDs() {
+	if !p.pod.own("user") {
+		return
+	}
+	uids, gids := p.pod.UIDMap, p.pod.GIDMap
+	why, cmd := "", ""
+	switch {
+	case p.pod.OneID:
+		why = fmt.Sprintf("be %d inside, yourself outside: one id", uids[0].Inside)
+		// gid_map is refused until setgroups is denied: user_namespaces(7).
+		cmd = fmt.Sprintf("echo deny >/proc/$HOLDER/setgroups; echo %s >/proc/$HOLDER/uid_map; echo %s >/proc/$HOLDER/gid_map", quote(words(uids)), quote(words(gids)))
+	case p.facts.NewUIDMap:
+		why = fmt.Sprintf("%s; newuidmap may write what you may not", describeMap(uids))
+		cmd = fmt.Sprintf("newuidmap $HOLDER %s && newgidmap $HOLDER %s", words(uids), words(gids))
+	default:
+		why = describeMap(uids)
+		cmd = fmt.Sprintf("printf %s >/proc/$HOLDER/uid_map; printf %s >/proc/$HOLDER/gid_map",
+			quote(strings.ReplaceAll(lines(uids), "\n", `\n`)), quote(strings.ReplaceAll(lines(gids), "\n", `\n`)))
+	}
+	p.explain(why, "user_namespaces(7)", cmd)
+	p.host("map ids")
+}
+
+func describeMap(ids []IDMap) string {
+	var parts []string
+	for _, m := range ids {
+		if m.Count == 1 {
+			parts = append(parts, fmt.Sprintf("%d is %d outside", m.Inside, m.Outside))
+		} else {
+			parts = append(parts, fmt.Sprintf("%d to %d are %d to %d outside", m.Inside, m.Inside+m.Count-1, m.Outside, m.Outside+m.Count-1))
+		}
+	}
+	return "map ids: " + strings.Join(parts, ", ")
+}
+
+// runOwnFile keeps podsh's file out of the pod's reach (exe.go).
+func (p *creation) runOwnFile() {
+	if p.exe != exeMount {
+		return
+	}
+	p.explain("run from a read-only mount of podsh: nothing in the pod can write to its file through /proc/1/exe", "execveat(2)", "")
+	tree := p.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, p.facts.Exe.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	p.call(unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH, mountAttributes(unix.MOUNT_ATTR_RDONLY), mountAttrSize)
+	p.call(unix.SYS_EXECVEAT, tree, "", nsenter.Strings([]string{"podsh@hold"}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+}
+
+const mountAttrSize = 32
+
+// mountAttributes is a struct mount_attr that sets attributes and makes a mount private, mount_setattr(2).
+func mountAttributes(set int) []byte {
+	var attr []byte
+	for _, word := range []uint64{uint64(set), 0, unix.MS_PRIVATE, 0} {
+		attr = binary.NativeEndian.AppendUint64(attr, word)
+	}
+	return attr
+}
+
+// keepOut lets nothing of the caller into the pod.
+func (p *creation) keepOut() {
+	p.explain("let nothing of the caller in: descriptors, keys, groups, umask; and let nobody inside look into this process", "close_range(2)", "umask 0")
+	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
+	p.call(unix.SYS_UMASK, 0)
+	if p.facts.Keys {
+		// A user has 200 keys or so (/proc/sys/kernel/keys/maxkeys). The holder runs no program of the pod's,
+		// so it can do without a keyring of its own; every joiner makes one.
+		p.callTolerating(unix.EDQUOT, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
+	}
+}
+
+// allFDs is the last argument of close_range(2) that means all.
+const allFDs = 1<<32 - 1
+
+// becomeRoot takes the ids that the pod's root has.
+func (p *creation) becomeRoot() {
+	groups := "--clear-groups"
+	if p.pod.OneID {
+		groups = "--keep-groups" // setgroups(2) is denied with one id: user_namespaces(7)
+	}
+	_, root := mapID(p.pod.UIDMap, 0, true)
+	if p.pod.Namespaces["user"].Kind != "host" && root {
+		p.explain("be root inside", "credentials(7)", "exec setpriv --reuid 0 --regid 0 "+groups+" sh")
+		p.head.Role = become
+	} else if !p.pod.OneID {
+		p.explain("be in no other groups", "setgroups(2)", "exec setpriv "+groups+" sh")
+		p.head.Role = become
+	}
+	if !p.pod.OneID {
+		p.call(unix.SYS_SETGROUPS, 0, 0)
+	}
+	if p.pod.Namespaces["user"].Kind != "host" && root {
+		p.call(unix.SYS_SETRESGID, 0, 0, 0)
+		p.call(unix.SYS_SETRESUID, 0, 0, 0)
+	}
+}
+
+// shiftClocks: clone(2) has no bit for a time namespace, so it is entered here.
+func (p *creation) shiftClocks() {
+	if !p.pod.own("time") {
+		return
+	}
+	var offsets strings.Builder
+	for _, clock := range p.pod.Spec.Clocks {
+		fmt.Fprintf(&offsets, "%s %d 0\n", clock.Name, clock.Seconds)
+	}
+	p.explain("give the pod monotonic and boot clocks of its own", "time_namespaces(7)", "")
+	p.call(unix.SYS_UNSHARE, unix.CLONE_NEWTIME)
+	if offsets.Len() > 0 {
+		p.write("/proc/self/timens_offsets", unix.O_WRONLY, offsets.String())
+	}
+	ns := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/time_for_children", unix.O_RDONLY|unix.O_CLOEXEC)
+	p.call(unix.SYS_SETNS, ns, unix.CLONE_NEWTIME)
+	p.call(unix.SYS_CLOSE, ns)
+}
+
+// write opens a file, writes it and closes it.
+func (p *creation) write(path string, flags int, text string) {
+	fd := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, path, flags|unix.O_CLOEXEC, 0o644)
+	if text != "" {
+		p.call(unix.SYS_WRITE, fd, text, len(text))
+	}
+	p.call(unix.SYS_CLOSE, fd)
+}
+
+func (p *creation) nameHost() {
+	if p.pod.own("uts") {
+		p.explain("give the pod its own host name", "uts_namespaces(7)", "hostname "+quote(p.pod.Hostname))
+		p.call(unix.SYS_SETHOSTNAME, p.pod.Hostname, len(p.pod.Hostname))
+	}
+}
+
+// dropPrivileges leaves the holder with no capabilities and no way to any.
+func (p *creation) dropPrivileges() {
+	p.explain("give up every capability: who only sleeps needs none", "capabilities(7)",
+		"exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all --no-new-privs sh")
+	p.head.Role = last
+	p.dropBounding(nil, p.facts.LastCap)
+	p.call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	p.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	p.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(nil, nil, nil))
+	p.call(unix.SYS_UMASK, 0o022)
+	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
+}

@@ -1,0 +1,337 @@
+package sandbox
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/rootfs"
+)
+
+// mountPoint makes sure that a folder is there to mount on, and returns it as the next call names it. In a
+// folder of the host nothing is trusted: a link in place of /proc is refused, and what was looked at is what
+// is mounted on.
+func (p *creation) mountPoint(target string) string {
+	if p.pod.Spec.Rootfs.Kind != "dir" {
+		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, target, 0o755)
+		return target
+	}
+	if p.facts.Dir.Missing[target] {
+		p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, target, 0o755)
+	}
+	fd := p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, target, openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
+	p.call(unix.SYS_FCHDIR, fd)
+	return "."
+}
+
+const openHowSize = 24
+
+// openHow is a struct open_how, openat2(2).
+func openHow(flags, resolve uint64) []byte {
+	return nativeWords([]uint32{uint32(flags), uint32(flags >> 32), 0, 0, uint32(resolve), uint32(resolve >> 32)})
+}
+
+// mountSystem mounts proc or sysfs where they show what is the pod's own; where the namespace is the host's,
+// the kernel lets only the host's be bound.
+func (p *creation) mountSystem(m rootfs.Mount, namespace string, ofHost source) {
+	at := here(m.Target)
+	mkdir := "mkdir -p " + at + " && "
+	if p.ownIn(namespace) {
+		p.explain(m.Why, m.Man, mkdir+mountByHand(m))
+		p.call(unix.SYS_MOUNT, m.Type, p.mountPoint(m.Target), m.Type, int(m.Flags), data(m))
+		return
+	}
+	p.explain(fmt.Sprintf("show the host's %s: without a %s namespace of its own the pod gets no other", m.Target, namespace),
+		m.Man, mkdir+p.bindByHand(ofHost, at))
+	p.attach(ofHost, p.mountPoint(m.Target))
+}
+
+func mountByHand(m rootfs.Mount) string {
+	return quoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, here(m.Target))
+}
+
+func data(m rootfs.Mount) any {
+	if m.Data == "" {
+		return 0
+	}
+	return m.Data
+}
+
+// mount mounts a file system on a folder of the pod's own.
+func (p *creation) mount(m rootfs.Mount) {
+	p.explain(m.Why, m.Man, mountByHand(m))
+	p.call(unix.SYS_MOUNT, m.Type, m.Target, m.Type, int(m.Flags), data(m))
+}
+
+// devices fills /dev.
+func (p *creation) devices() {
+	dev := rootfs.Dev
+	p.explain(dev.Why, dev.Man, "mkdir -p dev && "+mountByHand(dev))
+	p.call(unix.SYS_MOUNT, dev.Type, p.mountPoint(dev.Target), dev.Type, int(dev.Flags), data(dev))
+	var cmd []string
+	for _, name := range rootfs.Devices {
+		cmd = append(cmd, "touch dev/"+name+" && "+p.bindByHand(deviceSource(name), "dev/"+name))
+	}
+	p.explain("show the devices that do no harm; in a user namespace nobody can make one", "mknod(2)", strings.Join(cmd, "\n"))
+	for _, name := range rootfs.Devices {
+		p.call(unix.SYS_MKNODAT, unix.AT_FDCWD, "/dev/"+name, unix.S_IFREG|0o644, 0)
+		p.attach(deviceSource(name), "/dev/"+name)
+	}
+	cmd = nil
+	for _, link := range rootfs.DeviceLinks {
+		cmd = append(cmd, "ln -s "+link[0]+" dev/"+link[1])
+	}
+	p.explain("link the names that programs know", "proc(5)", strings.Join(cmd, "\n"))
+	for _, link := range rootfs.DeviceLinks {
+		p.call(unix.SYS_SYMLINKAT, link[0], unix.AT_FDCWD, "/dev/"+link[1])
+	}
+	pts := rootfs.Pts
+	if _, tty := mapID(p.pod.GIDMap, 5, true); tty || p.pod.Namespaces["user"].Kind == "host" {
+		pts.Data += ",gid=5"
+	}
+	mounts := []rootfs.Mount{pts, rootfs.Shm}
+	if p.ownIn("ipc") {
+		mounts = append(mounts, rootfs.Mqueue)
+	}
+	for _, m := range mounts {
+		p.explain(m.Why, m.Man, "mkdir "+here(m.Target)+" && "+mountByHand(m))
+		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, m.Target, 0o755)
+		p.call(unix.SYS_MOUNT, m.Type, m.Target, m.Type, int(m.Flags), data(m))
+	}
+}
+
+// raiseLoopback makes localhost work, and what the kernel reserves for privileged users elsewhere.
+func (p *creation) raiseLoopback() {
+	if !p.pod.own("net") {
+		return
+	}
+	p.explain("bring up the loopback interface, so that localhost works", "netdevice(7)", "ip link set lo up")
+	socket := p.call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	p.call(unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, network.UpRequest("lo"))
+	p.call(unix.SYS_CLOSE, socket)
+	first, last := groupRange(p.pod)
+	for _, s := range network.Sysctls(first, last) {
+		file := "/proc/sys/" + s.Key
+		byHand := file
+		if p.pod.own("mnt") {
+			byHand = here(file)
+		}
+		p.explain(s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), byHand))
+		p.write(file, unix.O_WRONLY, s.Value)
+	}
+}
+
+// groupRange is the widest row of groups from 0 that the pod has; the kernel wants it in order outside, too.
+func groupRange(pod *Pod) (first, last uint32) {
+	if pod.Namespaces["user"].Kind == "host" {
+		return 0, 1<<31 - 1
+	}
+	first = firstID(pod.GIDMap)
+	last = first
+	outside, _ := mapID(pod.GIDMap, first, true)
+	for _, m := range pod.GIDMap {
+		if end := m.Inside + m.Count - 1; m.Inside <= last+1 && end > last && m.Outside >= outside {
+			last = end
+		}
+	}
+	return first, last
+}
+
+// etcFile is a file that podsh writes for every pod.
+type etcFile struct {
+	path, text string
+}
+
+func (p *creation) etcFiles() []etcFile {
+	resolver := network.NoResolver
+	if p.pod.Namespaces["net"].Kind != "new" {
+		resolver = p.facts.Resolver
+	}
+	hostname := ""
+	if p.pod.own("uts") {
+		hostname = p.pod.Hostname
+	}
+	return []etcFile{
+		{"/etc/hosts", network.Hosts(hostname)},
+		{"/etc/hostname", hostname + "\n"},
+		{"/etc/resolv.conf", resolver},
+	}
+}
+
+const etcWhy = "write the pod's hosts, host name and resolver"
+
+// writeEtcFiles writes them beside the root that is a folder of the host, to be bound over what is there: the
+// folder itself is not changed.
+func (p *creation) writeEtcFiles() {
+	var cmd []string
+	for _, f := range p.etcFiles() {
+		cmd = append(cmd, fmt.Sprintf("printf %%s %s >$root/%s", quote(f.text), path.Base(f.path)))
+	}
+	p.explain(etcWhy, "hosts(5)", strings.Join(cmd, "\n"))
+	for _, f := range p.etcFiles() {
+		name := path.Base(f.path)
+		p.write(name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, f.text)
+		p.taken[source{path: name}] = p.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	}
+}
+
+func (p *creation) placeEtcFiles() {
+	var cmd []string
+	if p.pod.Spec.Rootfs.Kind != "dir" {
+		for _, f := range p.etcFiles() {
+			cmd = append(cmd, fmt.Sprintf("printf %%s %s >%s", quote(f.text), here(f.path)))
+		}
+		p.explain(etcWhy, "hosts(5)", strings.Join(cmd, "\n"))
+		for _, f := range p.etcFiles() {
+			p.write(f.path, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, f.text)
+		}
+		return
+	}
+	overlay := p.pod.Spec.Rootfs.Mode == "overlay"
+	var place []etcFile
+	for _, f := range p.etcFiles() {
+		if p.facts.Dir.Files[f.path] {
+			cmd = append(cmd, "mount --bind ../"+path.Base(f.path)+" "+here(f.path))
+		} else if overlay {
+			cmd = append(cmd, fmt.Sprintf("mkdir -p etc && rm -f %s && touch %[1]s && mount --bind ../%s %[1]s", here(f.path), path.Base(f.path)))
+		} else {
+			continue // a place to bind it to would change the folder
+		}
+		place = append(place, f)
+	}
+	p.explain("show them in place of the folder's own", "mount(8)", strings.Join(cmd, "\n"))
+	for _, f := range place {
+		if !p.facts.Dir.Files[f.path] {
+			p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, "/etc", 0o755)
+			p.callTolerating(unix.ENOENT, unix.SYS_UNLINKAT, unix.AT_FDCWD, f.path, 0)
+			p.call(unix.SYS_MKNODAT, unix.AT_FDCWD, f.path, unix.S_IFREG|0o644, 0)
+		}
+		p.attach(source{path: path.Base(f.path)}, f.path)
+	}
+	p.head = Step{} // where nothing could be placed
+}
+
+// finishRoot fills the root with what the user asked for, hides what is not for a pod, and makes it the only
+// root there is.
+func (p *creation) finishRoot() {
+	p.placeEtcFiles()
+	spec := p.pod.Spec
+	if spec.ReadOnly {
+		p.scratch()
+	}
+	for _, target := range spec.Tmpfs {
+		m := rootfs.Mount{Type: "tmpfs", Target: path.Clean(target), Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=1777"}
+		p.explain("mount a tmpfs on "+m.Target, "tmpfs(5)", "mkdir -p "+quote(here(m.Target))+" && "+mountByHand(m))
+		p.makeFolders(m.Target)
+		p.call(unix.SYS_MOUNT, m.Type, m.Target, m.Type, int(m.Flags), m.Data)
+	}
+	for i, v := range spec.Volumes {
+		p.volume(p.volumeSource(i), v.Destination)
+	}
+	if spec.ReadOnly && spec.Rootfs.Mode != "rw" && spec.Rootfs.Mode != "ro" {
+		p.explain("make the root read-only", "mount(8)", "mount -o remount,bind,ro,nosuid,nodev .")
+		p.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, 0)
+	}
+	p.mask()
+	p.explain("make the new root the only one: the old one is out of reach", "pivot_root(2)", "pivot_root . . && umount -l . && cd /")
+	p.call(unix.SYS_FCHDIR, p.oldRoot)
+	p.call(unix.SYS_CHROOT, ".")
+	p.call(unix.SYS_FCHDIR, p.root)
+	p.call(unix.SYS_PIVOT_ROOT, ".", ".")
+	p.call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	p.call(unix.SYS_CHDIR, "/")
+}
+
+// scratch are folders that can be written in a root that can't.
+func (p *creation) scratch() {
+	var cmd []string
+	for _, dir := range []string{"run", "tmp", "var/tmp"} {
+		cmd = append(cmd, "mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "+dir)
+	}
+	p.explain("keep /run, /tmp and /var/tmp writable", "tmpfs(5)", strings.Join(cmd, "\n"))
+	for _, dir := range []string{"/run", "/tmp", "/var/tmp"} {
+		p.callTolerating(unix.ENOENT, unix.SYS_MOUNT, "tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+	}
+}
+
+func (p *creation) volume(s source, dst string) {
+	at := here(dst)
+	parents := path.Dir(dst)
+	mkdir := "mkdir -p " + quote(at)
+	if !s.isDir {
+		mkdir = fmt.Sprintf("mkdir -p %s && touch %s", quote(here(parents)), quote(at))
+	}
+	p.explain("show "+s.path+" as "+dst, "mount(8)", mkdir+" && "+p.bindByHand(s, at))
+	if s.isDir {
+		p.makeFolders(dst)
+	} else {
+		p.makeFolders(parents)
+		p.callTolerating(unix.EEXIST, unix.SYS_MKNODAT, unix.AT_FDCWD, dst, unix.S_IFREG|0o644, 0)
+	}
+	p.attach(s, dst)
+}
+
+// makeFolders makes a folder and those above it.
+func (p *creation) makeFolders(dir string) {
+	for i := 1; i <= len(dir); i++ {
+		if i == len(dir) || dir[i] == '/' {
+			if dir[:i] != "/" && dir[:i] != "" {
+				p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, dir[:i], 0o755)
+			}
+		}
+	}
+}
+
+// mask hides what shows or changes more than a pod should.
+func (p *creation) mask() {
+	unmasked := map[string]bool{}
+	for _, path := range p.pod.Spec.Unmask {
+		unmasked[strings.TrimSuffix(path, "/")] = true
+	}
+	if unmasked["all"] {
+		return
+	}
+	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	empty := rootfs.Mount{Type: "tmpfs", Flags: flags, Data: "size=0k"}
+	type hidden struct {
+		path     string
+		readOnly bool
+		cmd      string
+	}
+	var list []hidden
+	for _, path := range p.facts.Masked {
+		cmd := "mount --bind dev/null " + here(path)
+		if !p.facts.MaskedFiles[path] {
+			empty.Target = path
+			cmd = mountByHand(empty)
+		}
+		list = append(list, hidden{path, false, cmd})
+	}
+	for _, path := range p.facts.ReadOnly {
+		list = append(list, hidden{path, true, fmt.Sprintf("mount --rbind %s %[1]s && mount -o remount,bind,ro,nosuid,nodev,noexec %[1]s", here(path))})
+	}
+	var cmd []string
+	kept := list[:0]
+	for _, h := range list {
+		if !unmasked[h.path] {
+			kept = append(kept, h)
+			cmd = append(cmd, h.cmd)
+		}
+	}
+	p.explain("hide what tells or changes too much of the kernel (--unmask lifts it)", "proc(5)", strings.Join(cmd, "\n"))
+	for _, h := range kept {
+		switch {
+		case h.readOnly:
+			p.call(unix.SYS_MOUNT, h.path, h.path, 0, unix.MS_BIND|unix.MS_REC, 0)
+			p.call(unix.SYS_MOUNT, 0, h.path, 0, unix.MS_REMOUNT|unix.MS_BIND|flags, 0)
+		case p.facts.MaskedFiles[h.path]:
+			p.call(unix.SYS_MOUNT, "/dev/null", h.path, 0, unix.MS_BIND, 0)
+		default:
+			p.call(unix.SYS_MOUNT, "tmpfs", h.path, "tmpfs", flags, empty.Data)
+		}
+	}
+	p.head = Step{}
+}

@@ -1,0 +1,229 @@
+package sandbox
+
+import (
+	"fmt"
+	"maps"
+
+	"golang.org/x/sys/unix"
+)
+
+// resolve fills in what the spec leaves open, from the facts: which namespaces are new, which ids are mapped.
+// It refuses what the kernel would. Warnings say what is lost.
+func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []string, err error) {
+	pod = &Pod{Format: podFormat, ID: id, Spec: *spec, Namespaces: map[string]Choice{}, Hostname: spec.Hostname}
+	if pod.Hostname == "" {
+		pod.Hostname = pod.hostname()
+	}
+	for _, ns := range Namespaces {
+		choice := spec.Namespaces[ns.Name]
+		switch {
+		case choice.Kind == "":
+			choice = defaultChoice(ns, f)
+		case choice.Kind == "new" && !f.Namespaces[ns.Name]:
+			return nil, nil, fail(nil, []string{"leave out --" + ns.Option}, "this kernel has no %s namespaces", ns.Name)
+		}
+		pod.Namespaces[ns.Name] = choice
+	}
+	if !f.Root {
+		if err := shareUser(pod, spec, f); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := checkEntrances(f); err != nil {
+		return nil, nil, err
+	}
+	if warnings, err = mapIDs(pod, spec, f); err != nil {
+		return nil, nil, err
+	}
+	return pod, warnings, checkRoot(pod, f)
+}
+
+// hostname is the name as far as it can be one, else the id.
+func (p *Pod) hostname() string {
+	if hostPattern.MatchString(p.Spec.Name) {
+		return p.Spec.Name
+	}
+	return p.ID
+}
+
+func defaultChoice(ns Namespace, f *Facts) Choice {
+	switch {
+	case ns.Name == "user" && f.Root, ns.Name == "time", !f.Namespaces[ns.Name]:
+		return Choice{Kind: "host"}
+	}
+	return Choice{Kind: "new"}
+}
+
+// shareUser: without root a namespace can be entered only through the user namespace that owns it, so that is
+// shared as well.
+func shareUser(pod *Pod, spec *Spec, f *Facts) error {
+	user := pod.Namespaces["user"]
+	asked := spec.choice("user")
+	for _, ns := range Namespaces {
+		c := pod.Namespaces[ns.Name]
+		if c.Kind != "pod" && c.Kind != "path" {
+			continue
+		}
+		if asked == "new" || asked == "host" {
+			return fail(ErrInvalid, []string{"leave out --userns: it is shared with " + c.Value},
+				"--userns %s does not go with --%s %s:%s without root: the %s namespace can only be entered through the user namespace that owns it",
+				asked, ns.Option, c.Kind, c.Value, ns.Name)
+		}
+		user = c
+	}
+	if user.Kind == "host" {
+		return fail(ErrInvalid, []string{"leave out --userns"},
+			"--userns host needs root: the capabilities to make a pod come from a user namespace")
+	}
+	pod.Namespaces["user"] = user
+	return nil
+}
+
+// checkEntrances drops a user namespace that is entered twice, and refuses two of them: setns(2) leads only
+// downwards.
+func checkEntrances(f *Facts) error {
+	var first *Entrance
+	for i := range f.Enter {
+		e := &f.Enter[i]
+		if e.Flags&unix.CLONE_NEWUSER == 0 {
+			continue
+		}
+		if first == nil {
+			first = e
+			continue
+		}
+		a, b := userInode(*first), userInode(*e)
+		if a == 0 || a != b {
+			return fail(nil, []string{"without root all shared namespaces must belong to one user namespace"},
+				"%s and %s are in different user namespaces", first.What, e.What)
+		}
+		e.Flags &^= unix.CLONE_NEWUSER
+	}
+	return nil
+}
+
+// userInode is the number of the user namespace that an entrance leads to; 0 if that can't be seen.
+func userInode(e Entrance) uint64 {
+	var st unix.Stat_t
+	if e.Pod != nil {
+		if unix.Stat(fmt.Sprintf("/proc/%d/ns/user", e.Pod.Holder.PID), &st) != nil {
+			return 0
+		}
+	} else if unix.Fstat(int(e.File.Fd()), &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// mapIDs decides which ids the pod has.
+func mapIDs(pod *Pod, spec *Spec, f *Facts) (warnings []string, err error) {
+	switch c := pod.Namespaces["user"]; c.Kind {
+	case "new":
+		return chooseMaps(pod, spec, f)
+	case "pod":
+		for _, e := range f.Enter {
+			if e.Pod != nil && e.Pod.Title() == c.Value || e.Pod != nil && e.Pod.ID == c.Value {
+				other := e.Pod
+				pod.UIDMap, pod.GIDMap, pod.OneID, pod.UID, pod.GID = other.UIDMap, other.GIDMap, other.OneID, other.UID, other.GID
+			}
+		}
+	}
+	return nil, nil
+}
+
+func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []string, err error) {
+	subuid := fmt.Sprintf("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s", userName(f.UID))
+	switch {
+	case len(spec.UIDMap)+len(spec.GIDMap) > 0:
+		pod.UIDMap, pod.GIDMap = spec.UIDMap, spec.GIDMap
+		if len(pod.UIDMap) == 0 {
+			pod.UIDMap = pod.GIDMap
+		}
+		if len(pod.GIDMap) == 0 {
+			pod.GIDMap = pod.UIDMap
+		}
+	case spec.KeepID:
+		pod.UIDMap, pod.GIDMap = keepMap(f.UID, f.SubUIDs), keepMap(f.GID, f.SubGIDs)
+		pod.UID, pod.GID = f.UID, f.GID
+	case f.Root && f.NoRanges != "":
+		return nil, fail(nil, []string{subuid, "--uidmap 0:100000:65536 --gidmap 0:100000:65536"},
+			"--userns new needs ids to map: %s", f.NoRanges)
+	case f.Root:
+		pod.UIDMap, pod.GIDMap = rangeMap(f.SubUIDs), rangeMap(f.SubGIDs)
+	default:
+		pod.UIDMap, pod.GIDMap = rootMap(f.UID, f.SubUIDs), rootMap(f.GID, f.SubGIDs)
+	}
+	if !spec.KeepID {
+		pod.UID, pod.GID = firstID(pod.UIDMap), firstID(pod.GIDMap)
+	}
+	pod.OneID = !f.Root && onlyOwn(pod.UIDMap, f.UID) && onlyOwn(pod.GIDMap, f.GID)
+	switch {
+	case pod.OneID && f.NoRanges != "":
+		warnings = append(warnings, fmt.Sprintf("the pod has one id only: %s. Programs in it can't change to another user, "+
+			"and your supplementary groups stay", f.NoRanges), "hint: "+subuid+" (as root) gives it 65536 more")
+	case !pod.OneID && f.NewUIDMap && f.NoRanges != "":
+		return nil, fail(nil, []string{subuid + " (as root)"}, "these ids can't be mapped: %s", f.NoRanges)
+	}
+	return warnings, nil
+}
+
+// firstID is 0 where that is mapped, else the first id that is.
+func firstID(ids []IDMap) uint32 {
+	if _, ok := mapID(ids, 0, true); ok || len(ids) == 0 {
+		return 0
+	}
+	return ids[0].Inside
+}
+
+// onlyOwn says whether a map is one that its user may write without help, user_namespaces(7).
+func onlyOwn(ids []IDMap, own uint32) bool {
+	return len(ids) == 1 && ids[0].Count == 1 && ids[0].Outside == own
+}
+
+// checkRoot refuses a root file system that can't be completed.
+func checkRoot(pod *Pod, f *Facts) error {
+	source := pod.Spec.Rootfs
+	if source.Kind != "dir" || pod.Namespaces["mnt"].Kind != "new" {
+		return nil
+	}
+	for _, path := range mountPoints {
+		if f.Dir.Missing[path] && source.Mode == "ro" {
+			return fail(nil, []string{"--rootfs " + source.Dir + ":overlay makes it without changing the folder"},
+				"rootfs %s has no %s to mount on, and is read-only", source.Dir, path)
+		}
+	}
+	return nil
+}
+
+// own says whether a namespace is new with this pod.
+func (p *Pod) own(namespace string) bool { return p.Namespaces[namespace].Kind == "new" }
+
+// flags are the clone(2) flags of the pod's own namespaces.
+func (p *Pod) flags() int {
+	flags := 0
+	for _, ns := range Namespaces {
+		if p.own(ns.Name) && ns.Name != "time" { // clone(2) can't: its bit is CSIGNAL's
+			flags |= ns.Flag
+		}
+	}
+	return flags
+}
+
+// foreign are the flags of all namespaces that differ from the host's: those that a joiner enters.
+func (p *Pod) foreign() int {
+	flags := 0
+	for _, ns := range Namespaces {
+		if p.Namespaces[ns.Name].Kind != "host" {
+			flags |= ns.Flag
+		}
+	}
+	return flags
+}
+
+// withoutRanges is what is left when the ranges turn out not to be usable.
+func (f *Facts) withoutRanges(why string) *Facts {
+	g := *f
+	g.SubUIDs, g.SubGIDs, g.NoRanges = nil, nil, why
+	g.Namespaces = maps.Clone(f.Namespaces)
+	return &g
+}

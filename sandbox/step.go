@@ -1,0 +1,184 @@
+package sandbox
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+)
+
+// Side says who performs a step.
+type Side string
+
+const (
+	Host   Side = "host" // podsh, where the user is
+	Inside Side = "pod"  // the executor, in the new namespaces
+)
+
+// Step is one thing podsh does to the system, and how a person would do it by hand. A step of the pod's side
+// is one system call; one of the host's side is a function in hostCalls.
+//
+// A step without Why belongs to the one before it: it takes more than one call to do what that one says.
+type Step struct {
+	Side Side
+	Call nsenter.Call // pod
+	Host string       // host: key into hostCalls
+	Why  string       // "give the pod its own host name"
+	Cmd  string       // "hostname web": the same by hand, in sh; $HOLDER is its pid, $root where the root is built
+	Man  string       // "uts_namespaces(7)"
+	Role role         // what the script must know about Cmd
+}
+
+// role of a command in the script: most are simply run where the step is.
+type role int
+
+const (
+	plain  role = iota
+	start       // starts the holder: all that follows on the pod's side runs in it
+	become      // replaces the shell in the holder by one with other ids
+	last        // replaces the shell in the holder by the pause program
+)
+
+// Plan is all that podsh does to make or enter a pod, in this order.
+type Plan []Step
+
+// callNames are the system calls that plans use.
+var callNames = map[int]string{
+	nsenter.Clone: "clone", nsenter.Exec: "execve", nsenter.Pause: "pause",
+	unix.SYS_CAPSET: "capset", unix.SYS_CHDIR: "chdir", unix.SYS_CHROOT: "chroot", unix.SYS_CLOSE: "close",
+	unix.SYS_CLOSE_RANGE: "close_range", unix.SYS_DUP3: "dup3", unix.SYS_EXECVEAT: "execveat",
+	unix.SYS_FCHDIR: "fchdir", unix.SYS_FCHMODAT: "fchmodat", unix.SYS_FSCONFIG: "fsconfig", unix.SYS_FSMOUNT: "fsmount",
+	unix.SYS_FSOPEN: "fsopen", unix.SYS_IOCTL: "ioctl", unix.SYS_KEYCTL: "keyctl", unix.SYS_MKDIRAT: "mkdirat",
+	unix.SYS_MKNODAT: "mknodat", unix.SYS_MOUNT: "mount", unix.SYS_MOUNT_SETATTR: "mount_setattr",
+	unix.SYS_MOVE_MOUNT: "move_mount", unix.SYS_OPENAT: "openat", unix.SYS_OPENAT2: "openat2",
+	unix.SYS_OPEN_TREE: "open_tree", unix.SYS_PIVOT_ROOT: "pivot_root", unix.SYS_PRCTL: "prctl",
+	unix.SYS_SENDMSG: "sendmsg", unix.SYS_SENDTO: "sendto", unix.SYS_SETGROUPS: "setgroups",
+	unix.SYS_SETHOSTNAME: "sethostname", unix.SYS_SETNS: "setns", unix.SYS_SETRESGID: "setresgid",
+	unix.SYS_SETRESUID: "setresuid", unix.SYS_SETSID: "setsid", unix.SYS_SOCKET: "socket",
+	unix.SYS_SYMLINKAT: "symlinkat", unix.SYS_UMASK: "umask", unix.SYS_UMOUNT2: "umount2",
+	unix.SYS_UNSHARE: "unshare", unix.SYS_WRITE: "write",
+}
+
+// callName is a system call and, where it helps, what it was applied to: "mount proc on /proc".
+func callName(call nsenter.Call) string {
+	name := callNames[call.Nr]
+	if name == "" {
+		name = fmt.Sprintf("system call %d", call.Nr)
+	}
+	text := func(i int) string {
+		if i < len(call.Args) {
+			if s, ok := call.Args[i].(string); ok {
+				return s
+			}
+		}
+		return ""
+	}
+	if call.Nr == unix.SYS_MOUNT && text(2) != "" {
+		return fmt.Sprintf("mount %s on %s", text(2), text(1))
+	}
+	var objects []string
+	for i := range call.Args {
+		if s := text(i); s != "" && s != "." && len(s) < 256 {
+			objects = append(objects, s)
+		}
+	}
+	return strings.TrimSpace(name + " " + strings.Join(objects, " "))
+}
+
+// String shows a call much as strace(1) would.
+func showCall(call nsenter.Call) string {
+	var args []string
+	for _, arg := range call.Args {
+		args = append(args, showArg(arg))
+	}
+	return callNames[call.Nr] + "(" + strings.Join(args, ", ") + ")"
+}
+
+func showArg(arg any) string {
+	switch a := arg.(type) {
+	case string:
+		return fmt.Sprintf("%q", a)
+	case []byte:
+		return fmt.Sprintf("%q", string(a))
+	case nsenter.Result:
+		return fmt.Sprintf("<%d>", int(a))
+	case nsenter.Words:
+		var words []string
+		for _, word := range a {
+			words = append(words, showArg(word))
+		}
+		return "[" + strings.Join(words, ", ") + "]"
+	case int:
+		if a > 9 || a < -1 {
+			return fmt.Sprintf("%#x", uint64(a))
+		}
+		return fmt.Sprint(a)
+	}
+	return fmt.Sprintf("%#x", arg)
+}
+
+// calls returns the calls of the pod's side, in order.
+func (p Plan) calls() []nsenter.Call {
+	var calls []nsenter.Call
+	for _, step := range p {
+		if step.Side == Inside {
+			calls = append(calls, step.Call)
+		}
+	}
+	return calls
+}
+
+// at finds the step whose call stands at place among the pod's, and the step that says why.
+func (p Plan) at(place int) (step, why Step, ok bool) {
+	n := 0
+	for _, s := range p {
+		if s.Why != "" {
+			why = s
+		}
+		if s.Side != Inside {
+			continue
+		}
+		if n == place {
+			return s, why, true
+		}
+		n++
+	}
+	return Step{}, Step{}, false
+}
+
+// builder collects the steps of a plan.
+type builder struct {
+	steps Plan
+	calls int
+	head  Step // what is said of the next step
+}
+
+// explain says why the next call is made, and how to do the same by hand.
+func (b *builder) explain(why, man, cmd string) {
+	b.head = Step{Why: why, Man: man, Cmd: cmd}
+}
+
+// call adds a system call on the pod's side; its result can be an argument of later ones.
+func (b *builder) call(nr int, args ...any) nsenter.Result {
+	return b.callTolerating(0, nr, args...)
+}
+
+// callTolerating adds a call that may fail with one errno.
+func (b *builder) callTolerating(errno unix.Errno, nr int, args ...any) nsenter.Result {
+	step := b.head
+	b.head = Step{}
+	step.Side, step.Call = Inside, nsenter.Call{Nr: nr, Args: args, Tolerate: errno}
+	b.steps = append(b.steps, step)
+	b.calls++
+	return nsenter.Result(b.calls - 1)
+}
+
+// host adds a step on the host's side.
+func (b *builder) host(key string) {
+	step := b.head
+	b.head = Step{}
+	step.Side, step.Host = Host, key
+	b.steps = append(b.steps, step)
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// forwarded are the signals that a joiner with a terminal passes on. Never SIGCHLD, nor SIGURG, which is
+// Go's own; the keyboard's come through the terminal.
+var forwarded = []os.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
+}
+
+// joinTerminal runs a command on a terminal of the pod's, and connects that with ours until the command
+// ends.
+func joinTerminal(joining *sandbox.Joining, args []string) error {
+	runtime.LockOSThread() // the joiner dies with this thread
+	resize := make(chan os.Signal, 1)
+	signal.Notify(resize, unix.SIGWINCH)
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded...)
+
+	joiner, terminal, err := joining.Start(args)
+	if err != nil {
+		return err
+	}
+	if terminal == nil {
+		return ended(joiner)
+	}
+	restore := makeRaw(os.Stdin)
+	copySize(terminal)
+	go func() {
+		for range resize {
+			copySize(terminal)
+		}
+	}()
+	go func() {
+		for s := range signals {
+			_ = joiner.Signal(s) // it has ended: so do we
+		}
+	}()
+	go copyInput(terminal)
+	_, _ = io.Copy(os.Stdout, terminal) // ends with EIO when the last one closes the terminal
+	err = ended(joiner)
+	restore()
+	return err
+}
+
+// copyInput passes the keyboard on. A standard input that is no terminal ends: then the terminal gets its
+// end-of-file character, as if it had been typed.
+func copyInput(terminal *os.File) {
+	_, err := io.Copy(terminal, os.Stdin)
+	if err == nil {
+		_, _ = terminal.Write([]byte{4}) // ^D; nobody may be there to read it
+	}
+}
+
+// ended waits for the joiner and passes its status on.
+func ended(joiner *os.Process) error {
+	state, err := joiner.Wait()
+	if err != nil {
+		return err
+	}
+	status := state.Sys().(syscall.WaitStatus)
+	switch {
+	case status.Signaled():
+		return statusError(128 + int(status.Signal()))
+	case status.ExitStatus() != 0:
+		return statusError(status.ExitStatus())
+	}
+	return nil
+}
+
+func copySize(terminal *os.File) {
+	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
+		_ = unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, size)
+	}
+}
+
+// makeRaw lets every key through to the pod's terminal, termios(3); the returned function undoes it.
+func makeRaw(f *os.File) (restore func()) {
+	before, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err != nil {
+		return func() {}
+	}
+	raw := *before
+	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	raw.Oflag &^= unix.OPOST
+	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+	if unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, &raw) != nil {
+		return func() {}
+	}
+	return func() { _ = unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, before) }
+}
