@@ -1,3 +1,7 @@
+// Go would read the cgroup's CPU limit from five files at every start: podsh computes nothing.
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command podsh makes pods on a bare Linux box: without Docker, without a daemon, without root.
 //
 // This package turns flags into data (sandbox.Spec), and results and errors into text and exit statuses.

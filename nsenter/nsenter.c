@@ -57,6 +57,10 @@ struct podsh_run {
 	int report;  // socket on which failures and the pids of clones are told
 	char **argv; // the command to run, where the plan leaves that open
 	char *name;  // what `ps` shows of the holder
+
+	// A joiner blocks all signals; the command gets back what its caller had.
+	const uint64_t *mask;
+	const struct sigaction *on_child;
 };
 
 static void podsh_report(int fd, int32_t what, int32_t value)
@@ -134,6 +138,10 @@ static int podsh_clone(struct podsh_run *run, uint64_t flags)
 	if (pid > 0) {
 		podsh_report(run->report, PODSH_CLONED, pid);
 		_exit(0);
+	}
+	if (pid == 0 && run->mask) {
+		sigaction(SIGCHLD, run->on_child, NULL);
+		syscall(SYS_rt_sigprocmask, SIG_SETMASK, run->mask, NULL, SIGSET_BYTES);
 	}
 	return pid;
 }
@@ -330,13 +338,11 @@ static void podsh_fail(const struct podsh_record *record, char **argv, char **en
 	_exit(125);
 }
 
-// The child's half of a join.
-static void podsh_enter(struct podsh_run *run, const int ends[2])
+// The child's half of a join. It shares the joiner's memory, which waits for it: nothing is copied.
+static int podsh_enter(void *arg)
 {
-	close(ends[0]);
-	if (ends[1] != PODSH_REPORT_FD && dup3(ends[1], PODSH_REPORT_FD, O_CLOEXEC) < 0)
-		_exit(125);
-	run->report = PODSH_REPORT_FD;
+	struct podsh_run *run = arg;
+
 	podsh_perform(run);
 	_exit(125);
 }
@@ -345,25 +351,32 @@ static void podsh_enter(struct podsh_run *run, const int ends[2])
 // it is, outside. So the joiner is never seen in the pod, and the command ends with it (PR_SET_PDEATHSIG).
 static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 {
+	static char stack[16384] __attribute__((aligned(16)));
 	uint64_t all = ALL_SIGNALS, before;
 	struct sigaction reap = {.sa_handler = SIG_DFL}, was;
 	struct podsh_record record = {PODSH_DONE, 0};
 	int ends[2], status = -1;
 
 	prctl(PR_SET_DUMPABLE, 0); // this memory holds the caller's environment
+	prctl(PR_SET_NAME, "podsh");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
 		_exit(125);
+	if (ends[1] != PODSH_REPORT_FD) { // the plan knows the number; the other end must not be there
+		int other = ends[0] == PODSH_REPORT_FD ? fcntl(ends[0], F_DUPFD_CLOEXEC, PODSH_TTY_FD + 1) : ends[0];
+
+		if (other < 0 || dup3(ends[1], PODSH_REPORT_FD, O_CLOEXEC) < 0)
+			_exit(125);
+		close(ends[1]);
+		ends[0] = other;
+	}
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, SIGSET_BYTES);
 	sigaction(SIGCHLD, &reap, &was); // a caller that ignores it would leave us without a status
-	switch (fork()) {
-	case -1:
-		_exit(125);
-	case 0:
-		sigaction(SIGCHLD, &was, NULL);
-		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, SIGSET_BYTES);
-		podsh_enter(run, ends);
-	}
-	close(ends[1]);
+	run->report = PODSH_REPORT_FD;
+	run->mask = &before;
+	run->on_child = &was;
+	if (clone(podsh_enter, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, run) < 0)
+		record.value = errno;
+	close(PODSH_REPORT_FD);
 	if (!podsh_read_all(ends[0], &record, sizeof(record)) && record.what == PODSH_CLONED)
 		status = podsh_await(record.value);
 	while (record.what < 0 && !podsh_read_all(ends[0], &record, sizeof(record)))
@@ -400,8 +413,8 @@ static int podsh_open_root(void)
 	return fd;
 }
 
-// Read a whole file below dir that only we can have written. Returns its size, or -1.
-static ssize_t podsh_read_file(int dir, const char *path, void *to, size_t size)
+// Read a whole file below dir that only we can have written, into memory of its own. Returns its size, or -1.
+static ssize_t podsh_read_file(int dir, const char *path, char **to)
 {
 	struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
 			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
@@ -410,8 +423,12 @@ static ssize_t podsh_read_file(int dir, const char *path, void *to, size_t size)
 	struct stat st;
 
 	if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022) &&
-	    st.st_size > 0 && (size_t)st.st_size <= size && !podsh_read_all(fd, to, (size_t)st.st_size))
-		n = st.st_size;
+	    st.st_size > 0 && st.st_size <= PODSH_MAX_BYTES) {
+		// A mapping of just that size: a large one may cost a huge page, half a millisecond to clear.
+		*to = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (*to != MAP_FAILED && !podsh_read_all(fd, *to, (size_t)st.st_size))
+			n = st.st_size;
+	}
 	close(fd);
 	return n;
 }
@@ -424,34 +441,36 @@ static int podsh_is_name(const char *name)
 	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == n;
 }
 
-// The plan that `podsh create` left for NAME, a pod's name or its whole id. The bytes are moved so that the
-// plan behind the head is aligned.
+// The plan that `podsh create` left for NAME, a pod's name or its whole id.
 static struct podsh_plan *podsh_load(const char *name, struct podsh_saved *head)
 {
 	char path[96] = "names/", id[16] = "";
 	char *file;
 	int root;
-	ssize_t n = 0;
+	ssize_t n;
 
 	if (!podsh_is_name(name) || (root = podsh_open_root()) < 0)
 		return NULL;
 	strcat(path, name);
-	if (podsh_read_file(root, path, id, sizeof(id) - 1) < 0 && strlen(name) < sizeof(id))
+	n = podsh_read_file(root, path, &file);
+	if (n < 0 && (n = (ssize_t)strlen(name)) < (ssize_t)sizeof(id))
 		strcpy(id, name);
+	else if (n < (ssize_t)sizeof(id))
+		memcpy(id, file, (size_t)n);
 	strcpy(path, "pods/");
 	strcat(path, id);
 	strcat(path, "/join");
-	file = mmap(NULL, PODSH_MAX_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (file != MAP_FAILED && podsh_is_name(id))
-		n = podsh_read_file(root, path, file, PODSH_MAX_BYTES);
+	n = podsh_is_name(id) ? podsh_read_file(root, path, &file) : -1;
 	close(root);
-	if (n <= (ssize_t)sizeof(*head))
+	if (n <= (ssize_t)(sizeof(*head) + sizeof(struct podsh_plan)))
 		return NULL;
 	memcpy(head, file, sizeof(*head));
-	file += sizeof(*head);
+	file += sizeof(*head); // a multiple of 8: the plan is aligned
 	n -= (ssize_t)sizeof(*head);
-	if (head->magic != PODSH_MAGIC || (size_t)n <= sizeof(struct podsh_plan) ||
-	    podsh_relocate((struct podsh_plan *)file, (size_t)n))
+	head->boot_id[sizeof(head->boot_id) - 1] = 0;
+	head->proc[sizeof(head->proc) - 1] = 0;
+	head->started[sizeof(head->started) - 1] = 0;
+	if (head->magic != PODSH_MAGIC || podsh_relocate((struct podsh_plan *)file, (size_t)n))
 		return NULL;
 	return (struct podsh_plan *)file;
 }

@@ -224,11 +224,15 @@ func planJoin(pod *Pod, spec *JoinSpec, who identity, last capability.Cap, keys 
 		j.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	}
 	j.explain("enter the pod's namespaces, all at once", "setns(2)", strings.Join(append([]string{"nsenter", "--target", strconv.Itoa(pod.Holder.PID)}, append(options, "sh")...), " "))
-	if flags != 0 {
-		j.call(unix.SYS_SETNS, nsenter.PodFD, flags)
+	if now := flags &^ unix.CLONE_NEWTIME; now != 0 {
+		j.call(unix.SYS_SETNS, nsenter.PodFD, now)
 	}
 	j.explain("clone the process that will be the command: who enters a pid namespace is not in it, its children are", "pid_namespaces(7)", "")
 	j.call(nsenter.Clone, 0)
+	if flags&unix.CLONE_NEWTIME != 0 { // not while memory is shared with the joiner: EUSERS, setns(2)
+		j.explain("enter the pod's time namespace", "time_namespaces(7)", "")
+		j.call(unix.SYS_SETNS, nsenter.PodFD, unix.CLONE_NEWTIME)
+	}
 	j.explain("leave the caller's terminal: nobody inside can push keys into it", "setsid(2)", "")
 	j.call(unix.SYS_SETSID)
 	j.becomeUser(pod, spec, who, last)

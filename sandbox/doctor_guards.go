@@ -1,0 +1,111 @@
+package sandbox
+
+import (
+	"fmt"
+	"strings"
+)
+
+// refused makes the check for a call that the kernel does not have, or that a filter stops before the kernel
+// sees it.
+func refused(call string) func(machine) verdict {
+	return func(m machine) verdict {
+		if since := callSince[call]; m.kernel().before(since) {
+			return verdict{fmt.Sprintf("Linux %v has no %s(2): it came with %v", m.kernel(), call, since), ""}
+		}
+		if m.status("Seccomp") != "2" || m.reaches(call) {
+			return verdict{}
+		}
+		why := fmt.Sprintf("a seccomp filter that this shell has inherited refuses %s(2)", call)
+		return verdict{why, m.container("--security-opt seccomp=unconfined")}
+	}
+}
+
+// missing makes the check for ENOSYS from a call that can't be tried without harm.
+func missing(call string) func(machine) verdict {
+	return func(m machine) verdict {
+		since := callSince[call]
+		switch {
+		case m.kernel().before(since):
+			return refused(call)(m)
+		case m.status("Seccomp") == "2":
+			return verdict{fmt.Sprintf("a seccomp filter that this shell has inherited refuses %s(2), which Linux %v has", call, m.kernel()),
+				m.container("--security-opt seccomp=unconfined")}
+		}
+		return verdict{}
+	}
+}
+
+// container is how to start the container that this is with another option, or "".
+func (m machine) container(option string) string {
+	switch {
+	case m.exists("/run/.containerenv"):
+		return "podman run " + option + " …"
+	case m.exists("/.dockerenv"):
+		return "docker run " + option + " …"
+	}
+	return ""
+}
+
+// callSince says with which Linux the younger calls came.
+var callSince = map[string]Version{
+	"open_tree": {5, 2}, "move_mount": {5, 2}, "fsopen": {5, 2}, "fsconfig": {5, 2}, "fsmount": {5, 2},
+	"pidfd_open": {5, 3}, "openat2": {5, 6}, "close_range": {5, 9}, "mount_setattr": {5, 12},
+}
+
+func (v Version) before(other Version) bool { return !v.atLeast(other.Major, other.Minor) }
+
+// older makes the check for a kernel from before a version.
+func older(major, minor int, what string) func(machine) verdict {
+	return func(m machine) verdict {
+		if m.kernel().atLeast(major, minor) {
+			return verdict{}
+		}
+		return verdict{fmt.Sprintf("Linux %v %s; %d.%d does", m.kernel(), what, major, minor), ""}
+	}
+}
+
+// label is AppArmor's name for this process, such as `unconfined` or `docker-default (enforce)`.
+func (m machine) label() string {
+	if label := m.text("/proc/self/attr/apparmor/current"); label != "" {
+		return label
+	}
+	if m.text("/sys/module/apparmor/parameters/enabled") == "Y" {
+		return m.text("/proc/self/attr/current")
+	}
+	return ""
+}
+
+// confined: AppArmor answers EACCES to a mount that its profile does not allow.
+func confined(m machine) verdict {
+	label := m.label()
+	if !strings.HasSuffix(label, "(enforce)") || strings.Contains(label, "unprivileged_userns") {
+		return verdict{}
+	}
+	return verdict{"AppArmor's profile " + label + " confines this shell, and decides what it may mount",
+		m.container("--security-opt apparmor=unconfined")}
+}
+
+// appArmor finds what Ubuntu has since 23.10: programs without a profile that allows it get user namespaces in
+// which all capabilities are denied, or none.
+func appArmor(m machine) verdict {
+	if m.sysctl("kernel.apparmor_restrict_unprivileged_userns") != "1" {
+		return verdict{}
+	}
+	switch label := m.label(); {
+	case strings.Contains(label, "unprivileged_userns"):
+		return verdict{"this shell is in a user namespace in which AppArmor denies all capabilities: run podsh outside", ""}
+	case label == "unconfined" && !m.root():
+		return verdict{"AppArmor lets only programs that have a profile use user namespaces", m.asRoot(profileCommand(m.exe))}
+	}
+	return verdict{}
+}
+
+// profileCommand installs a profile for podsh's own path alone. The path stands in quotes, and what is special
+// in apparmor.d(5) behind a backslash.
+func profileCommand(exe string) string {
+	escaped := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`,
+		`{`, `\{`, `}`, `\}`, `^`, `\^`, `@`, `\@`).Replace(exe)
+	const file = "/etc/apparmor.d/podsh"
+	return fmt.Sprintf("printf '%%s\\n' 'abi <abi/4.0>,' %s | tee %s && apparmor_parser -r %s",
+		quote(fmt.Sprintf(`profile podsh "%s" flags=(unconfined) { userns, }`, escaped)), file, file)
+}

@@ -1,0 +1,190 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/rootfs"
+)
+
+// mustWork skips a test that this machine can't run, unless it has to.
+func mustWork(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("PODSH_MUST_WORK") == "1" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
+func findings(list []Finding) map[string]Finding {
+	byName := map[string]Finding{}
+	for _, f := range list {
+		byName[f.Check] = f
+	}
+	return byName
+}
+
+// TestDoctor looks at the machine that the tests run on: whatever it finds has the form that it should have,
+// and nothing is left.
+func TestDoctor(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "podsh")
+	t.Setenv("PODSH_ROOT", root)
+	before := mountTable(t)
+	list := Doctor()
+	for _, f := range list {
+		if f.Check == "" || f.Finding == "" || f.OK != (f.Lost == "") || f.OK && f.Fix != "" {
+			t.Errorf("malformed: %+v", f)
+		}
+		if f.Required && !f.OK {
+			mustWork(t, "no pods here: %s: %s", f.Check, f.Finding)
+		}
+	}
+	for _, check := range []string{"kernel", "user namespace", "namespaces", "proc", "overlay", "ids", "runtime folder", "cgroup"} {
+		if _, ok := findings(list)[check]; !ok {
+			t.Errorf("nothing is said of %s", check)
+		}
+	}
+	if _, err := os.Lstat(root); err == nil {
+		t.Errorf("doctor made %s", root)
+	}
+	if after := mountTable(t); after != before {
+		t.Errorf("mounts before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+func mountTable(t *testing.T) string {
+	t.Helper()
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(table)
+}
+
+// TestDoctorOfOldKernels: below 5.11 something is lost, below 5.9 all.
+func TestDoctorOfOldKernels(t *testing.T) {
+	for _, test := range []struct {
+		release      string
+		ok, required bool
+		finding      string
+		lost         string
+	}{
+		{"6.18.1", true, true, "Linux 6.18.1", ""},
+		{"6.1.0-13-amd64", true, true, "Linux 6.1.0-13-amd64, without user xattrs on tmpfs (6.6) and inodes of pidfds (6.9)", ""},
+		{"5.10.0-32-cloud-amd64", false, false, "Linux 5.10.0-32-cloud-amd64, older than 5.11",
+			"overlays without root (5.11), mount_setattr(2) (5.12), user xattrs on tmpfs (6.6) and inodes of pidfds (6.9)"},
+		{"5.4.0", false, true, "Linux 5.4.0, older than 5.11",
+			"close_range(2) (5.9), overlays without root (5.11), mount_setattr(2) (5.12), user xattrs on tmpfs (6.6) and inodes of pidfds (6.9)"},
+	} {
+		want := Finding{OK: test.ok, Required: test.required, Finding: test.finding, Lost: test.lost}
+		if got := checkKernel(pretend(map[string]string{"proc/sys/kernel/osrelease": test.release})); got != want {
+			t.Errorf("got %+v\nwant %+v", got, want)
+		}
+	}
+}
+
+// TestDoctorWithoutNamespaces: the cause is told once, and what would fail for it is left out.
+func TestDoctorWithoutNamespaces(t *testing.T) {
+	m := pretend(map[string]string{"proc/sys/user/max_user_namespaces": "0"})
+	m.try = func(int, ...nsenter.Call) (string, error) { return "clone", unix.ENOSPC }
+	list := findings(m.doctor())
+	f := list["user namespace"]
+	if f.OK || !f.Required || f.Finding != "clone: no space left on device; user.max_user_namespaces is 0" ||
+		f.Fix != "sudo sysctl -w user.max_user_namespaces=10000" {
+		t.Errorf("got %+v", f)
+	}
+	for _, check := range []string{"namespaces", "proc", "overlay"} {
+		if f, ok := list[check]; ok {
+			t.Errorf("also told: %+v", f)
+		}
+	}
+}
+
+func TestDoctorOfRuntimeFolder(t *testing.T) {
+	dir := t.TempDir()
+	open, file := filepath.Join(dir, "open"), filepath.Join(dir, "file")
+	for _, err := range []error{os.Mkdir(open, 0o755), os.WriteFile(file, nil, 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		root, finding, fix string
+		ok                 bool
+	}{
+		{filepath.Join(dir, "new"), " will be made", "", true},
+		{open, "is open to others (mode 0755)", "chmod 700 " + open, false},
+		{file, "is not a folder", "export PODSH_ROOT=$(mktemp -d)", false},
+		{"/nonexistent/podsh", "write to /nonexistent: no such file or directory", "export PODSH_ROOT=$(mktemp -d)", false},
+	} {
+		t.Setenv("PODSH_ROOT", test.root)
+		f := checkRuntime(machine{})
+		if f.OK != test.ok || !strings.Contains(f.Finding, test.finding) || f.Fix != test.fix {
+			t.Errorf("got %+v, want %+v", f, test)
+		}
+	}
+}
+
+func TestDoctorOfCgroups(t *testing.T) {
+	mounts := func(lines ...string) string {
+		return "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n" + strings.Join(lines, "\n")
+	}
+	const v2 = "26 22 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"
+	own := map[string]string{"proc/self/mountinfo": mounts(v2), "proc/self/cgroup": "0::/user.slice/x.scope",
+		"sys/fs/cgroup/user.slice/x.scope/cgroup.controllers": "memory pids", "run/user/1000/systemd/private": ""}
+	hybrid := map[string]string{
+		"proc/self/mountinfo": mounts("26 22 0:24 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
+			"27 22 0:25 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory", "28 22 0:26 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids"),
+		"proc/self/cgroup": "3:memory:/a\n2:pids:/\n0::/", "sys/fs/cgroup/memory/a/tasks": "", "sys/fs/cgroup/pids/tasks": ""}
+	for _, test := range []struct {
+		files    map[string]string
+		uid      int
+		writable bool
+		want     Finding
+	}{
+		{own, 1000, true, Finding{Finding: "v2, with memory and pids", Lost: "limits on cpu",
+			Fix: `sudo sh -c 'mkdir -p /etc/systemd/system/user@.service.d && printf '\''[Service]\nDelegate=cpu cpuset io memory pids\n'\'' > /etc/systemd/system/user@.service.d/delegate.conf && systemctl daemon-reload'`}},
+		{own, 1000, false, Finding{Finding: "v2, but /sys/fs/cgroup/user.slice/x.scope is not yours", Lost: "limits on cpu, memory and processes",
+			Fix: "systemd-run --user --scope -p Delegate=yes bash"}},
+		{hybrid, 1000, true, Finding{Finding: "hybrid: v2 is mounted, but the controllers are v1's, which are for root alone",
+			Lost: "limits on cpu, memory and processes"}},
+		{hybrid, 0, true, Finding{Finding: "hybrid: v2 is mounted, but the controllers are v1's, with memory and pids", Lost: "limits on cpu"}},
+		{map[string]string{"proc/self/mountinfo": mounts()}, 1000, true,
+			Finding{Finding: "no cgroup file system is mounted here", Lost: "limits on cpu, memory and processes"}},
+	} {
+		m := pretend(test.files)
+		m.uid, m.writable = test.uid, func(string) bool { return test.writable }
+		if got := checkCgroup(m); got != test.want {
+			t.Errorf("got %+v\nwant %+v", got, test.want)
+		}
+	}
+}
+
+// TestNextRange: ranges that are given to others are not offered again.
+func TestNextRange(t *testing.T) {
+	for subids, want := range map[string]int{
+		"": 100000, "a:1000:5": 100000, "a:100000:65536\nb:165536:65536\n": 231072, "nonsense\na:x:y": 100000,
+	} {
+		if got := nextRange(subids); got != want {
+			t.Errorf("%q: got %d, want %d", subids, got, want)
+		}
+	}
+}
+
+// TestTryNamesTheCall: a probe says which of its calls failed, and how.
+func TestTryNamesTheCall(t *testing.T) {
+	m := thisMachine()
+	if call, err := m.try(unix.CLONE_NEWNS); err != nil {
+		mustWork(t, "no mount namespace here: %s: %v", call, err)
+	}
+	call, err := m.try(unix.CLONE_NEWNS, probeMount(rootfs.Mount{Type: "nosuchfs"})...)
+	if call != "mount nosuchfs on /proc" || err != syscall.Errno(unix.ENODEV) {
+		t.Errorf("got %s: %v", call, err)
+	}
+}
