@@ -4,13 +4,14 @@
 // the kernel lets no process with threads enter a user namespace (setns(2)); so this runs as a constructor,
 // before the Go runtime starts, and most often instead of it.
 //
-// It knows four roles, told apart by the exact shape of the arguments (argv[0] with an @ is written by podsh
+// It knows five roles, told apart by the exact shape of the arguments (argv[0] with an @ is written by podsh
 // alone, and carries no authority: what it asks for, its caller could do):
 //
 //	podsh@hold                perform plans that arrive on PLAN_FD, until one ends in PAUSE
 //	podsh@join join ARG...    perform the plan on PLAN_FD in a child, and be its joiner
 //	podsh join NAME -- CMD    the same with the plan that `podsh create` saved; Go never starts
 //	podsh pause               the pause program by itself
+//	podsh create ARG...       fork an executor (podsh@hold) for Go to use, and go on to Go
 //
 // Everything else, and any doubt before the first side effect, is left to Go: the constructor returns.
 //
@@ -56,7 +57,8 @@ struct podsh_run {
 	struct podsh_plan *plan;
 	int report;  // socket on which failures and the pids of clones are told
 	char **argv; // the command to run, where the plan leaves that open
-	char *name;  // what `ps` shows of the holder
+	char *name;  // what `ps` shows of the holder, and how many bytes of arguments there are
+	size_t name_size;
 
 	// A joiner blocks all signals; the command gets back what its caller had.
 	const uint64_t *mask;
@@ -234,8 +236,8 @@ static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 		close(run->report);
 		munmap(run->plan, run->plan->size);
 		prctl(PR_SET_NAME, "pause");
-		memset(run->name, 0, strlen(run->name));
-		memcpy(run->name, "pause", strlen("pause"));
+		memset(run->name, 0, run->name_size);
+		strncpy(run->name, "pause", run->name_size - 1);
 		podsh_pause();
 	}
 	return syscall(call->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
@@ -260,9 +262,19 @@ static void podsh_perform(struct podsh_run *run)
 
 // podsh@hold: one plan after the other. The end of the stream before a PAUSE means that podsh create is gone, and
 // so is this pod.
-static void podsh_hold(char *name)
+static void podsh_hold(char **argv)
 {
-	struct podsh_run run = {.report = PODSH_PLAN_FD, .name = name};
+	struct podsh_run run = {.report = PODSH_PLAN_FD, .name = argv[0]};
+	sigset_t end;
+
+	// From before PID 1 can be seen until it takes them: without a handler they would be lost.
+	sigemptyset(&end);
+	sigaddset(&end, SIGINT);
+	sigaddset(&end, SIGTERM);
+	sigaddset(&end, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &end, NULL);
+	for (; *argv; argv++)
+		run.name_size = (size_t)(*argv - run.name) + strlen(*argv) + 1; // they lie behind each other: execve(2)
 
 	while ((run.plan = podsh_receive(PODSH_PLAN_FD))) {
 		podsh_perform(&run);
@@ -542,6 +554,46 @@ static void podsh_join_saved(char **argv, char **envp, int from_pod)
 	podsh_join(&run, argv, envp);
 }
 
+// podsh create: an executor, forked while this process is small and has one thread. Go would have to copy
+// all of its own memory for that, and start it from the file. It has nothing of the caller's but the
+// directory; if Go has no use for it, it ends when Go does.
+static struct {
+	int sock, pid;
+} podsh_spare = {-1, -1};
+
+static void podsh_fork_spare(char **argv, char **envp)
+{
+	int ends[2], plan, null;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+		return;
+	podsh_spare.pid = fork();
+	if (podsh_spare.pid) {
+		close(ends[1]);
+		podsh_spare.sock = ends[0];
+		return;
+	}
+	plan = fcntl(ends[1], F_DUPFD_CLOEXEC, PODSH_PLAN_FD + 1);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (plan < 0 || null < 0 || dup2(null, 0) || dup2(null, 1) != 1 || dup2(null, 2) != 2 ||
+	    dup2(plan, PODSH_PLAN_FD) < 0 || syscall(SYS_close_range, PODSH_PLAN_FD + 1, ~0U, 0))
+		_exit(125);
+	setsid();
+	for (; *envp; envp++)
+		memset(*envp, 0, strlen(*envp)); // the holder's memory outlives its caller
+	podsh_hold(argv);
+}
+
+// The spare executor, for Go: its socket and pid, or -1; each once.
+int podsh_take_spare(int *pid)
+{
+	int sock = podsh_spare.sock;
+
+	*pid = podsh_spare.pid;
+	podsh_spare.sock = -1;
+	return sock;
+}
+
 __attribute__((constructor)) static void podsh_start(int argc, char **argv, char **envp)
 {
 	int from_pod = argc > 0 && !strcmp(argv[0], "podsh@pod");
@@ -549,7 +601,7 @@ __attribute__((constructor)) static void podsh_start(int argc, char **argv, char
 	if (argc < 1 || getauxval(AT_SECURE))
 		return;
 	if (argc == 1 && !strcmp(argv[0], "podsh@hold")) {
-		podsh_hold(argv[0]);
+		podsh_hold(argv);
 	} else if (argc > 1 && !strcmp(argv[0], "podsh@join")) {
 		struct podsh_run run = {.plan = podsh_receive(PODSH_PLAN_FD)};
 
@@ -561,6 +613,8 @@ __attribute__((constructor)) static void podsh_start(int argc, char **argv, char
 		if (getpid() != 1)
 			podsh_say("Warning: pause should be the first process\n");
 		podsh_pause();
+	} else if (argc > 1 && !strcmp(argv[1], "create")) {
+		podsh_fork_spare(argv, envp);
 	} else if (argc > 4 && !strcmp(argv[3], "--") &&
 		   (!strcmp(argv[1], "join") || !strcmp(argv[1], "exec") || !strcmp(argv[1], "enter"))) {
 		podsh_join_saved(argv, envp, from_pod);

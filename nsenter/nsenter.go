@@ -199,7 +199,10 @@ var ErrGone = errors.New("the process that performs the plan ended without a wor
 type Executor struct {
 	PID   int
 	PIDFD *os.File // pidfd of PID
-	sock  *os.File
+
+	sock   *os.File
+	done   int // all calls before this place are done
+	cloned int // pid of the newest clone
 }
 
 // Start starts the podsh binary at path as an executor, in new namespaces as attr says. Its standard input,
@@ -229,6 +232,17 @@ func Start(path string, null *os.File, extra []*os.File, attr *syscall.SysProcAt
 	return e, nil
 }
 
+// Spare returns the executor that was forked before Go started, in the caller's own namespaces; nil if there
+// is none, or none left. Its standard input, output and error are null, and it is in a session of its own.
+func Spare() *Executor {
+	var pid C.int
+	sock := int(C.podsh_take_spare(&pid))
+	if sock < 0 || pid < 0 {
+		return nil
+	}
+	return &Executor{PID: int(pid), sock: os.NewFile(uintptr(sock), "plan")}
+}
+
 // Send hands calls to the executor; first is the place of the first one in the whole list.
 func (e *Executor) Send(calls []Call, first int) error {
 	plan, err := Encode(calls, first)
@@ -246,49 +260,50 @@ func (e *Executor) Send(calls []Call, first int) error {
 
 // Wait returns when all calls before the place upTo are done; else a *CallError, or ErrGone.
 func (e *Executor) Wait(upTo int) error {
-	for {
-		what, value, err := e.receive()
-		switch {
-		case err != nil:
+	for e.done < upTo {
+		if err := e.next(); err != nil {
 			return err
-		case what >= 0:
-			return &CallError{Place: what, Errno: syscall.Errno(value)}
-		case what == C.PODSH_DONE && value >= upTo:
-			return nil
 		}
 	}
+	return nil
 }
 
 // Cloned waits for a Clone that was sent, and makes the executor stand for the clone.
 func (e *Executor) Cloned() error {
-	what, value, err := e.receive()
-	switch {
-	case err != nil:
-		return err
-	case what >= 0:
-		return &CallError{Place: what, Errno: syscall.Errno(value)}
-	case what != C.PODSH_CLONED:
-		return fmt.Errorf("the executor told %d, not the pid of its clone", what)
+	for e.cloned == 0 { // the clone may say that it is done before its parent tells its pid
+		if err := e.next(); err != nil {
+			return err
+		}
 	}
 	reap(e.PID) // it left a clone in its place, which is our child as well
 	if e.PIDFD != nil {
 		e.PIDFD.Close()
 	}
-	e.PID, e.PIDFD = value, nil
-	fd, err := unix.PidfdOpen(value, 0)
+	e.PID, e.PIDFD, e.cloned = e.cloned, nil, 0
+	fd, err := unix.PidfdOpen(e.PID, 0)
 	if err != nil {
-		return fmt.Errorf("pidfd_open %d: %w", value, err)
+		return fmt.Errorf("pidfd_open %d: %w", e.PID, err)
 	}
 	e.PIDFD = os.NewFile(uintptr(fd), "pidfd")
 	return nil
 }
 
-func (e *Executor) receive() (what, value int, err error) {
+// next takes in what the executor says next.
+func (e *Executor) next() error {
 	var record [8]byte
 	if _, err := io.ReadFull(e.sock, record[:]); err != nil {
-		return 0, 0, ErrGone
+		return ErrGone
 	}
-	return int(int32(native.Uint32(record[:]))), int(int32(native.Uint32(record[4:]))), nil
+	what, value := int(int32(native.Uint32(record[:]))), int(int32(native.Uint32(record[4:])))
+	switch {
+	case what >= 0:
+		return &CallError{Place: what, Errno: syscall.Errno(value)}
+	case what == C.PODSH_DONE:
+		e.done = value
+	case what == C.PODSH_CLONED:
+		e.cloned = value
+	}
+	return nil
 }
 
 // Close lets go of the executor: one that does not pause ends.

@@ -67,4 +67,7 @@ struct podsh_saved {
 	char started[24];   // field 22 of /proc/PID/stat
 };
 
+// Gives Go the executor that the constructor forked: its socket, or -1, and its pid.
+int podsh_take_spare(int *pid);
+
 #endif

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
@@ -68,7 +68,7 @@ func chooseExe(pod *Pod, f *Facts) exeKind {
 	switch {
 	case known && !f.Exe.reachable(uids):
 		return exePlain
-	case pod.own("mnt") && len(f.Enter) == 0 && f.Exe.Path != "" && f.Kernel.atLeast(5, 12):
+	case pod.own("mnt") && f.Exe.Path != "" && f.Kernel.atLeast(5, 12):
 		return exeMount
 	}
 	return exeMemfd
@@ -106,6 +106,8 @@ type performance struct {
 	executor *nsenter.Executor
 	exeCopy  *os.File
 	undo     []func()
+
+	description, join []byte // of the pod, for the store
 }
 
 func (p *Proposal) perform() (err error) {
@@ -123,7 +125,7 @@ func (p *Proposal) perform() (err error) {
 	place := 0
 	for steps := p.Plan; len(steps) > 0; {
 		if steps[0].Side == Host {
-			if err := hostCalls[steps[0].Host](run); err != nil {
+			if err := hostCalls[steps[0].Host].do(run); err != nil {
 				return fmt.Errorf("%s: %w", steps[0].Why, err)
 			}
 			steps = steps[1:]
@@ -131,6 +133,16 @@ func (p *Proposal) perform() (err error) {
 		}
 		n := chunk(steps)
 		if err := run.send(steps[:n], place); err != nil {
+			return p.Plan.explainFailure(err)
+		}
+		if n < len(steps) && steps[n].Side == Host {
+			if prepare := hostCalls[steps[n].Host].prepare; prepare != nil {
+				if err := prepare(run); err != nil {
+					return fmt.Errorf("%s: %w", steps[n].Why, err)
+				}
+			}
+		}
+		if err := run.wait(steps[:n], place); err != nil {
 			return p.Plan.explainFailure(err)
 		}
 		place, steps = place+n, steps[n:]
@@ -164,27 +176,32 @@ func (run *performance) send(steps Plan, place int) error {
 			}
 		}
 	}
-	switch calls[len(calls)-1].Nr {
+	return nil
+}
+
+func (run *performance) wait(steps Plan, place int) error {
+	switch steps[len(steps)-1].Call.Nr {
 	case unix.SYS_EXECVEAT, nsenter.Pause:
 		return nil // nobody is left to answer
 	}
-	return run.executor.Wait(place + len(calls))
+	return run.executor.Wait(place + len(steps))
+}
+
+// hostCall is a step of the host's side.
+type hostCall struct {
+	do      func(*performance) error
+	prepare func(*performance) error // what can be done for it while the pod's side is still busy
 }
 
 // hostCalls are the steps of the host's side, by name.
-var hostCalls = map[string]func(*performance) error{
-	"start":   (*performance).start,
-	"map ids": (*performance).mapIDs,
-	"save":    (*performance).save,
+var hostCalls = map[string]hostCall{
+	"start":   {do: (*performance).start},
+	"map ids": {do: (*performance).mapIDs},
+	"save":    {do: (*performance).save, prepare: (*performance).describe},
 }
 
-func (run *performance) start() error {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	path := "/proc/self/exe"
+func (run *performance) start() (err error) {
+	path := ""
 	if run.exe == exeMemfd {
 		if run.exeCopy, err = sealedCopy(); err != nil {
 			return err
@@ -196,29 +213,34 @@ func (run *performance) start() error {
 	if err := run.makeUpper(); err != nil {
 		return err
 	}
-	attr := &syscall.SysProcAttr{Setsid: true}
-	var extra []*os.File
-	for _, e := range run.facts.Enter {
-		extra = append(extra, e.File)
+	if path == "" && len(run.facts.Enter) == 0 {
+		run.executor = nsenter.Spare()
 	}
-	if len(extra) == 0 {
-		attr.Cloneflags = uintptr(run.Pod.flags())
-		if run.Pod.own("user") {
-			// They survive the exec that comes before the ids are mapped: capabilities(7), ambient.
-			for c := capability.Cap(0); c <= run.facts.LastCap; c++ {
-				attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c))
-			}
+	if run.executor == nil {
+		if run.executor, err = run.startExecutor(path); err != nil {
+			return err
 		}
-	}
-	run.executor, err = nsenter.Start(path, null, extra, attr)
-	if err != nil {
-		if errno, ok := err.(syscall.Errno); ok {
-			return withHints(fmt.Errorf("clone: %w", err), hintsFor("clone", errno))
-		}
-		return err
 	}
 	run.undo = append(run.undo, run.executor.Kill)
 	return nil
+}
+
+// startExecutor starts podsh, or a sealed copy of it, as an executor that has the namespaces of others at
+// hand.
+func (run *performance) startExecutor(path string) (*nsenter.Executor, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	if path == "" {
+		path = "/proc/self/exe"
+	}
+	var files []*os.File
+	for _, e := range run.facts.Enter {
+		files = append(files, e.File)
+	}
+	return nsenter.Start(path, null, files, &syscall.SysProcAttr{Setsid: true})
 }
 
 // makeUpper makes the folder on disk for the pod's writes, where it needs one.
@@ -292,21 +314,26 @@ func firstLine(text string, err error) string {
 	return err.Error()
 }
 
-// save describes the pod on disk, with the plan for plain joins beside it.
-func (run *performance) save() (err error) {
+// describe makes the pod's description, and the plan for plain joins that stands beside it.
+func (run *performance) describe() (err error) {
 	pod := run.Pod
 	if pod.Holder, err = identify(run.executor.PID, run.executor.PIDFD); err != nil {
 		return err
 	}
 	pod.Created, pod.PlanFormat = time.Now().UTC(), nsenter.Format
-	join, err := savedJoin(pod, run.facts)
-	if err != nil {
+	if run.description, err = json.Marshal(pod); err != nil {
 		return err
 	}
-	if err := run.store.save(pod, join); err != nil {
+	run.join, err = savedJoin(pod, run.facts)
+	return err
+}
+
+// save writes both to disk.
+func (run *performance) save() error {
+	if err := run.store.save(run.Pod, run.description, run.join); err != nil {
 		return err
 	}
-	run.undo = append(run.undo, func() { _ = run.store.forget(pod) }) // as good as can be: it lists as exited
+	run.undo = append(run.undo, func() { _ = run.store.forget(run.Pod) }) // as good as can be: it lists as exited
 	return nil
 }
 

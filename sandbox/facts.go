@@ -39,6 +39,8 @@ type Facts struct {
 	MaskedFiles map[string]bool // that are files
 	ReadOnly    []string        // of rootfs.ReadOnly, those that are there
 	Resolver    string          // the host's /etc/resolv.conf
+	Passwd      string          // the root's /etc/passwd
+	Group       string          // the root's /etc/group
 	Host        []rootfs.Entry  // of a host root
 	Dir         dirFacts        // of a rootfs that is a folder
 	Volumes     []bool          // is each a folder?
@@ -61,7 +63,6 @@ type Entrance struct {
 type dirFacts struct {
 	Missing map[string]bool // folders that podsh mounts on, and that are not there
 	Files   map[string]bool // /etc/hosts and its like, where they are regular files
-	Home    string          // of root
 }
 
 // Version of a kernel.
@@ -223,11 +224,21 @@ func (f *Facts) readRoot(spec *Spec) error {
 		f.Volumes = append(f.Volumes, info.IsDir())
 	}
 	if spec.Rootfs.Kind == "dir" {
-		f.Dir, err = readDir(spec.Rootfs.Dir)
-	} else {
-		f.Host, err = rootfs.Host()
+		return f.readDir(spec.Rootfs.Dir)
 	}
-	return err
+	if f.Host, err = rootfs.Host(); err != nil {
+		return err
+	}
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	group, err := os.ReadFile("/etc/group")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f.Passwd, f.Group = string(passwd), string(group)
+	return nil
 }
 
 // mountPoints are the folders that podsh mounts on in every root.
@@ -236,23 +247,23 @@ var mountPoints = []string{"/proc", "/sys", "/dev"}
 // etcFiles are what podsh writes for the pod.
 var etcFiles = []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
 
-func readDir(dir string) (dirFacts, error) {
+func (f *Facts) readDir(dir string) error {
 	const hint = "--rootfs takes a folder with a root file system in it, or host"
-	f := dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
+	f.Dir = dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return f, withHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
+		return withHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
 	}
 	defer unix.Close(root)
 	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.R_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		return f, withHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
+		return withHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
 	}
 	for _, path := range mountPoints {
 		var st unix.Stat_t
 		err := unix.Fstatat(root, strings.TrimPrefix(path, "/"), &st, unix.AT_SYMLINK_NOFOLLOW)
-		f.Missing[path] = err != nil
+		f.Dir.Missing[path] = err != nil
 		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return f, fail(nil, []string{"a root file system that can be trusted with it has a folder there"},
+			return fail(nil, []string{"a root file system that can be trusted with it has a folder there"},
 				"rootfs %s: %s is no folder", dir, path)
 		}
 	}
@@ -262,10 +273,11 @@ func readDir(dir string) (dirFacts, error) {
 			continue
 		}
 		var st unix.Stat_t
-		f.Files[path] = unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+		f.Dir.Files[path] = unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 		unix.Close(fd)
 	}
-	return f, nil
+	f.Passwd, f.Group = readInRoot(root, "/etc/passwd"), readInRoot(root, "/etc/group")
+	return nil
 }
 
 // openInRoot opens a path as a process with that root would: no link leads out, openat2(2).

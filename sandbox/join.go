@@ -154,14 +154,16 @@ func (p *Pod) identify(root int, text string) (identity, error) {
 				"%s %d is not mapped in pod %q", id.what, id.id, p.Title())
 		}
 	}
-	if p.OneID {
-		who.groups = nil
-	}
+	p.confine(&who)
+	return who, nil
+}
+
+// confine leaves of a user's groups those that the pod has.
+func (p *Pod) confine(who *identity) {
 	who.groups = slices.DeleteFunc(who.groups, func(g uint32) bool {
 		_, ok := mapID(p.GIDMap, g, true)
-		return len(p.GIDMap) > 0 && !ok
+		return p.OneID || len(p.GIDMap) > 0 && !ok
 	})
-	return who, nil
 }
 
 // lookUp reads UID[:GID], NAME or NAME:GROUP, with passwd(5) and group(5) as texts.
@@ -407,25 +409,17 @@ func mergeEnv(lists ...[]string) []string {
 	return env
 }
 
-// savedJoin is the plan of a plain join, for the file that lets it run without Go.
+// savedJoin is the plan of a plain join, for the file that lets it run without Go; nothing where every join
+// has a plan of its own.
 func savedJoin(pod *Pod, f *Facts) ([]byte, error) {
-	pidfd, err := pod.Open()
+	if !pod.own("mnt") {
+		return nil, nil
+	}
+	who, err := lookUp("", pod.UID, pod.GID, f.Passwd, f.Group)
 	if err != nil {
 		return nil, err
 	}
-	defer pidfd.Close()
-	root, err := pod.openRoot(pidfd)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(root)
-	who, err := pod.identify(root, "")
-	if err != nil {
-		return nil, err
-	}
-	if pod.Namespaces["mnt"].Kind == "host" {
-		return nil, nil // its environment is the caller's: Go makes each plan
-	}
+	pod.confine(&who)
 	plan := planJoin(pod, &JoinSpec{}, who, f.LastCap, f.Keys)
 	return nsenter.EncodeSaved(nsenter.Saved{
 		PID: pod.Holder.PID, PIDFDInode: pod.Holder.PIDFDInode, Started: pod.Holder.Started,

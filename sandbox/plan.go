@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
@@ -16,12 +17,19 @@ func planCreate(pod *Pod, f *Facts, exe exeKind) Plan {
 	p := &creation{pod: pod, facts: f, exe: exe, taken: map[source]nsenter.Result{}}
 	p.startHolder()
 	p.mapIDs()
-	p.runOwnFile()
+	// Without root the pod's root is the user or his sub-ids, and sees as much of the host's files. Real root
+	// has more to show than the pod's root could open, so it becomes that one only then.
+	if !f.Root {
+		p.becomeRoot()
+	}
+	p.startAnew()
 	p.keepOut()
 	if pod.own("mnt") {
 		p.takeSources()
 	}
-	p.becomeRoot()
+	if f.Root {
+		p.becomeRoot()
+	}
 	p.shiftClocks()
 	if pod.own("mnt") {
 		p.buildRoot()
@@ -77,9 +85,6 @@ func (p *creation) startHolder() {
 	p.explain(why, "namespaces(7)", cmd)
 	p.head.Role = start
 	p.host("start")
-	if len(p.facts.Enter) == 0 {
-		return
-	}
 	for i, e := range p.facts.Enter {
 		if e.Flags == 0 {
 			continue
@@ -87,7 +92,6 @@ func (p *creation) startHolder() {
 		p.explain("enter "+e.What, "setns(2)", "")
 		p.call(unix.SYS_SETNS, nsenter.PodFD+i, e.Flags)
 	}
-	p.explain("clone the process that will hold the pod", "clone(2)", "")
 	p.call(nsenter.Clone, p.pod.flags())
 }
 
@@ -135,15 +139,46 @@ func describeMap(ids []IDMap) string {
 	return "map ids: " + strings.Join(parts, ", ")
 }
 
-// runOwnFile keeps podsh's file out of the pod's reach (exe.go).
-func (p *creation) runOwnFile() {
-	if p.exe != exeMount {
+// startAnew makes the holder run podsh's file once more. In a user namespace that makes its memory belong to
+// that namespace, so that whoever owns it may look after the holder though it is not dumpable, ptrace(2); and
+// it is the moment to run from a file that is out of the pod's reach (exe.go).
+func (p *creation) startAnew() {
+	user := p.pod.Namespaces["user"].Kind
+	if user == "host" && p.exe != exeMount {
 		return
 	}
-	p.explain("run from a read-only mount of podsh: nothing in the pod can write to its file through /proc/1/exe", "execveat(2)", "")
-	tree := p.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, p.facts.Exe.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	p.call(unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH, mountAttributes(unix.MOUNT_ATTR_RDONLY), mountAttrSize)
-	p.call(unix.SYS_EXECVEAT, tree, "", nsenter.Strings([]string{"podsh@hold"}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	if user != "host" && (p.facts.Root || !p.hasRoot()) {
+		p.keepCapabilities()
+	}
+	exe := nsenter.Result(0)
+	if p.exe == exeMount {
+		p.explain("run from a read-only mount of podsh: nothing in the pod can write to its file through /proc/1/exe", "open_tree(2)", "")
+		exe = p.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, p.facts.Exe.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		p.call(unix.SYS_MOUNT_SETATTR, exe, "", unix.AT_EMPTY_PATH, mountAttributes(unix.MOUNT_ATTR_RDONLY), mountAttrSize)
+	} else {
+		p.explain("start podsh anew, with memory that belongs to the new user namespace", "ptrace(2)", "")
+		exe = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC)
+	}
+	p.call(unix.SYS_EXECVEAT, exe, "", nsenter.Strings([]string{"podsh@hold"}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+}
+
+// hasRoot says whether the pod has an id 0, as far as is known.
+func (p *creation) hasRoot() bool {
+	_, root := mapID(p.pod.UIDMap, 0, true)
+	return root
+}
+
+// keepCapabilities lets them survive an exec by someone who is not root inside, capabilities(7).
+func (p *creation) keepCapabilities() {
+	var all []capability.Cap
+	for c := capability.Cap(0); c <= p.facts.LastCap; c++ {
+		all = append(all, c)
+	}
+	p.explain("keep the capabilities across the next exec", "capabilities(7)", "")
+	p.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(all, all, all))
+	for _, c := range all {
+		p.call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, int(c), 0, 0)
+	}
 }
 
 const mountAttrSize = 32
@@ -179,7 +214,7 @@ func (p *creation) becomeRoot() {
 	if p.pod.OneID {
 		groups = "--keep-groups" // setgroups(2) is denied with one id: user_namespaces(7)
 	}
-	_, root := mapID(p.pod.UIDMap, 0, true)
+	root := p.hasRoot()
 	if p.pod.Namespaces["user"].Kind != "host" && root {
 		p.explain("be root inside", "credentials(7)", "exec setpriv --reuid 0 --regid 0 "+groups+" sh")
 		p.head.Role = become

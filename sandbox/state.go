@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -109,11 +108,7 @@ func (s *Store) lock() (unlock func(), err error) {
 }
 
 // save describes a new pod on disk: all of it, or nothing. Names are taken here.
-func (s *Store) save(p *Pod, join []byte) (err error) {
-	description, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
+func (s *Store) save(p *Pod, description, join []byte) (err error) {
 	unlock, err := s.lock()
 	if err != nil {
 		return s.full(err)
