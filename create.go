@@ -95,10 +95,11 @@ func create(c *cli.Context) error {
 		return err
 	}
 	show := dryRunOf(c)
-	proposal, err := sandbox.Propose(spec, store, c.Bool("explain") || show != "")
+	proposal, err := sandbox.Propose(spec, store, sandbox.Options{Detailed: c.Bool("explain") || show != "", DryRun: show != ""})
 	if err != nil {
 		return err
 	}
+	defer proposal.Close()
 	switch show {
 	case "text":
 		return proposal.Plan.Explain(os.Stdout)

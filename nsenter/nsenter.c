@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -42,12 +41,10 @@
 
 #include "nsenter.h"
 
-#ifndef __GLIBC__
-#error "the constructor gets argc and argv from glibc; musl does not pass them"
-#endif
-
 #define ALL_SIGNALS (~(uint64_t)0)
-#define SIGSET_BYTES 8 // the kernel's sigset_t, not glibc's: rt_sigprocmask(2)
+#define SIGSET_BYTES 8 // the kernel's sigset_t, not the C library's: rt_sigprocmask(2)
+#define BENEATH 0x08   // RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS: openat2(2), whose header musl-gcc does not see
+#define NO_SYMLINKS 0x04
 
 // What the calls of a plan returned, by their place in the whole list: a pod can be made by several plans,
 // and a later one refers to the descriptors that an earlier one opened.
@@ -428,8 +425,9 @@ static int podsh_open_root(void)
 // Read a whole file below dir that only we can have written, into memory of its own. Returns its size, or -1.
 static ssize_t podsh_read_file(int dir, const char *path, char **to)
 {
-	struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
-			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+	struct {
+		uint64_t flags, mode, resolve;
+	} how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = BENEATH | NO_SYMLINKS};
 	int fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
 	ssize_t n = -1;
 	struct stat st;
@@ -594,8 +592,21 @@ int podsh_take_spare(int *pid)
 	return sock;
 }
 
-__attribute__((constructor)) static void podsh_start(int argc, char **argv, char **envp)
+// The arguments, which glibc passes to a constructor and musl does not. Both leave them where the kernel put
+// them: their count, the pointers and a null, and then the environment.
+static char **podsh_arguments(int *argc)
 {
+	uintptr_t *null = (uintptr_t *)environ - 1;
+
+	for (*argc = 0; null[-1 - *argc] != (uintptr_t)*argc; ++*argc)
+		;
+	return (char **)(null - *argc);
+}
+
+__attribute__((constructor)) static void podsh_start(void)
+{
+	int argc;
+	char **argv = podsh_arguments(&argc), **envp = environ;
 	int from_pod = argc > 0 && !strcmp(argv[0], "podsh@pod");
 
 	if (argc < 1 || getauxval(AT_SECURE))

@@ -27,10 +27,18 @@ type Proposal struct {
 	facts *Facts
 	store *Store
 	exe   exeKind
+	run   *performance // that has begun
 }
 
-// Propose reads the facts and plans a pod; nothing is changed. detailed says that the plan will be shown.
-func Propose(spec *Spec, store *Store, detailed bool) (*Proposal, error) {
+// Options say what a plan is for.
+type Options struct {
+	Detailed bool // it will be shown
+	DryRun   bool // and not carried out
+}
+
+// Propose reads the facts and plans a pod. But for a dry run, the plan's first steps are under way when it
+// returns: the kernel needs a while for new namespaces, and podsh for the facts. Close the proposal.
+func Propose(spec *Spec, store *Store, o Options) (*Proposal, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -39,14 +47,14 @@ func Propose(spec *Spec, store *Store, detailed bool) (*Proposal, error) {
 			return nil, nameTaken(spec.Name, id)
 		}
 	}
-	facts, err := readFacts(spec, store, detailed)
+	facts, err := readFacts(spec, store)
 	if err != nil {
 		return nil, err
 	}
-	return propose(spec, store, facts)
+	return propose(spec, store, facts, o)
 }
 
-func propose(spec *Spec, store *Store, facts *Facts) (*Proposal, error) {
+func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, error) {
 	pod, warnings, err := resolve(spec, facts, newID())
 	if err != nil {
 		return nil, err
@@ -55,7 +63,34 @@ func propose(spec *Spec, store *Store, facts *Facts) (*Proposal, error) {
 	pod.Upper = upperDir(pod, facts)
 	exe := chooseExe(pod, facts)
 	pod.OwnFile = exe != exePlain
-	return &Proposal{pod, planCreate(pod, facts, exe), warnings, facts, store, exe}, nil
+	p := &Proposal{Pod: pod, Warnings: warnings, facts: facts, store: store, exe: exe}
+	start := planStart(pod, facts, exe)
+	if !o.DryRun {
+		p.run = &performance{Proposal: p}
+		if err := p.run.begin(start.steps); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	if err := facts.readRoot(spec, o.Detailed); err != nil {
+		p.Close()
+		return nil, err
+	}
+	if err := checkRoot(pod, facts); err != nil {
+		p.Close()
+		return nil, err
+	}
+	p.Plan = start.rest()
+	return p, nil
+}
+
+// Close undoes what has begun and was not finished by Create.
+func (p *Proposal) Close() {
+	if p.run != nil {
+		p.run.undoAll()
+		p.run = nil
+	}
+	p.facts.Close()
 }
 
 // chooseExe decides how podsh's file is kept out of the pod's reach.
@@ -76,22 +111,20 @@ func chooseExe(pod *Pod, f *Facts) exeKind {
 
 // Create makes a pod as proposed. Where newuidmap turns out not to work, it makes one with a single id and
 // warns.
-func (p *Proposal) Create() (*Pod, []string, error) {
-	defer p.facts.Close()
-	warnings := p.Warnings
-	for {
-		err := p.perform()
-		var refused *idsRefused
-		if errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0 {
-			var again *Proposal
-			if again, err = propose(&p.Pod.Spec, p.store, p.facts.withoutRanges(refused.Error())); err == nil {
-				*p = *again
-				warnings = p.Warnings
-				continue
-			}
+func (p *Proposal) Create() (pod *Pod, warnings []string, err error) {
+	defer p.Close()
+	err = p.run.perform()
+	var refused *idsRefused
+	if errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0 {
+		p.run.undoAll()
+		again, err := propose(&p.Pod.Spec, p.store, p.facts.withoutRanges(refused.Error()), Options{})
+		if err != nil {
+			return nil, nil, err
 		}
-		return p.Pod, warnings, err
+		defer again.Close()
+		return again.Pod, again.Warnings, again.run.perform()
 	}
+	return p.Pod, p.Warnings, err
 }
 
 // idsRefused says that newuidmap did not do what /etc/subuid promises.
@@ -106,48 +139,80 @@ type performance struct {
 	executor *nsenter.Executor
 	exeCopy  *os.File
 	undo     []func()
+	begun    int // how many steps are done, or sent
 
 	description, join []byte // of the pod, for the store
 }
 
-func (p *Proposal) perform() (err error) {
-	run := &performance{Proposal: p}
-	defer func() {
-		if err != nil {
-			for i := len(run.undo) - 1; i >= 0; i-- {
-				run.undo[i]()
-			}
-		}
-		if run.exeCopy != nil {
-			run.exeCopy.Close()
-		}
-	}()
+func (run *performance) undoAll() {
+	for i := len(run.undo) - 1; i >= 0; i-- {
+		run.undo[i]()
+	}
+	run.undo = nil
+	if run.exeCopy != nil {
+		run.exeCopy.Close()
+	}
+}
+
+// begin starts the holder, and sends it its first steps without waiting for them.
+func (run *performance) begin(steps Plan) error {
+	if err := hostCalls[steps[0].Host].do(run); err != nil {
+		return fmt.Errorf("%s: %w", steps[0].Why, err)
+	}
+	run.begun = 1 + chunk(steps[1:])
+	return run.executor.Send(steps[1:run.begun].calls(), 0)
+}
+
+// perform carries out the plan from where it has begun.
+func (run *performance) perform() error {
 	place := 0
-	for steps := p.Plan; len(steps) > 0; {
+	for at := 1; at < len(run.Plan); {
+		steps := run.Plan[at:]
 		if steps[0].Side == Host {
 			if err := hostCalls[steps[0].Host].do(run); err != nil {
 				return fmt.Errorf("%s: %w", steps[0].Why, err)
 			}
-			steps = steps[1:]
+			at++
 			continue
 		}
 		n := chunk(steps)
-		if err := run.send(steps[:n], place); err != nil {
-			return p.Plan.explainFailure(err)
-		}
-		if n < len(steps) && steps[n].Side == Host {
-			if prepare := hostCalls[steps[n].Host].prepare; prepare != nil {
-				if err := prepare(run); err != nil {
-					return fmt.Errorf("%s: %w", steps[n].Why, err)
-				}
+		if at >= run.begun {
+			if err := run.executor.Send(steps[:n].calls(), place); err != nil {
+				return run.Plan.explainFailure(err)
 			}
 		}
-		if err := run.wait(steps[:n], place); err != nil {
-			return p.Plan.explainFailure(err)
+		if err := run.settle(steps, n, place); err != nil {
+			return err
 		}
-		place, steps = place+n, steps[n:]
+		at, place = at+n, place+n
 	}
+	run.undo = nil
 	return run.executor.Close()
+}
+
+// settle waits until the first n steps, which were sent, are done; and does meanwhile what the host's next
+// one needs.
+func (run *performance) settle(steps Plan, n, place int) error {
+	for _, step := range steps[:n] {
+		if step.Call.Nr == nsenter.Clone {
+			if err := run.executor.Cloned(); err != nil {
+				return run.Plan.explainFailure(err)
+			}
+		}
+	}
+	if n < len(steps) && steps[n].Side == Host && hostCalls[steps[n].Host].prepare != nil {
+		if err := hostCalls[steps[n].Host].prepare(run); err != nil {
+			return fmt.Errorf("%s: %w", steps[n].Why, err)
+		}
+	}
+	switch steps[n-1].Call.Nr {
+	case unix.SYS_EXECVEAT, nsenter.Pause:
+		return nil // nobody is left to answer
+	}
+	if err := run.executor.Wait(place + n); err != nil {
+		return run.Plan.explainFailure(err)
+	}
+	return nil
 }
 
 // chunk counts the pod's steps that go to the executor at once: up to the host's next one, or to the call
@@ -162,29 +227,6 @@ func chunk(steps Plan) int {
 		}
 	}
 	return len(steps)
-}
-
-func (run *performance) send(steps Plan, place int) error {
-	calls := steps.calls()
-	if err := run.executor.Send(calls, place); err != nil {
-		return err
-	}
-	for _, call := range calls {
-		if call.Nr == nsenter.Clone {
-			if err := run.executor.Cloned(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (run *performance) wait(steps Plan, place int) error {
-	switch steps[len(steps)-1].Call.Nr {
-	case unix.SYS_EXECVEAT, nsenter.Pause:
-		return nil // nobody is left to answer
-	}
-	return run.executor.Wait(place + len(steps))
 }
 
 // hostCall is a step of the host's side.

@@ -84,8 +84,9 @@ func KernelVersion() Version {
 	return v
 }
 
-// readFacts looks at what a spec needs. detailed is for a plan that is shown.
-func readFacts(spec *Spec, store *Store, detailed bool) (*Facts, error) {
+// readFacts looks at what must be known to start a pod: the user, the kernel, the namespaces of others.
+// readRoot does the rest, while that start is already under way.
+func readFacts(spec *Spec, store *Store) (*Facts, error) {
 	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.Path}
 	var err error
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
@@ -108,16 +109,6 @@ func readFacts(spec *Spec, store *Store, detailed bool) (*Facts, error) {
 	}
 	if err := f.readEntrances(spec, store); err != nil {
 		return nil, err
-	}
-	if mnt := spec.choice("mnt"); mnt == "new" || mnt == "" {
-		if err := f.readRoot(spec); err != nil {
-			return nil, err
-		}
-	}
-	if detailed || !f.Kernel.atLeast(5, 12) {
-		if f.Mounts, err = mountinfo.GetMounts(nil); err != nil {
-			return nil, err
-		}
 	}
 	return f, nil
 }
@@ -189,9 +180,16 @@ func noNewPrivs() bool {
 	return err == nil && on == 1
 }
 
-// readRoot looks at what the pod's root is made of.
-func (f *Facts) readRoot(spec *Spec) error {
-	var err error
+// readRoot looks at what the pod's root is made of. detailed is for a plan that is shown.
+func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
+	if mnt := spec.choice("mnt"); mnt != "new" && mnt != "" {
+		return nil
+	}
+	if detailed || !f.Kernel.atLeast(5, 12) {
+		if f.Mounts, err = mountinfo.GetMounts(nil); err != nil {
+			return err
+		}
+	}
 	for _, path := range rootfs.Masked {
 		var st unix.Stat_t
 		if unix.Stat(path, &st) == nil {

@@ -14,29 +14,39 @@ import (
 // planCreate lists all that is done to make a pod, in the order in which it happens. It reads nothing and
 // does nothing: the same pod and facts give the same plan on every machine.
 func planCreate(pod *Pod, f *Facts, exe exeKind) Plan {
+	p := planStart(pod, f, exe)
+	return p.rest()
+}
+
+// planStart is the part of it that needs only the first facts (readFacts).
+func planStart(pod *Pod, f *Facts, exe exeKind) *creation {
 	p := &creation{pod: pod, facts: f, exe: exe, taken: map[source]nsenter.Result{}}
 	p.startHolder()
+	p.startAnew()
+	return p
+}
+
+func (p *creation) rest() Plan {
 	p.mapIDs()
 	// Without root the pod's root is the user or his sub-ids, and sees as much of the host's files. Real root
 	// has more to show than the pod's root could open, so it becomes that one only then.
-	if !f.Root {
+	if !p.facts.Root {
 		p.becomeRoot()
 	}
-	p.startAnew()
 	p.keepOut()
-	if pod.own("mnt") {
+	if p.pod.own("mnt") {
 		p.takeSources()
 	}
-	if f.Root {
+	if p.facts.Root {
 		p.becomeRoot()
 	}
 	p.shiftClocks()
-	if pod.own("mnt") {
+	if p.pod.own("mnt") {
 		p.buildRoot()
 	}
 	p.nameHost()
 	p.raiseLoopback()
-	if pod.own("mnt") {
+	if p.pod.own("mnt") {
 		p.finishRoot()
 	}
 	p.dropPrivileges()
@@ -147,7 +157,7 @@ func (p *creation) startAnew() {
 	if user == "host" && p.exe != exeMount {
 		return
 	}
-	if user != "host" && (p.facts.Root || !p.hasRoot()) {
+	if user != "host" {
 		p.keepCapabilities()
 	}
 	exe := nsenter.Result(0)
@@ -168,7 +178,7 @@ func (p *creation) hasRoot() bool {
 	return root
 }
 
-// keepCapabilities lets them survive an exec by someone who is not root inside, capabilities(7).
+// keepCapabilities lets them survive an exec before any id is mapped, capabilities(7).
 func (p *creation) keepCapabilities() {
 	var all []capability.Cap
 	for c := capability.Cap(0); c <= p.facts.LastCap; c++ {

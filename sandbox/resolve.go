@@ -35,12 +35,12 @@ func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []string, err 
 	if warnings, err = mapIDs(pod, spec, f); err != nil {
 		return nil, nil, err
 	}
-	return pod, warnings, checkRoot(pod, f)
+	return pod, warnings, nil
 }
 
 // hostname is the name as far as it can be one, else the id.
 func (p *Pod) hostname() string {
-	if hostPattern.MatchString(p.Spec.Name) {
+	if isHostname(p.Spec.Name) {
 		return p.Spec.Name
 	}
 	return p.ID

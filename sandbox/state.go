@@ -164,7 +164,7 @@ func nameTaken(name, id string) error {
 
 // named returns the id of the pod of that name, or "".
 func (s *Store) named(name string) string {
-	if !namePattern.MatchString(name) {
+	if !isName(name) {
 		return ""
 	}
 	id, err := os.ReadFile(s.path("names", name))
