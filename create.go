@@ -74,7 +74,7 @@ func (d *dryRun) Set(value string) error {
 		value = "text"
 	case "text", "sh", "json":
 	default:
-		return fmt.Errorf("--dry-run takes text, sh or json")
+		return fmt.Errorf("%q is none of text, sh, json", value)
 	}
 	*d = dryRun(value)
 	return nil

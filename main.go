@@ -151,6 +151,12 @@ func usageError(c *cli.Context, err error, _ bool) error {
 			hint = fmt.Sprintf("did you mean --%s? %s", near, hint)
 		}
 	}
+	// Package flag says: invalid value "x" for flag -name: why.
+	if _, rest, ok := strings.Cut(message, " for flag -"); ok {
+		message = "--" + rest
+	} else if _, rest, ok := strings.Cut(message, " for -"); ok {
+		message = "--" + rest
+	}
 	return usagef(hint, "%s", message)
 }
 

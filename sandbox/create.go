@@ -176,7 +176,9 @@ func (run *performance) perform() error {
 			continue
 		}
 		n := chunk(steps)
-		if at >= run.begun {
+		if at < run.begun {
+			n = run.begun - at
+		} else {
 			if err := run.executor.Send(steps[:n].calls(), place); err != nil {
 				return run.Plan.explainFailure(err)
 			}

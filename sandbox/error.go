@@ -41,11 +41,18 @@ func withHint(err error, format string, args ...any) error {
 // Hints lists the hints of an error and of all that it wraps, outermost first.
 func Hints(err error) []string {
 	var hints []string
-	for err != nil {
-		if f, ok := err.(interface{ Hints() []string }); ok {
-			hints = append(hints, f.Hints()...)
+	if f, ok := err.(interface{ Hints() []string }); ok {
+		hints = append(hints, f.Hints()...)
+	}
+	switch wrapper := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := wrapper.Unwrap(); inner != nil {
+			hints = append(hints, Hints(inner)...)
 		}
-		err = errors.Unwrap(err)
+	case interface{ Unwrap() []error }:
+		for _, inner := range wrapper.Unwrap() {
+			hints = append(hints, Hints(inner)...)
+		}
 	}
 	return hints
 }

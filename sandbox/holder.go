@@ -73,7 +73,7 @@ func (h Holder) Open() (*os.File, error) {
 		return nil, ErrExited
 	}
 	fd, err := unix.PidfdOpen(h.PID, 0)
-	if err == unix.ESRCH || err == unix.EINVAL {
+	if err == unix.ESRCH || err == unix.EINVAL || err == unix.ENOENT { // nobody has it, or a thread (6.18: ENOENT)
 		return nil, ErrExited
 	}
 	if err != nil {

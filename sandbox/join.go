@@ -482,6 +482,8 @@ func (j *Joining) Failed(place int, errno syscall.Errno) error {
 		return fail(ErrExited, []string{"podsh rm " + j.Pod.Title()}, "pod %q has ended", j.Pod.Title())
 	case step.Call.Nr == nsenter.Exec:
 		return j.execFailed(errno)
+	case step.Call.Nr == unix.SYS_CHDIR && j.spec.Workdir != "":
+		return fail(nil, []string{"--workdir names a folder of the pod's"}, "--workdir %s: %v", j.spec.Workdir, errno)
 	}
 	return j.Plan.explainFailure(&nsenter.CallError{Place: place, Errno: errno})
 }

@@ -28,18 +28,11 @@ func planStart(pod *Pod, f *Facts, exe exeKind) *creation {
 
 func (p *creation) rest() Plan {
 	p.mapIDs()
-	// Without root the pod's root is the user or his sub-ids, and sees as much of the host's files. Real root
-	// has more to show than the pod's root could open, so it becomes that one only then.
-	if !p.facts.Root {
-		p.becomeRoot()
-	}
 	p.keepOut()
 	if p.pod.own("mnt") {
-		p.takeSources()
+		p.takeSources() // as the user, who may open what the pod's root could not
 	}
-	if p.facts.Root {
-		p.becomeRoot()
-	}
+	p.becomeRoot()
 	p.shiftClocks()
 	if p.pod.own("mnt") {
 		p.buildRoot()

@@ -245,17 +245,28 @@ func (p *creation) finishRoot() {
 	p.call(unix.SYS_CHDIR, "/")
 }
 
-// scratch are folders that can be written in a root that can't.
+// scratch keeps a few folders writable in a root that is not. A folder of the host that is read-only, or not
+// to be changed, may lack them.
 func (p *creation) scratch() {
+	make := p.pod.Spec.Rootfs.Kind != "dir" || p.pod.Spec.Rootfs.Mode == "overlay"
 	var cmd []string
-	for _, dir := range []string{"run", "tmp", "var/tmp"} {
-		cmd = append(cmd, "mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "+dir)
+	for _, dir := range scratchFolders {
+		line := "mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs " + here(dir)
+		if make {
+			line = "mkdir -p " + here(dir) + " && " + line
+		}
+		cmd = append(cmd, line)
 	}
-	p.explain("keep /run, /tmp and /var/tmp writable", "tmpfs(5)", strings.Join(cmd, "\n"))
-	for _, dir := range []string{"/run", "/tmp", "/var/tmp"} {
+	p.explain("keep "+enumerate(scratchFolders)+" writable", "tmpfs(5)", strings.Join(cmd, "\n"))
+	for _, dir := range scratchFolders {
+		if make {
+			p.makeFolders(dir)
+		}
 		p.callTolerating(unix.ENOENT, unix.SYS_MOUNT, "tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	}
 }
+
+var scratchFolders = []string{"/run", "/tmp", "/var/tmp"}
 
 func (p *creation) volume(s source, dst string) {
 	at := here(dst)

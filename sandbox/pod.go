@@ -105,14 +105,13 @@ func (s *Store) List() ([]*Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	pods := make([]*Pod, 0, len(ids))
-	for _, id := range ids {
-		pod, err := s.load(id)
-		if errors.Is(err, ErrNoPod) {
-			continue // removed meanwhile
+	pods := make([]*Pod, len(ids))
+	inParts(len(ids), func(from, to int) {
+		for i := from; i < to; i++ {
+			pods[i], _ = s.load(ids[i]) // Broken says enough
 		}
-		pods = append(pods, pod)
-	}
+	})
+	pods = slices.DeleteFunc(pods, func(p *Pod) bool { return p == nil }) // removed meanwhile
 	slices.SortFunc(pods, func(a, b *Pod) int {
 		if c := a.Created.Compare(b.Created); c != 0 {
 			return c

@@ -1,0 +1,302 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+func stopCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "stop",
+		Usage:     "end pods in good order",
+		ArgsUsage: "POD...",
+		Description: `Sends SIGTERM to every process of the pod, waits until they are gone, and ends
+the pause; then the kernel ends what is left. The pod stays listed as exited
+until podsh rm. Several pods are stopped at the same time.
+
+Examples:
+  podsh stop web
+  podsh stop -t 60 db                           give it a minute`,
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "time", Aliases: []string{"t"}, Value: 10, Usage: "wait `SECONDS` for the processes to end"},
+		},
+		Action: stop,
+	}
+}
+
+func stop(c *cli.Context) error {
+	seconds := c.Int("time")
+	if seconds < 0 {
+		return usagef("-t 0 does not wait at all", "-t %d: no time to wait", seconds)
+	}
+	return eachPodAtOnce(c, func(p *sandbox.Pod) (say func(), err error) {
+		stubborn, err := p.Stop(time.Duration(seconds) * time.Second)
+		return func() {
+			if p.MemberNamespace() == "" && err == nil {
+				warnNoMembers(p)
+			}
+			for i := range stubborn {
+				warn("pod %q: process %d (%s) did not end within %d s of SIGTERM: ended by SIGKILL",
+					p.Title(), stubborn[i].PID, stubborn[i].CommandLine(), seconds)
+			}
+		}, err
+	})
+}
+
+func killCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "kill",
+		Usage:     "send a signal to the processes of pods",
+		ArgsUsage: "POD...",
+		Description: `Sends a signal to every process of the pod but the pause: the pod itself goes
+on. SIGNAL is a name, with or without SIG, or a number, or RTMIN+N.
+
+Examples:
+  podsh kill -s HUP web
+  podsh kill -s KILL web                        an empty pod is left`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "signal", Aliases: []string{"s"}, Value: "TERM", Usage: "which `SIGNAL`"},
+		},
+		Action: kill,
+	}
+}
+
+func kill(c *cli.Context) error {
+	sig, err := parseSignal(c.String("signal"))
+	if err != nil {
+		return err
+	}
+	return eachPod(c, func(p *sandbox.Pod) error {
+		n, err := p.Kill(sig)
+		if n == 0 && err == nil {
+			warn("pod %q has no processes but the pause", p.Title())
+		}
+		return err
+	})
+}
+
+// The real-time signals that glibc leaves to programs, signal(7); the kernel's begin with 32.
+const rtMin, rtMax = 34, 64
+
+// parseSignal reads TERM, SIGTERM, 15, RTMIN+1 or RTMAX-1.
+func parseSignal(text string) (unix.Signal, error) {
+	if n, err := strconv.Atoi(text); err == nil && 0 < n && n <= rtMax {
+		return unix.Signal(n), nil
+	}
+	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
+	if sig := unix.SignalNum("SIG" + name); sig != 0 {
+		return sig, nil
+	}
+	for base, n := range map[string]int{"RTMIN": rtMin, "RTMAX": rtMax} {
+		if offset, ok := strings.CutPrefix(name, base); ok {
+			if offset != "" {
+				by, err := strconv.Atoi(offset)
+				if n += by; err != nil || offset[0] != '+' && offset[0] != '-' {
+					continue
+				}
+			}
+			if rtMin <= n && n <= rtMax {
+				return unix.Signal(n), nil
+			}
+		}
+	}
+	hint := "names such as TERM or SIGTERM, numbers from 1 to 64, RTMIN+N: signal(7)"
+	if near := sandbox.Nearest(name, signalNames()); near != "" {
+		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
+	}
+	return 0, usagef(hint, "no signal %q", text)
+}
+
+// signalNames lists the signals that have a name, without SIG.
+func signalNames() []string {
+	var names []string
+	for n := unix.Signal(1); n < rtMin; n++ {
+		if name := unix.SignalName(n); name != "" {
+			names = append(names, strings.TrimPrefix(name, "SIG"))
+		}
+	}
+	return append(names, "RTMIN", "RTMAX")
+}
+
+func waitCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "wait",
+		Usage:     "wait until pods have ended",
+		ArgsUsage: "POD...",
+		Description: `Returns when all the pods have ended: by podsh stop or rm, or because the pause
+was killed.
+
+Examples:
+  podsh wait web && echo web is gone`,
+		Action: func(c *cli.Context) error { return eachPod(c, (*sandbox.Pod).Wait) },
+	}
+}
+
+func rmCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "rm",
+		Usage:     "remove pods",
+		ArgsUsage: "POD... | --all",
+		Description: `Removes pods that have ended, and what they wrote. A pod that runs is refused,
+but with -f: then it is ended first, without asking its processes (podsh stop
+asks them).
+
+Examples:
+  podsh rm web
+  podsh rm -f web db
+  podsh rm -f --all                             leave nothing`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "also pods that run"},
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "all pods"},
+		},
+		Action: rm,
+	}
+}
+
+func rm(c *cli.Context) error {
+	all := c.Bool("all")
+	switch {
+	case all && c.Args().Present():
+		return usagef("leave out --all, or the pods", "rm --all takes no pods, not %q", c.Args().First())
+	case !all && !c.Args().Present():
+		return needsPod(c)
+	}
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return err
+	}
+	sweep(store)
+	remove := func(p *sandbox.Pod) (func(), error) { return func() {}, p.Remove(c.Bool("force")) }
+	if !all {
+		return eachPodAtOnce(c, remove)
+	}
+	pods, err := store.List()
+	if err != nil {
+		return err
+	}
+	return atOnce(pods, remove)
+}
+
+// findPod finds a pod; one whose description can't be read can only be removed.
+func findPod(c *cli.Context, store *sandbox.Store, ref string) (*sandbox.Pod, error) {
+	pod, err := store.Find(ref)
+	if pod != nil && c.Command.Name == "rm" {
+		return pod, nil
+	}
+	return pod, err
+}
+
+// eachPod does something to each pod that is named. One that fails does not keep the others from it: all
+// errors are reported, the last by main.
+func eachPod(c *cli.Context, do func(*sandbox.Pod) error) error {
+	store, err := needPods(c)
+	if err != nil {
+		return err
+	}
+	var failed errorList
+	for _, ref := range c.Args().Slice() {
+		pod, err := findPod(c, store, ref)
+		if err == nil {
+			err = do(pod)
+		}
+		failed.add(err)
+	}
+	return failed.last
+}
+
+// needPods opens the store for a command that takes pods.
+func needPods(c *cli.Context) (*sandbox.Store, error) {
+	if !c.Args().Present() {
+		return nil, needsPod(c)
+	}
+	return sandbox.OpenStore()
+}
+
+func needsPod(c *cli.Context) error {
+	return usagef(fmt.Sprintf("podsh %s %s: an id, the start of one, or a name; `podsh ps -a` lists them",
+		c.Command.Name, c.Command.ArgsUsage), "%s needs a pod", c.Command.Name)
+}
+
+// eachPodAtOnce is eachPod for what takes its time: to all pods at the same time, reported in their order.
+func eachPodAtOnce(c *cli.Context, do func(*sandbox.Pod) (say func(), err error)) error {
+	store, err := needPods(c)
+	if err != nil {
+		return err
+	}
+	var failed errorList
+	var pods []*sandbox.Pod
+	for _, ref := range c.Args().Slice() {
+		pod, err := findPod(c, store, ref)
+		failed.add(err)
+		if err == nil {
+			pods = append(pods, pod)
+		}
+	}
+	failed.add(atOnce(pods, do))
+	return failed.last
+}
+
+func atOnce(pods []*sandbox.Pod, do func(*sandbox.Pod) (say func(), err error)) error {
+	const limit = 64 // each may hold the descriptors of many processes
+	errs, says := make([]error, len(pods)), make([]func(), len(pods))
+	room := make(chan bool, limit)
+	var group sync.WaitGroup
+	for i, p := range pods {
+		room <- true
+		group.Go(func() {
+			says[i], errs[i] = do(p)
+			<-room
+		})
+	}
+	group.Wait()
+	var failed errorList
+	for i := range pods {
+		says[i]()
+		failed.add(errs[i])
+	}
+	return failed.last
+}
+
+// errorList reports all errors but the last, which it leaves to main.
+type errorList struct{ last error }
+
+func (l *errorList) add(err error) {
+	if err == nil {
+		return
+	}
+	if l.last != nil {
+		report(nil, l.last)
+	}
+	l.last = err
+}
+
+func pauseCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "pause",
+		Usage: "be the pause program: hold namespaces, reap orphans, end on SIGTERM",
+		Description: `Does what Kubernetes' pause does, so that any runtime can use podsh as its
+infra container. It is meant to be the first process of a pid namespace.
+
+Examples:
+  unshare --map-root-user --pid --fork podsh pause`,
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "v", Usage: "print the version"}},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("`podsh pause` alone, or `podsh pause -v`", "pause takes no arguments, not %q", c.Args().First())
+			}
+			if !c.Bool("v") { // nsenter.c is the pause program, and takes over before Go starts
+				return usagef("`podsh pause` alone, without set-user-id", "pause can't run this way")
+			}
+			_, err := fmt.Fprintln(c.App.Writer, "podsh pause", version)
+			return err
+		},
+	}
+}

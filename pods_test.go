@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+func testRows() []psRow {
+	created := time.Now().Add(-90 * time.Minute)
+	return []psRow{
+		{ID: "5f0c3ad91be2", Name: "web", Created: &created, Status: sandbox.Running, PID: 4711, Processes: 3,
+			Hostname: "web", Labels: map[string]string{"tier": "front"}},
+		{ID: "a1b2c3d4e5f6", Status: sandbox.Broken, Processes: 0},
+		{ID: "c0ffee000000", Name: "open", Created: &created, Status: sandbox.Running, PID: 4712, Processes: unknown},
+	}
+}
+
+func TestPsTable(t *testing.T) {
+	var out strings.Builder
+	if err := psTable(&out, testRows()); err != nil {
+		t.Fatal(err)
+	}
+	want := `ID            NAME  AGE  STATUS   PID   PROCESSES
+5f0c3ad91be2  web   1h   running  4711  3
+a1b2c3d4e5f6             broken         0
+c0ffee000000  open  1h   running  4712  ?
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+}
+
+func TestPsJSON(t *testing.T) {
+	var out strings.Builder
+	if err := writeJSON(&out, testRows()); err != nil {
+		t.Fatal(err)
+	}
+	var rows []map[string]any
+	if err := json.Unmarshal([]byte(out.String()), &rows); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"id", "name", "created", "status", "pid", "processes", "hostname", "labels"} {
+		for _, row := range rows {
+			if _, ok := row[key]; !ok {
+				t.Errorf("pod %v has no %q", row["id"], key)
+			}
+		}
+	}
+	if rows[0]["processes"] != 3.0 || rows[2]["processes"] != nil || rows[1]["created"] != nil {
+		t.Errorf("%v", rows)
+	}
+}
+
+func TestPsTemplate(t *testing.T) {
+	for template, want := range map[string]string{
+		"{{.ID}} {{.Name}}":                  "5f0c3ad91be2 web\na1b2c3d4e5f6 \nc0ffee000000 open\n",
+		"{{or .Name .ID}}":                   "web\na1b2c3d4e5f6\nopen\n",
+		"{{.Age}}/{{.PID}}/{{.Processes}}":   "1h/4711/3\n/0/0\n1h/4712/?\n",
+		"{{.Labels.tier}}{{.Labels.absent}}": "front<no value>\n<no value><no value>\n<no value><no value>\n",
+		"":                                   "\n\n\n",
+	} {
+		show, err := psTemplate(template)
+		if err != nil {
+			t.Errorf("%s: %v", template, err)
+			continue
+		}
+		var out strings.Builder
+		if err := show(&out, testRows()); err != nil || out.String() != want {
+			t.Errorf("%s: %q, not %q: %v", template, &out, want, err)
+		}
+	}
+	for _, template := range []string{"{{", "{{.Nothing}}", "{{.ID.Nothing}}", "{{nothing}}"} {
+		if _, err := psTemplate(template); err == nil || !strings.Contains(strings.Join(sandbox.Hints(err), ""), "Processes") {
+			t.Errorf("%s: %v, %q", template, err, sandbox.Hints(err))
+		}
+	}
+}
+
+func TestAge(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 0: "0s", 59 * time.Second: "59s", time.Minute: "1m", 3 * time.Hour: "3h", 50 * time.Hour: "2d",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("%v: %s, not %s", d, got, want)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for bytes, want := range map[uint64]string{0: "0", 1023: "1023", 1024: "1K", 1536: "1.5K", 3 << 20: "3M", 1 << 60: "1024.0P"} {
+		if got := size(bytes); got != want {
+			t.Errorf("%d: %s, not %s", bytes, got, want)
+		}
+	}
+}
+
+func TestBranchLines(t *testing.T) {
+	many := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+	tree := &sandbox.Branch{Inode: 1, Residents: []string{"(host)"},
+		Groups: []*sandbox.Group{{Residents: []string{"(host)"}, Namespaces: []string{"pid", "net"}}, {Residents: many, Namespaces: []string{"time"}}},
+		Below: []*sandbox.Branch{
+			{Inode: 2, Maker: 1000, Residents: []string{"a"}, Groups: []*sandbox.Group{{Residents: []string{"a"}, Namespaces: []string{"net"}}}},
+			{Inode: 3, Maker: 1000, Residents: many[1:]},
+		}}
+	want := `user namespace 1 of (host), made by uid 0
+├─ (host)                  pid net
+├─ a b c d e f and 2 more  time
+├─ user namespace 2 of a, made by uid 1000
+│  └─ a  net
+└─ user namespace 3 of b c d e f g and 1 more, made by uid 1000`
+	if got := branchTitle(tree) + "\n" + strings.Join(branchLines(tree), "\n"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

@@ -1,0 +1,179 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/capability"
+	"github.com/moby/sys/mountinfo"
+)
+
+// Inspection is everything known about a pod. What the kernel is asked for is there only of a running one;
+// for one that has ended, the maps are those of its description.
+type Inspection struct {
+	ID           string                    `json:"id"`
+	Name         string                    `json:"name"`
+	Status       Status                    `json:"status"`
+	Created      time.Time                 `json:"created"`
+	Hostname     string                    `json:"hostname"`
+	PID          int                       `json:"pid"`       // of the holder; 0: it is gone
+	Processes    *int                      `json:"processes"` // members and the holder; null: nothing tells its members
+	MembersBy    string                    `json:"members_by"`
+	RSS          uint64                    `json:"rss_bytes"` // of the holder
+	User         Credentials               `json:"user"`
+	Spec         Spec                      `json:"spec"`
+	Namespaces   map[string]NamespaceState `json:"namespaces"`
+	UIDMap       []IDMap                   `json:"uid_map"`
+	GIDMap       []IDMap                   `json:"gid_map"`
+	OneID        bool                      `json:"one_id"`
+	Capabilities *CapabilitySets           `json:"capabilities"` // of the holder
+	Mounts       []Mount                   `json:"mounts"`
+	Upper        string                    `json:"upper,omitempty"`
+	Holder       Holder                    `json:"holder"`
+}
+
+// Credentials are who a command is that joins.
+type Credentials struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+}
+
+// NamespaceState is where a namespace came from, and which it is.
+type NamespaceState struct {
+	Choice
+	Inode uint64 `json:"inode,omitempty"`
+}
+
+// CapabilitySets are those of a process, capabilities(7).
+type CapabilitySets struct {
+	Effective   []string `json:"effective"`
+	Permitted   []string `json:"permitted"`
+	Inheritable []string `json:"inheritable"`
+	Bounding    []string `json:"bounding"`
+	Ambient     []string `json:"ambient"`
+}
+
+// Mount is one line of the pod's mount table, proc_pid_mountinfo(5).
+type Mount struct {
+	MountPoint string   `json:"mount_point"`
+	Type       string   `json:"type"`
+	Source     string   `json:"source"`
+	Root       string   `json:"root"` // what of the file system is mounted: a folder of it is a bind mount
+	Options    []string `json:"options"`
+	Super      []string `json:"super_options"`
+}
+
+// Inspect tells everything about a pod.
+func (p *Pod) Inspect() (*Inspection, error) {
+	i := &Inspection{
+		ID: p.ID, Name: p.Spec.Name, Status: Exited, Created: p.Created, Hostname: p.Hostname,
+		MembersBy: p.MemberNamespace(), User: Credentials{p.UID, p.GID}, Spec: p.Spec,
+		Namespaces: map[string]NamespaceState{}, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID,
+		Mounts: []Mount{}, Upper: p.Upper, Holder: p.Holder,
+	}
+	for name, choice := range p.Namespaces {
+		i.Namespaces[name] = NamespaceState{Choice: choice}
+	}
+	pidfd, err := p.Holder.Open()
+	if err != nil {
+		none := 0
+		i.Processes = &none
+		return i, nil
+	}
+	defer pidfd.Close()
+	live := *i
+	if err = live.ask(p); err == nil {
+		return &live, nil
+	}
+	if ending(pidfd) { // while we asked
+		return i, nil
+	}
+	return nil, fmt.Errorf("pod %q: %w", p.Title(), err)
+}
+
+// ask asks the kernel, through the holder's /proc.
+func (i *Inspection) ask(p *Pod) error {
+	i.Status, i.PID = Running, p.Holder.PID
+	pid := strconv.Itoa(i.PID)
+	namespaces := map[string]NamespaceState{}
+	for _, ns := range Namespaces {
+		inode, err := namespaceInode(pid, ns.Name)
+		if os.IsNotExist(err) {
+			continue // the kernel has none of that kind
+		}
+		if err != nil {
+			return err
+		}
+		namespaces[ns.Name] = NamespaceState{p.Namespaces[ns.Name], inode}
+	}
+	i.Namespaces = namespaces
+	var err error
+	if i.UIDMap, err = readIDMap(i.PID, "uid_map"); err != nil {
+		return err
+	}
+	if i.GIDMap, err = readIDMap(i.PID, "gid_map"); err != nil {
+		return err
+	}
+	if i.Mounts, err = readMounts(i.PID); err != nil {
+		return err
+	}
+	status, err := readStatus(i.PID)
+	if err != nil {
+		return err
+	}
+	if i.Capabilities, err = capabilitySets(status); err != nil {
+		return err
+	}
+	kilobytes, _ := strconv.ParseUint(strings.TrimSuffix(status["VmRSS"], " kB"), 10, 64)
+	i.RSS = kilobytes * 1024
+	members, err := Members([]*Pod{p})
+	if list, ok := members[p.ID]; ok {
+		n := 1 + len(list)
+		i.Processes = &n
+	}
+	return err
+}
+
+func readMounts(pid int) ([]Mount, error) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	infos, err := mountinfo.GetMountsFromReader(file, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file.Name(), err)
+	}
+	mounts := []Mount{}
+	for _, m := range infos {
+		mounts = append(mounts, Mount{
+			MountPoint: m.Mountpoint, Type: m.FSType, Source: m.Source, Root: m.Root,
+			Options: strings.Split(m.Options, ","), Super: strings.Split(m.VFSOptions, ","),
+		})
+	}
+	return mounts, nil
+}
+
+// capabilitySets reads the five masks of /proc/PID/status.
+func capabilitySets(status map[string]string) (*CapabilitySets, error) {
+	sets := &CapabilitySets{}
+	for name, set := range map[string]*[]string{
+		"CapEff": &sets.Effective, "CapPrm": &sets.Permitted, "CapInh": &sets.Inheritable,
+		"CapBnd": &sets.Bounding, "CapAmb": &sets.Ambient,
+	} {
+		mask, err := strconv.ParseUint(status[name], 16, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		*set = []string{}
+		for _, c := range capability.ListKnown() {
+			if mask&(1<<uint(c)) != 0 {
+				*set = append(*set, strings.ToUpper(c.String()))
+			}
+		}
+	}
+	return sets, nil
+}

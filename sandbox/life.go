@@ -1,0 +1,320 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+)
+
+// How long the holder has to end: on SIGTERM, which it takes at once unless it is stopped or its members'
+// parents are, and on SIGKILL.
+const (
+	untilWake   = 100 * time.Millisecond
+	untilKill   = time.Second
+	untilGiveUp = 10 * time.Second
+)
+
+// Kill sends a signal to every member, and tells how many there were.
+func (p *Pod) Kill(sig unix.Signal) (int, error) {
+	pidfd, err := p.Open()
+	if err != nil {
+		return 0, err
+	}
+	defer pidfd.Close()
+	group, err := p.membership(pidfd)
+	if errors.Is(err, ErrExited) {
+		return 0, p.hasEnded()
+	}
+	if err != nil {
+		return 0, err
+	}
+	if group == nil {
+		return 0, fail(nil, []string{"podsh rm -f " + p.Title() + " ends the pod itself"},
+			"pod %q has no pid, mount or user namespace of its own: nothing tells its members from other processes", p.Title())
+	}
+	defer group.Close()
+	members, err := group.members(nil)
+	for _, m := range members {
+		err = errors.Join(err, m.signal(sig))
+		m.pidfd.Close()
+	}
+	return len(members), err
+}
+
+// hasEnded is the error for a pod whose holder has just ended.
+func (p *Pod) hasEnded() error {
+	_, err := p.Open()
+	return err
+}
+
+// Wait returns when the pod has ended.
+func (p *Pod) Wait() error {
+	pidfd, err := p.Holder.Open()
+	if errors.Is(err, ErrExited) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	_, err = ended(pidfd, time.Time{})
+	return err
+}
+
+// Stop asks every member to end, and ends the holder when they have, or after the grace; then the kernel
+// ends what is left. It returns the members that did not go by themselves. A pod that has ended is stopped.
+func (p *Pod) Stop(grace time.Duration) ([]Process, error) {
+	pidfd, err := p.Holder.Open()
+	if errors.Is(err, ErrExited) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	group, err := p.membership(pidfd)
+	if err != nil && !errors.Is(err, ErrExited) {
+		return nil, err
+	}
+	if group == nil { // nobody can be asked
+		return nil, p.end(pidfd, nil)
+	}
+	defer group.Close()
+	stubborn, err := group.terminate(time.Now().Add(grace))
+	return stubborn, errors.Join(err, p.end(pidfd, group), group.destroy())
+}
+
+// terminate asks the members to end and returns those that have not at the deadline. What they start
+// meanwhile is asked, too.
+func (m *membership) terminate(deadline time.Time) ([]Process, error) {
+	asked := map[int]member{}
+	defer func() {
+		for _, member := range asked {
+			member.pidfd.Close()
+		}
+	}()
+	for {
+		members, err := m.members(asked)
+		for _, member := range members {
+			asked[member.pid] = member
+			// One that is stopped takes a SIGTERM only when it goes on.
+			err = errors.Join(err, member.signal(unix.SIGTERM), member.signal(unix.SIGCONT))
+		}
+		if err != nil || len(asked) == 0 {
+			return nil, err
+		}
+		for pid, member := range asked {
+			gone, err := ended(member.pidfd, deadline)
+			if err != nil {
+				return nil, err
+			}
+			if !gone {
+				return m.describe(asked)
+			}
+			member.pidfd.Close()
+			delete(asked, pid)
+		}
+	}
+}
+
+// describe tells of those that are still there.
+func (m *membership) describe(members map[int]member) ([]Process, error) {
+	read, err := m.pod.reader()
+	if err != nil {
+		return nil, err
+	}
+	var processes []Process
+	for pid, member := range members {
+		process, err := read.process(pid)
+		if err == nil && !exited(member.pidfd) {
+			processes = append(processes, process)
+		}
+	}
+	return processes, nil
+}
+
+// destroy kills the members that outlive their holder. In a pid namespace of their own there are none: the
+// kernel kills all of it with its PID 1, pid_namespaces(7). Nobody can join any more, so this comes to an end.
+func (m *membership) destroy() error {
+	if m.kind == "pid" {
+		return nil
+	}
+	deadline := time.Now().Add(untilGiveUp)
+	for {
+		members, err := m.members(nil)
+		if err != nil || len(members) == 0 {
+			return err
+		}
+		for _, member := range members {
+			err = errors.Join(err, member.signal(unix.SIGKILL))
+		}
+		for _, member := range members {
+			gone, waitErr := ended(member.pidfd, deadline)
+			if waitErr == nil && !gone {
+				waitErr = hanging("process %d of pod %q", member.pid, m.pod.Title())
+			}
+			err = errors.Join(err, waitErr)
+			member.pidfd.Close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func hanging(format string, args ...any) error {
+	return fail(nil, []string{"`ps -eo pid,ppid,stat,wchan,args` shows why: state D hangs in the kernel, and Z waits for its parent"},
+		format+" does not end, not even by SIGKILL", args...)
+}
+
+// end ends the holder and waits for that. With it goes all that is in its pid namespace. group may be nil.
+func (p *Pod) end(pidfd *os.File, group *membership) error {
+	for i, try := range []struct {
+		sig  unix.Signal
+		wait time.Duration
+	}{{unix.SIGTERM, untilWake}, {unix.SIGTERM, untilKill}, {unix.SIGKILL, untilGiveUp}} {
+		if i > 0 && group != nil {
+			group.wakeParents()
+		}
+		if err := (member{p.Holder.PID, pidfd}).signal(try.sig); err != nil {
+			return err
+		}
+		if gone, err := ended(pidfd, time.Now().Add(try.wait)); gone || err != nil {
+			return err
+		}
+	}
+	return hanging("the pause of pod %q (pid %d)", p.Title(), p.Holder.PID)
+}
+
+// wakeParents lets those go on that are stopped, outside: a joiner after Ctrl-Z, say. A PID 1 does not end
+// before all in its namespace are gone for good, and a zombie is not until its parent has taken its status.
+func (m *membership) wakeParents() {
+	if m.kind != "pid" {
+		return
+	}
+	pids, _ := m.pids() // best effort: who does not wake is told of as hanging
+	for _, pid := range pids {
+		child, err := readStatus(pid)
+		parent, _ := strconv.Atoi(child["PPid"])
+		if err != nil || parent == 0 || slices.Contains(pids, parent) {
+			continue
+		}
+		fd, err := unix.PidfdOpen(parent, 0)
+		if err != nil {
+			continue
+		}
+		state, _ := readStatus(parent)
+		again, _ := readStatus(pid) // behind the pidfd: is it still the parent?
+		if strings.HasPrefix(state["State"], "T") && again["PPid"] == child["PPid"] {
+			_ = unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)
+		}
+		unix.Close(fd)
+	}
+}
+
+// ended waits until the process behind a pidfd has ended, or the deadline; the zero one never comes.
+func ended(pidfd *os.File, deadline time.Time) (bool, error) {
+	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	for {
+		timeout := -1
+		if !deadline.IsZero() {
+			// Rounded up: else the last millisecond would be waited for in no time, again and again.
+			timeout = int(min(math.MaxInt32, max(0, time.Until(deadline)+time.Millisecond-1)/time.Millisecond))
+		}
+		n, err := unix.Poll(fds, timeout)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("poll: %w", err)
+		}
+		return n == 1, nil
+	}
+}
+
+// ending says whether a holder whose /proc does not answer is on its way out. From the start of a process's
+// end /proc refuses what it told before; the pidfd tells only of the end of the end.
+func ending(pidfd *os.File) bool {
+	gone, err := ended(pidfd, time.Now().Add(untilKill))
+	return gone && err == nil
+}
+
+// Remove makes a pod be gone: its holder, if force says so, what it wrote to disk, and its description. The
+// last goes last, so that what can't be removed can still be seen.
+func (p *Pod) Remove(force bool) error {
+	if p.Format != podFormat {
+		p.salvage()
+	}
+	pidfd, err := p.Holder.Open()
+	switch {
+	case errors.Is(err, ErrExited):
+	case err != nil:
+		return err
+	default:
+		defer pidfd.Close()
+		if !force {
+			return fail(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", p.Title())},
+				"pod %q is running", p.Title())
+		}
+		if err := p.destroy(pidfd); err != nil {
+			return err
+		}
+	}
+	if p.Upper != "" {
+		if err := p.removeUpper(); err != nil {
+			return err
+		}
+	}
+	return p.store.forget(p)
+}
+
+// destroy ends the holder and all members, without asking those. In a pid namespace of their own they need
+// not be known: the kernel kills them.
+func (p *Pod) destroy(pidfd *os.File) error {
+	group, err := p.membership(pidfd)
+	if errors.Is(err, ErrExited) || p.MemberNamespace() == "pid" {
+		err = nil
+	}
+	err = errors.Join(err, p.end(pidfd, group))
+	if group != nil {
+		defer group.Close()
+		err = errors.Join(err, group.destroy())
+	}
+	return err
+}
+
+// salvage finds what is needed to remove a pod whose description can't be read: what a version with another
+// format most probably writes in the same place; else its holder, which the saved plan names as well; and its
+// name, which points to it.
+func (p *Pod) salvage() {
+	var described struct {
+		UIDMap []IDMap `json:"uid_map"`
+		GIDMap []IDMap `json:"gid_map"`
+		Upper  string  `json:"upper"`
+		Holder Holder  `json:"holder"`
+	}
+	text, _ := os.ReadFile(p.store.path("pods", p.ID, "pod.json"))
+	if json.Unmarshal(text, &described) == nil {
+		p.UIDMap, p.GIDMap, p.Upper, p.Holder = described.UIDMap, described.GIDMap, described.Upper, described.Holder
+	} else if plan, err := os.ReadFile(p.store.path("pods", p.ID, "join")); err == nil {
+		if saved, err := nsenter.DecodeSaved(plan); err == nil {
+			p.Holder = Holder{saved.PID, saved.Started, strings.TrimSpace(saved.BootID), saved.PIDFDInode}
+		}
+	}
+	entries, _ := os.ReadDir(p.store.path("names")) // a name that stays is free all the same
+	for _, entry := range entries {
+		if p.store.idOf(entry.Name()) == p.ID {
+			p.Spec.Name = entry.Name()
+		}
+	}
+}

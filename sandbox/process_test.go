@@ -1,0 +1,116 @@
+package sandbox
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+var printables = []struct{ text, want string }{
+	{"nginx: master process", "nginx: master process"},
+	{"größe ☃", "größe ☃"},
+	{"\x1b]0;title\x07", `\x1b]0;title\a`},
+	{"a\nb\tc\rd", `a\nb\tc\rd`},
+	{"\u009b31m", `\u009b31m`},                 // the one-character form of ESC [
+	{"user\u202egnp.exe", `user\u202egnp.exe`}, // right-to-left override
+	{"\xff\xfe", `\xff\xfe`},
+	{"\u00a0\u200b", `\u00a0\u200b`},
+	{"\uFFFD", "\uFFFD"},
+	{`'"\`, `'"\`},
+}
+
+func TestPrintable(t *testing.T) {
+	for _, test := range printables {
+		if got := printable(test.text); got != test.want {
+			t.Errorf("%q: %q, not %q", test.text, got, test.want)
+		}
+	}
+}
+
+func FuzzPrintable(f *testing.F) {
+	for _, test := range printables {
+		f.Add(test.text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got := printable(text)
+		if !utf8.ValidString(got) {
+			t.Errorf("%q: %q is no UTF-8", text, got)
+		}
+		if strings.IndexFunc(got, func(r rune) bool { return !strconv.IsPrint(r) }) >= 0 {
+			t.Errorf("%q: %q drives a terminal", text, got)
+		}
+	})
+}
+
+func FuzzParseIDMap(f *testing.F) {
+	f.Add("         0       1000          1\n         1     100000      65536\n")
+	f.Add("0 0 4294967295\n")
+	f.Add("0 0\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		ids, err := parseIDMap("uid_map", text)
+		if err != nil {
+			return
+		}
+		again, err := parseIDMap("uid_map", lines(ids))
+		if err != nil || !slices.Equal(ids, again) {
+			t.Errorf("%q: %v, then %v, %v", text, ids, again, err)
+		}
+	})
+}
+
+func TestProcesses(t *testing.T) {
+	pod := handmade(t, newStore(t), "", "user", "pid", "mnt")
+	enter(t, pod, `echo; exec sleep 1000`)
+	eventually(t, "the sleep", func() bool { return slices.Equal(membersOf(t, pod), []string{"sleep"}) })
+	processes, err := pod.Processes()
+	if err != nil || len(processes) != 2 {
+		t.Fatalf("%v, %v", processes, err)
+	}
+	holder, sleep := processes[0], processes[1]
+	if holder.PID != pod.Holder.PID || holder.PodPID != 1 || !holder.Holder {
+		t.Errorf("the pause: %+v", holder)
+	}
+	if sleep.PodPID != 2 || sleep.Holder || sleep.CommandLine() != "sleep 1000" || sleep.RSS == 0 || sleep.State == "" {
+		t.Errorf("the member: %+v", sleep)
+	}
+	if sleep.UID == nil || *sleep.UID != 0 || sleep.HostUID != uint32(os.Geteuid()) {
+		t.Errorf("its user: %+v", sleep)
+	}
+	if old := time.Since(sleep.Started); old < -time.Second || old > time.Minute {
+		t.Errorf("it started %v ago", old)
+	}
+}
+
+func TestAProcessWithoutArgumentsHasItsName(t *testing.T) {
+	pod := handmade(t, newStore(t), "", "user", "pid")
+	enter(t, pod, `echo; sh -c 'exit' & exec sleep 1000`) // which never takes its status
+	eventually(t, "the zombie", func() bool {
+		processes, err := pod.Processes()
+		return err == nil && slices.ContainsFunc(processes, func(p Process) bool {
+			return p.State == "Z" && p.CommandLine() == "[sh]"
+		})
+	})
+}
+
+func TestACommandLineOfAnyLength(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "read x", strings.Repeat("x", 100_000))
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		stdin.Close()
+		_ = cmd.Wait()
+	}()
+	if n := len(strings.Join(readCommand(cmd.Process.Pid), " ")); n > longestCommand {
+		t.Errorf("%d bytes", n)
+	}
+}
