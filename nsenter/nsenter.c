@@ -386,7 +386,9 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	if (clone(podsh_enter, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, run) < 0)
 		record.value = errno;
 	close(PODSH_REPORT_FD);
-	if (!podsh_read_all(ends[0], &record, sizeof(record)) && record.what == PODSH_CLONED)
+	while (!podsh_read_all(ends[0], &record, sizeof(record)) && record.what == PODSH_READY)
+		; // the clone may be faster than the word about it
+	if (record.what == PODSH_CLONED)
 		status = podsh_await(record.value);
 	while (record.what < 0 && !podsh_read_all(ends[0], &record, sizeof(record)))
 		; // READY, and behind it a failure or nothing
