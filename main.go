@@ -60,6 +60,11 @@ func newApp() *cli.App {
 	for _, command := range app.Commands {
 		command.OnUsageError = usageError
 		command.HideHelpCommand = true
+		for _, flag := range command.Flags {
+			if b, ok := flag.(*cli.BoolFlag); ok {
+				b.DisableDefaultText = true // "(default: false)" tells nobody anything
+			}
+		}
 	}
 	return app
 }

@@ -56,11 +56,13 @@ taken before and after arguments, up to --.
 var manSections = []manSection{
 	{title: "FILES", list: [][2]string{
 		{"$XDG_RUNTIME_DIR/podsh", "where pods are described: a folder of mode 0700. Without that variable /run/user/UID/podsh, if that folder is the user's; else podsh-UID in the folder for temporary files. For root /run/podsh."},
+		{"$XDG_DATA_HOME/podsh/upper", "before Linux 6.6: what pods with an overlay have written, until podsh rm. Without that variable below $HOME/.local/share."},
 		{"/etc/subuid, /etc/subgid", "the ranges of ids that a user may map into a user namespace, subuid(5)."},
 	}},
 	{title: "ENVIRONMENT", list: [][2]string{
 		{"PODSH_ROOT", "where pods are described, in place of the folders above."},
-		{"XDG_RUNTIME_DIR, TMPDIR", "see FILES."},
+		{"XDG_RUNTIME_DIR, XDG_DATA_HOME, HOME, TMPDIR", "see FILES."},
+		{"NO_COLOR, TERM", "doctor: no colours where NO_COLOR is set or TERM is dumb."},
 	}},
 	{title: "EXIT STATUS", list: [][2]string{
 		{"0", "success."},
@@ -131,11 +133,7 @@ func writeCommand(b *strings.Builder, command *cli.Command) {
 		title += " [flags]"
 	}
 	fmt.Fprintf(b, ".SS %s\n", troffQuote(strings.TrimSpace(title+" "+command.ArgsUsage)))
-	text := command.Description
-	if text == "" {
-		text = command.Usage
-	}
-	writeText(b, text)
+	writeText(b, strings.ToUpper(command.Usage[:1])+command.Usage[1:]+".\n\n"+command.Description)
 	for _, flag := range flags {
 		doc, ok := flag.(cli.DocGenerationFlag)
 		if !ok {

@@ -325,11 +325,15 @@ func makeRootfs(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "etc/group"), []byte("root:x:0:\nann:x:1000:\n"), 0o644)
 }
 
+// copyFile makes a program to run. No process may be forked meanwhile: it would hold the file open for
+// writing until it execs, and what is open for writing can't be run, execve(2).
 func copyFile(from, to string, mode fs.FileMode) error {
 	text, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	return os.WriteFile(to, text, mode)
 }
 

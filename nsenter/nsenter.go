@@ -306,6 +306,20 @@ func (e *Executor) next() error {
 	return nil
 }
 
+// Ended waits until the executor has become another program and that has ended; a *CallError says why it did
+// not become one.
+func (e *Executor) Ended() error {
+	for {
+		if err := e.next(); err == ErrGone { // the program keeps its end of the socket to the last
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	reap(e.PID)
+	return nil
+}
+
 // Close lets go of the executor: one that does not pause ends.
 func (e *Executor) Close() error {
 	if e.PIDFD != nil {

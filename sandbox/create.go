@@ -1,14 +1,11 @@
 package sandbox
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -126,11 +123,6 @@ func (p *Proposal) Create() (pod *Pod, warnings []string, err error) {
 	}
 	return p.Pod, p.Warnings, err
 }
-
-// idsRefused says that newuidmap did not do what /etc/subuid promises.
-type idsRefused struct{ why string }
-
-func (e *idsRefused) Error() string { return e.why }
 
 // performance is a plan being carried out. Whatever was done is undone when a later step fails: undo is
 // registered beside do.
@@ -297,65 +289,8 @@ func (run *performance) makeUpper() error {
 	return os.MkdirAll(dir, 0o700)
 }
 
-// mapIDs writes the maps of the pod's user namespace: by itself where it may, else through the two programs
-// that may, side by side.
 func (run *performance) mapIDs() error {
-	pod := run.Pod
-	if run.facts.NewUIDMap && !pod.OneID {
-		return run.newIDMaps()
-	}
-	proc := fmt.Sprintf("/proc/%d/", run.executor.PID)
-	files := []struct{ name, text string }{
-		{"setgroups", "deny"}, // gid_map is refused until then: user_namespaces(7)
-		{"uid_map", lines(pod.UIDMap)}, {"gid_map", lines(pod.GIDMap)},
-	}
-	if !pod.OneID {
-		files = files[1:]
-	}
-	for _, file := range files {
-		if err := os.WriteFile(proc+file.name, []byte(file.text), 0); err != nil {
-			var errno syscall.Errno
-			errors.As(err, &errno)
-			return withHints(err, hintsFor(file.name, errno))
-		}
-	}
-	return nil
-}
-
-func (run *performance) newIDMaps() error {
-	pid := strconv.Itoa(run.executor.PID)
-	programs := []struct {
-		name string
-		ids  []IDMap
-	}{{"newuidmap", run.Pod.UIDMap}, {"newgidmap", run.Pod.GIDMap}}
-	var commands []*exec.Cmd
-	var output [2]bytes.Buffer
-	var failed error
-	for i, program := range programs {
-		cmd := exec.Command(program.name, append([]string{pid}, strings.Fields(words(program.ids))...)...)
-		cmd.Stderr = &output[i]
-		if err := cmd.Start(); err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		commands = append(commands, cmd)
-	}
-	for i, cmd := range commands {
-		if err := cmd.Wait(); err != nil {
-			failed = &idsRefused{fmt.Sprintf("%s: %s", programs[i].name, firstLine(output[i].String(), err))}
-		}
-	}
-	if failed == nil {
-		return nil
-	}
-	return withHints(failed, hintsFor("newuidmap", unix.EPERM))
-}
-
-func firstLine(text string, err error) string {
-	if line, _, _ := strings.Cut(strings.TrimSpace(text), "\n"); line != "" {
-		return line
-	}
-	return err.Error()
+	return run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
 }
 
 // describe makes the pod's description, and the plan for plain joins that stands beside it.

@@ -26,6 +26,7 @@ type Facts struct {
 	SubUIDs     []Range
 	SubGIDs     []Range
 	NoRanges    string // why there are none
+	NoSetgroups bool   // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
 	NewUIDMap   bool   // newuidmap and newgidmap must write ranges: we may not
 	Kernel      Version
 	LastCap     capability.Cap
@@ -128,6 +129,8 @@ func hasCapability(c capability.Cap) bool {
 // readIDs finds the ranges that may be mapped.
 func (f *Facts) readIDs(spec *Spec) error {
 	f.NewUIDMap = !f.Root
+	setgroups, err := os.ReadFile("/proc/self/setgroups")
+	f.NoSetgroups = err == nil && strings.TrimSpace(string(setgroups)) == "deny"
 	if userns := spec.choice("user"); userns != "new" && (userns != "" || f.Root) {
 		return nil
 	}
@@ -136,7 +139,6 @@ func (f *Facts) readIDs(spec *Spec) error {
 		return nil
 	}
 	name := userName(f.UID)
-	var err error
 	if f.SubUIDs, err = subids("/etc/subuid", name, int(f.UID)); err != nil {
 		return err
 	}

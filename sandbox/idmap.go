@@ -1,11 +1,17 @@
 package sandbox
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
 )
 
 // Range is a row of ids of the host that a user may use in user namespaces: a line of subuid(5) or subgid(5).
@@ -88,4 +94,66 @@ func words(ids []IDMap) string {
 		text = append(text, m.String())
 	}
 	return strings.Join(text, " ")
+}
+
+// idsRefused says that newuidmap did not do what /etc/subuid promises.
+type idsRefused struct{ why string }
+
+func (e *idsRefused) Error() string { return e.why }
+
+// writeMaps writes the maps of the user namespace that pid is in: by itself where it may, else through the
+// two programs that may, side by side.
+func (p *Pod) writeMaps(pid int, throughPrograms bool) error {
+	if throughPrograms && !p.OneID {
+		return p.newIDMaps(pid)
+	}
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	files := []struct{ name, text string }{
+		{"setgroups", "deny"}, // gid_map is refused until then: user_namespaces(7)
+		{"uid_map", lines(p.UIDMap)}, {"gid_map", lines(p.GIDMap)},
+	}
+	if !p.OneID {
+		files = files[1:]
+	}
+	for _, file := range files {
+		if err := os.WriteFile(proc+file.name, []byte(file.text), 0); err != nil {
+			var errno syscall.Errno
+			errors.As(err, &errno)
+			return withHints(err, hintsFor(file.name, errno))
+		}
+	}
+	return nil
+}
+
+func (p *Pod) newIDMaps(pid int) error {
+	programs := []struct {
+		name string
+		ids  []IDMap
+	}{{"newuidmap", p.UIDMap}, {"newgidmap", p.GIDMap}}
+	var commands [2]*exec.Cmd
+	var output [2]bytes.Buffer
+	for i, program := range programs {
+		commands[i] = exec.Command(program.name, append([]string{strconv.Itoa(pid)}, strings.Fields(words(program.ids))...)...)
+		commands[i].Stderr = &output[i]
+		if err := commands[i].Start(); err != nil {
+			output[i].WriteString(err.Error())
+		}
+	}
+	var refused *idsRefused
+	for i, cmd := range commands {
+		if err := cmd.Wait(); err != nil { // an error of Start's, too
+			refused = &idsRefused{fmt.Sprintf("%s: %s", programs[i].name, firstLine(output[i].String(), err))}
+		}
+	}
+	if refused == nil {
+		return nil
+	}
+	return withHints(refused, hintsFor("newuidmap", unix.EPERM))
+}
+
+func firstLine(text string, err error) string {
+	if line, _, _ := strings.Cut(strings.TrimSpace(text), "\n"); line != "" {
+		return line
+	}
+	return err.Error()
 }

@@ -162,7 +162,7 @@ func (p *Pod) identify(root int, text string) (identity, error) {
 func (p *Pod) confine(who *identity) {
 	who.groups = slices.DeleteFunc(who.groups, func(g uint32) bool {
 		_, ok := mapID(p.GIDMap, g, true)
-		return p.OneID || len(p.GIDMap) > 0 && !ok
+		return p.KeepGroups || len(p.GIDMap) > 0 && !ok
 	})
 }
 
@@ -275,7 +275,7 @@ func (j *builder) becomeUser(pod *Pod, spec *JoinSpec, who identity, last capabi
 		held = ambient
 	}
 	groups := "--clear-groups"
-	if pod.OneID {
+	if pod.KeepGroups {
 		groups = "--keep-groups"
 	} else if len(who.groups) > 0 {
 		groups = "--groups " + strings.Join(digits(who.groups), ",")
@@ -284,7 +284,7 @@ func (j *builder) becomeUser(pod *Pod, spec *JoinSpec, who identity, last capabi
 		fmt.Sprintf("exec setpriv --reuid %d --regid %d %s --bounding-set=%s --inh-caps=-all --no-new-privs sh",
 			who.uid, who.gid, groups, signed(bounding)))
 	j.dropBounding(bounding, last)
-	if !pod.OneID {
+	if !pod.KeepGroups {
 		j.call(unix.SYS_SETGROUPS, len(who.groups), nativeWords(append(who.groups, 0)))
 	}
 	j.call(unix.SYS_SETRESGID, int(who.gid), int(who.gid), int(who.gid))

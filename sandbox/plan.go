@@ -214,18 +214,18 @@ const allFDs = 1<<32 - 1
 // becomeRoot takes the ids that the pod's root has.
 func (p *creation) becomeRoot() {
 	groups := "--clear-groups"
-	if p.pod.OneID {
-		groups = "--keep-groups" // setgroups(2) is denied with one id: user_namespaces(7)
+	if p.pod.KeepGroups {
+		groups = "--keep-groups"
 	}
 	root := p.hasRoot()
 	if p.pod.Namespaces["user"].Kind != "host" && root {
 		p.explain("be root inside", "credentials(7)", "exec setpriv --reuid 0 --regid 0 "+groups+" sh")
 		p.head.Role = become
-	} else if !p.pod.OneID {
+	} else if !p.pod.KeepGroups {
 		p.explain("be in no other groups", "setgroups(2)", "exec setpriv "+groups+" sh")
 		p.head.Role = become
 	}
-	if !p.pod.OneID {
+	if !p.pod.KeepGroups {
 		p.call(unix.SYS_SETGROUPS, 0, 0)
 	}
 	if p.pod.Namespaces["user"].Kind != "host" && root {

@@ -215,7 +215,7 @@ func (p *creation) enterDir() {
 	dir := p.dirSource()
 	p.writeEtcFiles()
 	if p.pod.Spec.Rootfs.Mode != "overlay" {
-		p.explain("make "+dir.path+" the root", "mount(2)", "mkdir $root/root && "+p.bindByHand(dir, "$root/root"))
+		p.explain("make "+dir.path+" the root", "mount(2)", "cd $root && mkdir root && "+p.bindByHand(dir, "root"))
 		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "root", 0o755)
 		p.attach(dir, "root")
 	} else {

@@ -21,12 +21,13 @@ type Pod struct {
 	Namespaces map[string]Choice `json:"namespaces"` // all of them, by Namespace.Name: the spec with its defaults filled in
 	UIDMap     []IDMap           `json:"uid_map,omitempty"`
 	GIDMap     []IDMap           `json:"gid_map,omitempty"`
-	OneID      bool              `json:"one_id,omitempty"`   // setgroups is denied, user_namespaces(7)
-	UID        uint32            `json:"uid"`                // who a command is that joins, inside
-	GID        uint32            `json:"gid"`                //
-	Upper      string            `json:"upper,omitempty"`    // what was written, where that lies on disk
-	OwnFile    bool              `json:"own_file,omitempty"` // the holder runs from a file of its own, see exe.go
-	PlanFormat uint64            `json:"plan_format"`        // of the plans that its own file understands
+	OneID      bool              `json:"one_id,omitempty"`      // the only one that is mapped is the user's own
+	KeepGroups bool              `json:"keep_groups,omitempty"` // setgroups(2) is denied: the caller's groups stay
+	UID        uint32            `json:"uid"`                   // who a command is that joins, inside
+	GID        uint32            `json:"gid"`                   //
+	Upper      string            `json:"upper,omitempty"`       // what was written, where that lies on disk
+	OwnFile    bool              `json:"own_file,omitempty"`    // the holder runs from a file of its own, see exe.go
+	PlanFormat uint64            `json:"plan_format"`           // of the plans that its own file understands
 	Holder     Holder            `json:"holder"`
 
 	store *Store

@@ -35,6 +35,7 @@ func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []string, err 
 	if warnings, err = mapIDs(pod, spec, f); err != nil {
 		return nil, nil, err
 	}
+	pod.KeepGroups = pod.KeepGroups || pod.OneID || f.NoSetgroups
 	return pod, warnings, nil
 }
 
@@ -124,7 +125,8 @@ func mapIDs(pod *Pod, spec *Spec, f *Facts) (warnings []string, err error) {
 		for _, e := range f.Enter {
 			if e.Pod != nil && e.Pod.Title() == c.Value || e.Pod != nil && e.Pod.ID == c.Value {
 				other := e.Pod
-				pod.UIDMap, pod.GIDMap, pod.OneID, pod.UID, pod.GID = other.UIDMap, other.GIDMap, other.OneID, other.UID, other.GID
+				pod.UIDMap, pod.GIDMap, pod.UID, pod.GID = other.UIDMap, other.GIDMap, other.UID, other.GID
+				pod.OneID, pod.KeepGroups = other.OneID, other.KeepGroups
 			}
 		}
 	}
