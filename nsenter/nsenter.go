@@ -17,6 +17,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,6 +112,14 @@ func Encode(calls []Call, first int) ([]byte, error) {
 	plan = append(plan, make([]byte, e.base-len(plan))...)
 	plan = append(plan, e.data...)
 	return append(plan, 0), nil
+}
+
+// isPlan says whether nsenter.c would perform these bytes. It works on a copy.
+func isPlan(plan []byte) bool {
+	words := make([]uint64, len(plan)/8+1) // aligned, as a mapping is
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), 8*len(words))
+	n := copy(bytes, plan)
+	return C.podsh_is_plan(unsafe.Pointer(&words[0]), C.size_t(n)) == 1
 }
 
 func align(n int) int { return (n + 7) &^ 7 }

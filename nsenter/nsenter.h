@@ -6,6 +6,7 @@
 #ifndef PODSH_NSENTER_H
 #define PODSH_NSENTER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define PODSH_MAGIC UINT64_C(0x31306e616c70) // "plan01": raise it with every change of this file
@@ -66,6 +67,9 @@ struct podsh_saved {
 	char proc[24];      // "/proc/4711/"
 	char started[24];   // field 22 of /proc/PID/stat
 };
+
+// Says whether bytes are a plan that may be performed, and relocates them.
+int podsh_is_plan(void *plan, size_t size);
 
 // Gives Go the executor that the constructor forked: its socket, or -1, and its pid.
 int podsh_take_spare(int *pid);

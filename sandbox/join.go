@@ -325,7 +325,7 @@ func (j *builder) openTerminal(podMounts bool) {
 	ptmx := j.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	j.call(unix.SYS_IOCTL, ptmx, unix.TIOCSPTLCK, []byte{0, 0, 0, 0})
 	peer := j.call(unix.SYS_IOCTL, ptmx, tiocgptpeer, unix.O_RDWR|unix.O_NOCTTY)
-	const copyOfPTMX = nsenter.PlanFD // a number that is known now, for the message
+	const copyOfPTMX = nsenter.TTYFD + 64 // a number that is known now, for the message, and that open(2) does not give
 	j.call(unix.SYS_DUP3, ptmx, copyOfPTMX, unix.O_CLOEXEC)
 	j.call(unix.SYS_SENDMSG, nsenter.TTYFD, nsenter.PassFD(copyOfPTMX), 0)
 	j.call(unix.SYS_IOCTL, peer, unix.TIOCSCTTY, 0)

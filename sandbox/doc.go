@@ -1,0 +1,45 @@
+// Package sandbox knows what a pod is, and how one is made, entered, seen and removed. It is the only package
+// that knows the order of things; nsenter carries plans out, rootfs and network know what they consist of,
+// and only package main prints.
+//
+// # The story of one pod
+//
+// A pod is a set of Linux namespaces, and one process that holds them open: the pause program, PID 1 inside.
+// There is no daemon. What podsh writes to disk (Store) only says where that process is.
+//
+//	flags -> Spec -> planCreate(Pod, Facts) Plan -+-> Explain    why, by hand, man page   (prints)
+//	        (data)        (pure, no I/O)          +-> Script     the same steps as sh     (prints)
+//	                                              +-> perform    the same steps as calls  (does)
+//
+// Spec is what the user asked for. Facts are what this machine is like: who we are, which ids may be mapped,
+// what the root is made of. resolve puts both together into a Pod: which namespaces are new, which ids are
+// mapped. From then on everything is decided, and planCreate writes it down as a list of steps (Plan). A
+// step of the host's side is a Go function (hostCalls); a step of the pod's side is one system call, and
+// says why it is made and how to do the same by hand.
+//
+//	podsh create (Go, host)                       podsh@hold (C, before Go starts; nsenter.c)
+//	-----------------------                       -------------------------------------------
+//	the constructor forks an executor   ........> waits for a plan
+//	flags -> Spec, first Facts -> Pod
+//	send the first steps                -------->  clone(2) into the new namespaces, go on in there;
+//	the other Facts, the rest of the plan          start podsh's file anew, so that its memory belongs
+//	                                    <--------  to the new user namespace; the clone's pid
+//	write uid_map and gid_map, or let
+//	newuidmap and newgidmap do it
+//	send the plan                       -------->  take what the pod sees of the host, build its root,
+//	describe the pod meanwhile                     pivot_root(2), host name, loopback, give up every
+//	                                    <--------  capability; done, or which call failed and how
+//	write the description, rename it into place
+//	send the last step                  -------->  be the pause program
+//	print the id
+//
+// Until the last step the executor ends when its socket does: whenever podsh create dies, by Ctrl-C or
+// SIGKILL, the kernel closes that, and the pod is gone with all its mounts.
+//
+// A join is a plan as well: setns(2) with the holder's pidfd into all namespaces at once, clone(2) (who
+// enters a pid namespace is not in it, its children are), the user's ids and a pod's capabilities, execve(2).
+// create saves the plan of a plain join, which nsenter.c runs without starting Go.
+//
+// To read on: plan.go (what is done, in order), plan_root.go and plan_finish.go (the root), create.go (how it
+// is carried out), join.go.
+package sandbox

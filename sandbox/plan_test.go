@@ -1,0 +1,264 @@
+package sandbox
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/moby/sys/capability"
+	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/runc/libcontainer/capabilities"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/rootfs"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// machineFacts are those of a made-up machine, the same on every real one.
+func machineFacts() *Facts {
+	f := &Facts{
+		UID: 1000, GID: 1000, NewUIDMap: true, SubUIDs: []Range{{100000, 65536}}, SubGIDs: []Range{{100000, 65536}},
+		Kernel: Version{6, 8}, LastCap: capability.CAP_CHECKPOINT_RESTORE, Keys: true, CgroupV2: true,
+		Exe: exeFile{Path: "/usr/local/bin/podsh"}, Store: "/run/user/1000/podsh", Data: "/home/ada/.local/share",
+		Namespaces: map[string]bool{}, Masked: []string{"/proc/kcore", "/sys/firmware"},
+		MaskedFiles: map[string]bool{"/proc/kcore": true}, ReadOnly: []string{"/proc/sys"},
+		Passwd: "root:x:0:0:root:/root:/bin/sh\n",
+		Host: []rootfs.Entry{
+			{Path: "/usr", Source: "/usr", IsDir: true}, {Path: "/bin", Link: "usr/bin"},
+			{Path: "/etc", IsDir: true, Mode: 0o755}, {Path: "/tmp", IsDir: true, Mode: 0o777 | os.ModeSticky},
+			{Path: "/etc/passwd", Source: "/etc/passwd"},
+		},
+		Mounts: []*mountinfo.Info{
+			{Mountpoint: "/", Options: "rw,relatime"}, {Mountpoint: "/usr/local", Options: "rw,nosuid,noexec"},
+		},
+	}
+	for _, ns := range Namespaces {
+		f.Namespaces[ns.Name] = true
+	}
+	return f
+}
+
+// TestGoldenPlans keeps the plans of a few pods in testdata, as people read them. After a change that is
+// meant: go test ./sandbox -run Golden -update, and read the difference.
+func TestGoldenPlans(t *testing.T) {
+	host := rootfs.Source{Kind: "host"}
+	dir := rootfs.Source{Kind: "dir", Dir: "/srv/debian", Mode: "overlay"}
+	for name, c := range map[string]struct {
+		spec  Spec
+		facts func(*Facts)
+	}{
+		"user": {Spec{Name: "web", Rootfs: host}, func(*Facts) {}},
+		"one-id": {Spec{Name: "web", Rootfs: host}, func(f *Facts) {
+			f.SubUIDs, f.SubGIDs, f.NoRanges = nil, nil, "/etc/subuid has no line for ada"
+		}},
+		"root": {Spec{Name: "web", Rootfs: host}, func(f *Facts) {
+			f.UID, f.GID, f.Root, f.NewUIDMap = 0, 0, true, false
+		}},
+		"overlay":    {Spec{Name: "web", Rootfs: dir, ReadOnly: true, Tmpfs: []string{"/cache"}}, func(*Facts) {}},
+		"linux-5.11": {Spec{Name: "web", Rootfs: dir, KeepID: true}, func(f *Facts) { f.Kernel = Version{5, 11} }},
+		"host-network": {Spec{Name: "web", Rootfs: host, Namespaces: map[string]Choice{"net": {Kind: "host"}, "pid": {Kind: "host"}},
+			Volumes: []rootfs.Volume{{Source: "/home/ada/src", Destination: "/src", ReadOnly: true}}},
+			func(f *Facts) { f.Volumes = []bool{true} }},
+		"clocks": {Spec{Name: "web", Rootfs: host, Namespaces: map[string]Choice{"time": {Kind: "new"}},
+			Clocks: []Clock{{"boottime", 86400}}}, func(*Facts) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := machineFacts()
+			c.facts(f)
+			if c.spec.Rootfs.Kind == "dir" {
+				f.Host = nil
+			}
+			pod, _, err := resolve(&c.spec, f, "0123456789ab")
+			if err != nil {
+				t.Fatal(err)
+			}
+			pod.Upper = upperDir(pod, f)
+			var text strings.Builder
+			if err := planCreate(pod, f, chooseExe(pod, f)).Explain(&text); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, "create-"+name, text.String())
+		})
+	}
+}
+
+func TestGoldenJoin(t *testing.T) {
+	f := machineFacts()
+	pod, _, err := resolve(&Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod.Holder.PID = 4711
+	for name, spec := range map[string]*JoinSpec{
+		"plain":    {Command: []string{"id", "-u"}},
+		"terminal": {Command: []string{"sh"}, TTY: true, Term: "xterm", Workdir: "/srv", CapAdd: []string{"NET_ADMIN"}},
+		"only":     {Command: []string{"ss", "-ltn"}, Only: []string{"net"}, HostEnv: []string{"PATH=/bin"}},
+	} {
+		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
+		var text strings.Builder
+		if err := planJoin(pod, spec, who, f.LastCap, true).Explain(&text); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "join-"+name, text.String())
+	}
+}
+
+func golden(t *testing.T, name, text string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != string(want) {
+		t.Errorf("%s differs (go test -run Golden -update writes it anew):\n%s", file, text)
+	}
+}
+
+// TestPlansCanBeEncoded: every argument of every call is of a kind that nsenter knows.
+func TestPlansCanBeEncoded(t *testing.T) {
+	f := machineFacts()
+	pod, _, err := resolve(&Spec{Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, exe := range []exeKind{exePlain, exeMount, exeMemfd} {
+		calls := planCreate(pod, f, exe).calls()
+		if _, err := nsenter.Encode(calls, 0); err != nil {
+			t.Error(err)
+		}
+		for _, call := range calls {
+			if callNames[call.Nr] == "" {
+				t.Errorf("system call %d has no name in callNames", call.Nr)
+			}
+		}
+	}
+}
+
+// TestAsRuncMasks: what a pod hides is what runc's own default configuration hides.
+func TestAsRuncMasks(t *testing.T) {
+	spec := specconv.Example()
+	for what, lists := range map[string][2][]string{
+		"masked": {spec.Linux.MaskedPaths, rootfs.Masked}, "read-only": {spec.Linux.ReadonlyPaths, rootfs.ReadOnly},
+	} {
+		for _, path := range lists[0] {
+			if !slices.Contains(lists[1], path) {
+				t.Errorf("runc has %s %s, podsh has not", what, path)
+			}
+		}
+	}
+}
+
+// TestAsRuncNamesCapabilities: --cap-add takes every name that runc knows.
+func TestAsRuncNamesCapabilities(t *testing.T) {
+	for _, name := range capabilities.KnownCapabilities() {
+		if _, err := parseCapability(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestKeepMap(t *testing.T) {
+	got := keepMap(1000, []Range{{100000, 500}, {200000, 65036}})
+	want := []IDMap{{0, 100000, 500}, {500, 200000, 500}, {1001, 200500, 64536}, {1000, 1000, 1}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if err := validateMap("keepMap", got); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAdjust(t *testing.T) {
+	if got := adjust(DefaultCapabilities, []string{"NET_ADMIN"}, []string{"ALL"}); !slices.Equal(got, []capability.Cap{capability.CAP_NET_ADMIN}) {
+		t.Errorf("drop ALL, add NET_ADMIN: %v", got)
+	}
+	if got := adjust(DefaultCapabilities, []string{"all"}, []string{"cap_chown"}); slices.Contains(got, capability.CAP_CHOWN) || len(got) != len(capability.ListKnown())-1 {
+		t.Errorf("add all, drop CHOWN: %v", got)
+	}
+}
+
+func TestParseChoice(t *testing.T) {
+	for text, want := range map[string]Choice{
+		"new": {Kind: "new"}, "host": {Kind: "host"}, "path:/a:b": {"path", "/a:b"}, "pod:web": {"pod", "web"},
+		"": {}, "pod:": {}, "new:x": {}, "web": {},
+	} {
+		if got, err := ParseChoice("net", text); got != want || (err == nil) != (want.Kind != "") {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+}
+
+func FuzzSubIDs(f *testing.F) {
+	f.Add("ada:100000:65536\n1000:5:5\n")
+	f.Add("ada:-1:9223372036854775807\n#\n::\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		file := filepath.Join(t.TempDir(), "subuid")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ranges, _ := subids(file, "ada", 1000)
+		for _, r := range ranges {
+			if r.Count == 0 || uint64(r.Start)+uint64(r.Count) > 1<<32 {
+				t.Errorf("%q: %v", text, r)
+			}
+		}
+	})
+}
+
+func FuzzLookUp(f *testing.F) {
+	f.Add("ada", "root:x:0:0::/root:/bin/sh\nada:x:7:7::/home/ada:", "ada:x:7:\n")
+	f.Fuzz(func(t *testing.T, who, passwd, group string) {
+		found, err := lookUp(who, 0, 0, passwd, group)
+		if err == nil && found.home == "" {
+			t.Errorf("%q has no home", who)
+		}
+	})
+}
+
+func FuzzDescription(f *testing.F) {
+	f.Add([]byte(`{"format":1,"id":"0123456789ab","holder":{"pid":1}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		store := &Store{t.TempDir()}
+		dir := store.path("pods", "0123456789ab")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "pod.json"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pod, err := store.load("0123456789ab")
+		if pod == nil || err == nil && pod.Format != podFormat {
+			t.Errorf("%q: %v, %v", text, pod, err)
+		}
+	})
+}
+
+// FuzzMountTable: whatever the mount table says, every mount of a bound tree is made read-only, and at a
+// place below where the tree is bound.
+func FuzzMountTable(f *testing.F) {
+	f.Add("22 1 8:1 / / rw - ext4 /dev/sda rw\n23 22 8:2 / /usr/local rw,nosuid - ext4 /dev/sdb rw\n")
+	f.Fuzz(func(t *testing.T, table string) {
+		mounts, err := mountinfo.GetMountsFromReader(strings.NewReader(table), nil)
+		if err != nil {
+			return
+		}
+		p := &creation{facts: &Facts{Mounts: mounts}}
+		for _, r := range p.remounts(source{"/usr", true, readOnlyBind}, "usr") {
+			if r.flags&unix.MS_RDONLY == 0 || r.dst != "usr" && !strings.HasPrefix(r.dst, "usr/") {
+				t.Errorf("%+v", r)
+			}
+		}
+	})
+}
