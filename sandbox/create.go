@@ -56,6 +56,9 @@ func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := checkHeld(spec.CapAdd, joinerHolds(pod)); err != nil {
+		return nil, err
+	}
 	pod.store = store
 	pod.Upper = upperDir(pod, facts)
 	exe := chooseExe(pod, facts)

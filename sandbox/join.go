@@ -99,7 +99,11 @@ func ProposeJoin(pod *Pod, spec *JoinSpec) (*Joining, error) {
 			return nil, err
 		}
 	}
-	return &Joining{pod, planJoin(pod, spec, who, last, exists("/proc/sys/kernel/keys")), spec, pidfd}, nil
+	f := joinFacts{who, last, joinerHolds(pod), exists("/proc/sys/kernel/keys")}
+	if err := checkHeld(slices.Concat(pod.Spec.CapAdd, spec.CapAdd), f.held); err != nil {
+		return nil, err
+	}
+	return &Joining{pod, planJoin(pod, spec, f), spec, pidfd}, nil
 }
 
 // openRoot opens the root that a joiner will have.
@@ -210,9 +214,44 @@ func shell(root int, who identity) ([]string, error) {
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// joinFacts are what must be known to plan a join.
+type joinFacts struct {
+	who  identity
+	last capability.Cap   // that the kernel knows
+	held []capability.Cap // that a joiner has in the pod
+	keys bool             // the kernel has keyrings
+}
+
+// joinerHolds are the capabilities of someone in the pod's user namespace: all, where that is not the host's.
+func joinerHolds(pod *Pod) []capability.Cap {
+	var held []capability.Cap
+	for _, c := range capability.ListKnown() {
+		if pod.Namespaces["user"].Kind != "host" || hasCapability(c) {
+			held = append(held, c)
+		}
+	}
+	return held
+}
+
+// checkHeld refuses a capability that was asked for by name and that nobody here can give. ALL means all
+// that there are.
+func checkHeld(names []string, held []capability.Cap) error {
+	for _, name := range names {
+		if strings.EqualFold(name, "all") {
+			continue
+		}
+		if c, err := parseCapability(name); err == nil && !slices.Contains(held, c) {
+			return fail(nil, []string{"leave out --cap-add " + name + ", or use --userns new"},
+				"--cap-add %s: you do not have that capability yourself", name)
+		}
+	}
+	return nil
+}
+
 // planJoin lists what is done to run a command in a pod. It is pure, as planCreate is.
-func planJoin(pod *Pod, spec *JoinSpec, who identity, last capability.Cap, keys bool) Plan {
+func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j := &builder{}
+	who := f.who
 	flags, options := joinFlags(pod, spec.Only)
 	j.explain("let nothing of the caller in: descriptors and keys", "close_range(2)", "")
 	first := nsenter.ReportFD + 1
@@ -222,7 +261,7 @@ func planJoin(pod *Pod, spec *JoinSpec, who identity, last capability.Cap, keys 
 	j.call(unix.SYS_CLOSE_RANGE, first, allFDs, 0)
 	j.callTolerating(unix.EBADF, unix.SYS_CLOSE, nsenter.PlanFD)
 	j.call(unix.SYS_UMASK, 0o022)
-	if keys {
+	if f.keys {
 		j.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	}
 	j.explain("enter the pod's namespaces, all at once", "setns(2)", strings.Join(append([]string{"nsenter", "--target", strconv.Itoa(pod.Holder.PID)}, append(options, "sh")...), " "))
@@ -237,7 +276,7 @@ func planJoin(pod *Pod, spec *JoinSpec, who identity, last capability.Cap, keys 
 	}
 	j.explain("leave the caller's terminal: nobody inside can push keys into it", "setsid(2)", "")
 	j.call(unix.SYS_SETSID)
-	j.becomeUser(pod, spec, who, last)
+	j.becomeUser(pod, spec, f)
 	if spec.TTY {
 		j.openTerminal(flags&unix.CLONE_NEWNS != 0)
 	}
@@ -264,9 +303,10 @@ func joinFlags(pod *Pod, only []string) (flags int, options []string) {
 }
 
 // becomeUser takes the user's ids, and leaves only the capabilities that a command in a pod has.
-func (j *builder) becomeUser(pod *Pod, spec *JoinSpec, who identity, last capability.Cap) {
+func (j *builder) becomeUser(pod *Pod, spec *JoinSpec, f joinFacts) {
+	who := f.who
 	bounding := adjust(adjust(DefaultCapabilities, pod.Spec.CapAdd, pod.Spec.CapDrop), spec.CapAdd, spec.CapDrop)
-	bounding = slices.DeleteFunc(bounding, func(c capability.Cap) bool { return c > last })
+	bounding = slices.DeleteFunc(bounding, func(c capability.Cap) bool { return c > f.last || !slices.Contains(f.held, c) })
 	held := bounding
 	var ambient []capability.Cap
 	if who.uid != 0 { // another user than root has those that were asked for by name
@@ -283,7 +323,7 @@ func (j *builder) becomeUser(pod *Pod, spec *JoinSpec, who identity, last capabi
 	j.explain("be the user, with a pod's capabilities and no way to more", "capabilities(7)",
 		fmt.Sprintf("exec setpriv --reuid %d --regid %d %s --bounding-set=%s --inh-caps=-all --no-new-privs sh",
 			who.uid, who.gid, groups, signed(bounding)))
-	j.dropBounding(bounding, last)
+	j.dropBounding(bounding, f.last)
 	if !pod.KeepGroups {
 		j.call(unix.SYS_SETGROUPS, len(who.groups), nativeWords(append(who.groups, 0)))
 	}
@@ -420,7 +460,7 @@ func savedJoin(pod *Pod, f *Facts) ([]byte, error) {
 		return nil, err
 	}
 	pod.confine(&who)
-	plan := planJoin(pod, &JoinSpec{}, who, f.LastCap, f.Keys)
+	plan := planJoin(pod, &JoinSpec{}, joinFacts{who, f.LastCap, joinerHolds(pod), f.Keys})
 	return nsenter.EncodeSaved(nsenter.Saved{
 		PID: pod.Holder.PID, PIDFDInode: pod.Holder.PIDFDInode, Started: pod.Holder.Started,
 		BootID: pod.Holder.BootID + "\n", OwnFile: pod.OwnFile,

@@ -102,7 +102,7 @@ func TestGoldenJoin(t *testing.T) {
 	} {
 		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
 		var text strings.Builder
-		if err := planJoin(pod, spec, who, f.LastCap, true).Explain(&text); err != nil {
+		if err := planJoin(pod, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true}).Explain(&text); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, "join-"+name, text.String())
