@@ -238,7 +238,6 @@ static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 	case PODSH_PAUSE:
 		close(run->report);
 		munmap(run->plan, run->plan->size);
-		prctl(PR_SET_NAME, "pause");
 		memset(run->name, 0, run->name_size);
 		strncpy(run->name, "pause", run->name_size - 1);
 		podsh_pause();
@@ -276,6 +275,7 @@ static void podsh_hold(char **argv)
 	sigaddset(&end, SIGTERM);
 	sigaddset(&end, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &end, NULL);
+	prctl(PR_SET_NAME, "pause"); // now: whoever joins may look before the last plan is read
 	for (; *argv; argv++)
 		run.name_size = (size_t)(*argv - run.name) + strlen(*argv) + 1; // they lie behind each other: execve(2)
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/mountinfo"
+	ids "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
@@ -25,9 +26,10 @@ type Facts struct {
 	Root        bool // may do without a user namespace
 	SubUIDs     []Range
 	SubGIDs     []Range
-	NoRanges    string // why there are none
-	NoSetgroups bool   // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
-	NewUIDMap   bool   // newuidmap and newgidmap must write ranges: we may not
+	NoRanges    string  // why there are none
+	OwnGIDs     []IDMap // groups that exist where podsh runs: all, but in a user namespace
+	NoSetgroups bool    // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
+	NewUIDMap   bool    // newuidmap and newgidmap must write ranges: we may not
 	Kernel      Version
 	LastCap     capability.Cap
 	Keys        bool // the kernel has keyrings
@@ -129,6 +131,10 @@ func hasCapability(c capability.Cap) bool {
 // readIDs finds the ranges that may be mapped.
 func (f *Facts) readIDs(spec *Spec) error {
 	f.NewUIDMap = !f.Root
+	var err error
+	if f.OwnGIDs, err = ownGIDs(); err != nil {
+		return err
+	}
 	setgroups, err := os.ReadFile("/proc/self/setgroups")
 	f.NoSetgroups = err == nil && strings.TrimSpace(string(setgroups)) == "deny"
 	if userns := spec.choice("user"); userns != "new" && (userns != "" || f.Root) {
@@ -157,6 +163,19 @@ func (f *Facts) readIDs(spec *Spec) error {
 		f.SubUIDs, f.SubGIDs = nil, nil
 	}
 	return nil
+}
+
+// ownGIDs reads the groups that are mapped where podsh runs; Outside is of no use to us.
+func ownGIDs() ([]IDMap, error) {
+	current, err := ids.CurrentProcessGIDMap()
+	if err != nil {
+		return nil, fmt.Errorf("/proc/self/gid_map: %w", err)
+	}
+	var own []IDMap
+	for _, m := range current {
+		own = append(own, IDMap{uint32(m.ID), uint32(m.ParentID), uint32(m.Count)})
+	}
+	return own, nil
 }
 
 // userName is the host's name for a uid, or its digits.

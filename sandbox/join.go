@@ -325,7 +325,7 @@ func (j *builder) becomeUser(pod *Pod, spec *JoinSpec, f joinFacts) {
 			who.uid, who.gid, groups, signed(bounding)))
 	j.dropBounding(bounding, f.last)
 	if !pod.KeepGroups {
-		j.call(unix.SYS_SETGROUPS, len(who.groups), nativeWords(append(who.groups, 0)))
+		j.callTolerating(setgroupsDenied(pod), unix.SYS_SETGROUPS, len(who.groups), nativeWords(append(who.groups, 0)))
 	}
 	j.call(unix.SYS_SETRESGID, int(who.gid), int(who.gid), int(who.gid))
 	if len(ambient) > 0 {

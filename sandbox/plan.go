@@ -226,12 +226,21 @@ func (p *creation) becomeRoot() {
 		p.head.Role = become
 	}
 	if !p.pod.KeepGroups {
-		p.call(unix.SYS_SETGROUPS, 0, 0)
+		p.callTolerating(setgroupsDenied(p.pod), unix.SYS_SETGROUPS, 0, 0)
 	}
 	if p.pod.Namespaces["user"].Kind != "host" && root {
 		p.call(unix.SYS_SETRESGID, 0, 0, 0)
 		p.call(unix.SYS_SETRESUID, 0, 0, 0)
 	}
+}
+
+// setgroupsDenied is the errno that setgroups(2) may end with: nobody told us whether it is denied in a user
+// namespace that is only known by its file.
+func setgroupsDenied(pod *Pod) unix.Errno {
+	if pod.Namespaces["user"].Kind == "path" {
+		return unix.EPERM
+	}
+	return 0
 }
 
 // shiftClocks: clone(2) has no bit for a time namespace, so it is entered here.

@@ -89,7 +89,7 @@ func (p *creation) devices() {
 		p.call(unix.SYS_SYMLINKAT, link[0], unix.AT_FDCWD, "/dev/"+link[1])
 	}
 	pts := rootfs.Pts
-	if _, tty := mapID(p.pod.GIDMap, 5, true); tty || p.pod.Namespaces["user"].Kind == "host" {
+	if _, tty := mapID(p.groups(), 5, true); tty {
 		pts.Data += ",gid=5"
 	}
 	mounts := []rootfs.Mount{pts, rootfs.Shm}
@@ -112,7 +112,7 @@ func (p *creation) raiseLoopback() {
 	socket := p.call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	p.call(unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, network.UpRequest("lo"))
 	p.call(unix.SYS_CLOSE, socket)
-	first, last := groupRange(p.pod)
+	first, last := groupRange(p.groups())
 	for _, s := range network.Sysctls(first, last) {
 		file := "/proc/sys/" + s.Key
 		byHand := file
@@ -124,20 +124,26 @@ func (p *creation) raiseLoopback() {
 	}
 }
 
-// groupRange is the widest row of groups from 0 that the pod has; the kernel wants it in order outside, too.
-func groupRange(pod *Pod) (first, last uint32) {
-	if pod.Namespaces["user"].Kind == "host" {
-		return 0, 1<<31 - 1
+// groups are the groups that the pod has.
+func (p *creation) groups() []IDMap {
+	if p.pod.Namespaces["user"].Kind == "host" {
+		return p.facts.OwnGIDs
 	}
-	first = firstID(pod.GIDMap)
+	return p.pod.GIDMap
+}
+
+// groupRange is the widest row of groups from the first that a pod has; the kernel wants it in order outside,
+// too, and takes no group above 2^31-1.
+func groupRange(groups []IDMap) (first, last uint32) {
+	first = firstID(groups)
 	last = first
-	outside, _ := mapID(pod.GIDMap, first, true)
-	for _, m := range pod.GIDMap {
-		if end := m.Inside + m.Count - 1; m.Inside <= last+1 && end > last && m.Outside >= outside {
+	outside, _ := mapID(groups, first, true)
+	for _, m := range groups {
+		if end := m.Inside + (m.Count - 1); m.Inside <= last+1 && end > last && m.Outside >= outside {
 			last = end
 		}
 	}
-	return first, last
+	return first, min(last, 1<<31-1)
 }
 
 // etcFile is a file that podsh writes for every pod.

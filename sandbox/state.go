@@ -135,8 +135,11 @@ func (s *Store) save(p *Pod, description, join []byte) (err error) {
 }
 
 func (s *Store) full(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return withHint(err, "make room in %s, or set PODSH_ROOT to another folder", s.Path)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
+		return withHint(err, "chmod -R u+rwX %s, or set PODSH_ROOT to another folder", s.Path)
 	}
 	return err
 }
