@@ -78,6 +78,10 @@ exec 9>"$2/ready"
 
 // Script writes a plan as a script in plain sh.
 func (p *Proposal) Script(w io.Writer) error {
+	if _, root := mapID(p.Pod.UIDMap, 0, true); len(p.Pod.UIDMap) > 0 && !root {
+		return fail(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
+			"a pod without a root user can't be built by a script: umount(8) is for root alone")
+	}
 	var host, pod strings.Builder
 	unshare, becomes, drops := "", "", ""
 	n := 0
@@ -129,9 +133,13 @@ read -r ready <"$tmp/ready"
 echo "$HOLDER"
 `
 
+// orNothing is a command as the script has it: one a line, so that set -e ends it at the first that fails.
 func orNothing(cmd string) string {
-	if cmd == "" {
+	switch {
+	case cmd == "":
 		return ": nothing to do by hand\n"
+	case strings.Contains(cmd, "'"): // what is quoted is left alone
+		return cmd + "\n"
 	}
-	return cmd + "\n"
+	return strings.ReplaceAll(cmd, " && ", "\n") + "\n"
 }
