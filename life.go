@@ -44,8 +44,8 @@ func stop(c *cli.Context) error {
 				warnNoMembers(p)
 			}
 			for i := range stubborn {
-				warn("pod %q: process %d (%s) did not end within %d s of SIGTERM: ended by SIGKILL",
-					p.Title(), stubborn[i].PID, stubborn[i].CommandLine(), seconds)
+				warn(fmt.Errorf("pod %q: process %d (%s) did not end within %d s of SIGTERM: ended by SIGKILL",
+					p.Title(), stubborn[i].PID, stubborn[i].CommandLine(), seconds))
 			}
 		}, err
 	})
@@ -77,7 +77,7 @@ func kill(c *cli.Context) error {
 	return eachPod(c, func(p *sandbox.Pod) error {
 		n, err := p.Kill(sig)
 		if n == 0 && err == nil {
-			warn("pod %q has no processes but the pause", p.Title())
+			warn(fmt.Errorf("pod %q has no processes but the pause", p.Title()))
 		}
 		return err
 	})

@@ -84,10 +84,7 @@ func report(args []string, err error) int {
 	if errors.As(err, &status) {
 		return int(status)
 	}
-	fmt.Fprintf(os.Stderr, "podsh: error: %v\n", err)
-	for _, hint := range sandbox.Hints(err) {
-		fmt.Fprintf(os.Stderr, "podsh: hint: %s\n", hint)
-	}
+	say("error", err)
 	isJoin := len(args) > 1 && joinCommand().HasName(args[1])
 	switch {
 	case errors.Is(err, sandbox.ErrNotFound):
@@ -103,8 +100,13 @@ func report(args []string, err error) int {
 }
 
 // warn tells people of something that is no error.
-func warn(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "podsh: warning: "+format+"\n", args...)
+func warn(what error) { say("warning", what) }
+
+func say(kind string, what error) {
+	fmt.Fprintf(os.Stderr, "podsh: %s: %v\n", kind, what)
+	for _, hint := range sandbox.Hints(what) {
+		fmt.Fprintf(os.Stderr, "podsh: hint: %s\n", hint)
+	}
 }
 
 // statusError ends podsh with a status and no more words.
@@ -208,6 +210,16 @@ func flagsFirst(app *cli.App, args []string) []string {
 	return append(append(args[:2:2], flags...), rest...)
 }
 
+// isBool says whether a flag may stand without a value, as package flag puts it.
+func isBool(flag cli.Flag) bool {
+	if generic, ok := flag.(*cli.GenericFlag); ok {
+		b, ok := generic.Value.(interface{ IsBoolFlag() bool })
+		return ok && b.IsBoolFlag()
+	}
+	_, ok := flag.(*cli.BoolFlag)
+	return ok
+}
+
 // takesValue says whether the next argument belongs to the flag arg.
 func takesValue(command *cli.Command, arg string) bool {
 	name := strings.TrimLeft(arg, "-")
@@ -220,8 +232,7 @@ func takesValue(command *cli.Command, arg string) bool {
 	for _, flag := range command.Flags {
 		for _, known := range flag.Names() {
 			if known == name {
-				_, isBool := flag.(*cli.BoolFlag)
-				return !isBool
+				return !isBool(flag)
 			}
 		}
 	}

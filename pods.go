@@ -109,7 +109,7 @@ func ps(c *cli.Context) error {
 // sweep clears away what killed commands have left. That it could not is worth a word, and no more.
 func sweep(store *sandbox.Store) {
 	if err := store.Sweep(); err != nil {
-		warn("leftovers of a command that was killed stay in %s: %v", store.Path, err)
+		warn(fmt.Errorf("leftovers of a command that was killed stay in %s: %v", store.Path, err))
 	}
 }
 
@@ -259,7 +259,7 @@ func inspect(c *cli.Context) error {
 
 // warnNoMembers says why a pod seems to have no members.
 func warnNoMembers(p *sandbox.Pod) {
-	warn("pod %q has no pid, mount or user namespace of its own: nothing tells its processes from others", p.Title())
+	warn(fmt.Errorf("pod %q has no pid, mount or user namespace of its own: nothing tells its processes from others", p.Title()))
 }
 
 func topCommand() *cli.Command {

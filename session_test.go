@@ -417,14 +417,15 @@ func (h *home) processes() []int {
 	return pids
 }
 
-// files lists what is in the store though there are no pods.
+// files lists what is in the store, or was written by pods, though there are none.
 func (h *home) files() []string {
 	var left []string
 	for _, pattern := range []string{"pods/*", "names/*", "mnt/*", "new-*", "gone-*"} {
 		found, _ := filepath.Glob(filepath.Join(h.root(), pattern)) // the patterns are good ones
 		left = append(left, found...)
 	}
-	return left
+	written, _ := filepath.Glob(filepath.Join(h.dir, ".local/share/podsh/upper/*")) // by pods, on disk
+	return append(left, written...)
 }
 
 func (h *home) kill(pids []int) []string {

@@ -8,7 +8,7 @@
 // alone, and carries no authority: what it asks for, its caller could do):
 //
 //	podsh@hold                perform plans that arrive on PLAN_FD, until one ends in PAUSE
-//	podsh@join join ARG...    perform the plan on PLAN_FD in a child, and be its joiner
+//	podsh@join join ARG...    perform the plan on JOIN_FD in a child, and be its joiner
 //	podsh join NAME -- CMD    the same with the plan that `podsh create` saved; Go never starts
 //	podsh pause               the pause program by itself
 //	podsh create ARG...       fork an executor (podsh@hold) for Go to use, and go on to Go
@@ -374,6 +374,8 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 
 	prctl(PR_SET_DUMPABLE, 0); // this memory holds the caller's environment
 	prctl(PR_SET_NAME, "podsh");
+	fcntl(PODSH_POD_FD, F_SETFD, FD_CLOEXEC); // they came through an exec, and are not for the command
+	fcntl(PODSH_TTY_FD, F_SETFD, FD_CLOEXEC);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
 		_exit(125);
 	if (ends[1] != PODSH_REPORT_FD) { // the plan knows the number; the other end must not be there
@@ -635,7 +637,7 @@ __attribute__((constructor)) static void podsh_start(void)
 	if (argc == 1 && !strcmp(argv[0], "podsh@hold")) {
 		podsh_hold(argv);
 	} else if (argc > 1 && !strcmp(argv[0], "podsh@join")) {
-		struct podsh_run run = {.plan = podsh_receive(PODSH_PLAN_FD)};
+		struct podsh_run run = {.plan = podsh_receive(PODSH_JOIN_FD)};
 
 		if (run.plan)
 			podsh_join(&run, argv, envp);

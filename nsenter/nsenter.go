@@ -25,6 +25,8 @@ import (
 // Descriptors that the performing side finds open (nsenter.h has their meaning).
 const (
 	PlanFD   = C.PODSH_PLAN_FD
+	EnterFD  = C.PODSH_ENTER_FD
+	JoinFD   = C.PODSH_JOIN_FD
 	PodFD    = C.PODSH_POD_FD
 	ReportFD = C.PODSH_REPORT_FD
 	TTYFD    = C.PODSH_TTY_FD
@@ -215,7 +217,7 @@ type Executor struct {
 }
 
 // Start starts the podsh binary at path as an executor, in new namespaces as attr says. Its standard input,
-// output and error are null; extra appears from PodFD on.
+// output and error are null; extra appears from EnterFD on.
 func Start(path string, null *os.File, extra []*os.File, attr *syscall.SysProcAttr) (*Executor, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -389,21 +391,25 @@ func (j *Joiner) Exec() error {
 	if err != nil {
 		return err
 	}
-	// The places may be taken, even by each other: copy all out of the way first. None is taken by Go's runtime
-	// or by a file that it would close: podsh_reserve has seen to that.
-	var from [3]int
-	for i, file := range []*os.File{j.Exe, plan, j.Pod} {
-		if from[i], err = unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf); err != nil {
-			return fmt.Errorf("copy a descriptor: %w", err)
+	exe, err := Path(j.Exe)
+	if err != nil {
+		return err
+	}
+	for to, file := range map[int]*os.File{JoinFD: plan, PodFD: j.Pod} {
+		if err := unix.Dup3(int(file.Fd()), to, 0); err != nil {
+			return withLimit(err)
 		}
 	}
-	for i, to := range map[int]int{1: PlanFD, 2: PodFD} {
-		if err := unix.Dup3(from[i], to, 0); err != nil {
-			return fmt.Errorf("dup3: %w", err)
-		}
-	}
-	err = syscall.Exec(fdPath(from[0]), j.argv(), os.Environ())
+	err = syscall.Exec(exe, j.argv(), os.Environ())
 	return fmt.Errorf("execve %s: %w", j.Exe.Name(), err)
+}
+
+// withLimit says what dup3(2) means by EBADF.
+func withLimit(err error) error {
+	if err == unix.EBADF {
+		return fmt.Errorf("dup3: %w: more than %d descriptors must be allowed (ulimit -n)", err, clearOf)
+	}
+	return fmt.Errorf("dup3: %w", err)
 }
 
 // StartWithTerminal starts the joiner beside this process, with the same standard input, output and error,
@@ -425,7 +431,7 @@ func (j *Joiner) StartWithTerminal() (joiner *os.Process, terminal *os.File, err
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "terminal"), os.NewFile(uintptr(fds[1]), "terminal")
 	defer ours.Close()
-	files := []*os.File{0: os.Stdin, 1: os.Stdout, 2: os.Stderr, PlanFD: plan, PodFD: j.Pod, TTYFD: theirs}
+	files := []*os.File{0: os.Stdin, 1: os.Stdout, 2: os.Stderr, JoinFD: plan, PodFD: j.Pod, TTYFD: theirs}
 	joiner, err = os.StartProcess(exe, j.argv(), &os.ProcAttr{
 		Files: files, Env: os.Environ(), Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}})
 	theirs.Close()
@@ -482,7 +488,7 @@ func Path(file *os.File) (string, error) {
 }
 
 // clearOf is above every place that a descriptor is handed over at.
-const clearOf = 64
+const clearOf = TTYFD + 1
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 

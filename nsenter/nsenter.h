@@ -13,12 +13,15 @@
 #define PODSH_MAX_CALLS 1024
 #define PODSH_MAX_BYTES (4 << 20)
 
-// Descriptors that are handed over.
+// Descriptors that are handed over. Those of a join are high, because Go makes itself the joiner by an exec:
+// till then its runtime goes on using the low ones.
 enum {
-	PODSH_PLAN_FD = 3,   // where plans come from: a socket for @hold, a file for @join
-	PODSH_POD_FD = 4,    // pidfd of the holder of the pod that is entered
-	PODSH_REPORT_FD = 5, // join: where the command's side tells its joiner of a failure
-	PODSH_TTY_FD = 6,    // join -t: socket on which the pod's side passes the terminal out
+	PODSH_PLAN_FD = 3,   // hold: socket on which plans come
+	PODSH_ENTER_FD = 4,  // hold: from here on, the namespaces of others that are entered
+	PODSH_JOIN_FD = 64,  // join: file with the plan
+	PODSH_POD_FD = 65,   // join: pidfd of the holder
+	PODSH_REPORT_FD = 66, // join: where the command's side tells its joiner of a failure
+	PODSH_TTY_FD = 67,   // join -t: socket on which the pod's side passes the terminal out
 };
 
 // Calls that are not one system call.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
@@ -19,7 +20,7 @@ import (
 type Proposal struct {
 	Pod      *Pod
 	Plan     Plan
-	Warnings []string
+	Warnings []error // what is lost, with hints
 
 	facts *Facts
 	store *Store
@@ -111,7 +112,7 @@ func chooseExe(pod *Pod, f *Facts) exeKind {
 
 // Create makes a pod as proposed. Where newuidmap turns out not to work, it makes one with a single id and
 // warns.
-func (p *Proposal) Create() (pod *Pod, warnings []string, err error) {
+func (p *Proposal) Create() (pod *Pod, warnings []error, err error) {
 	defer p.Close()
 	err = p.run.perform()
 	var refused *idsRefused
@@ -175,7 +176,7 @@ func (run *performance) perform() error {
 			n = run.begun - at
 		} else {
 			if err := run.executor.Send(steps[:n].calls(), place); err != nil {
-				return run.Plan.explainFailure(err)
+				return run.explain(err)
 			}
 		}
 		if err := run.settle(steps, n, place); err != nil {
@@ -193,7 +194,7 @@ func (run *performance) settle(steps Plan, n, place int) error {
 	for _, step := range steps[:n] {
 		if step.Call.Nr == nsenter.Clone {
 			if err := run.executor.Cloned(); err != nil {
-				return run.Plan.explainFailure(err)
+				return run.explain(err)
 			}
 		}
 	}
@@ -207,9 +208,24 @@ func (run *performance) settle(steps Plan, n, place int) error {
 		return nil // nobody is left to answer
 	}
 	if err := run.executor.Wait(place + n); err != nil {
-		return run.Plan.explainFailure(err)
+		return run.explain(err)
 	}
 	return nil
+}
+
+// explain says what a call that failed was for, and looks for a cause that only this pod can have.
+func (run *performance) explain(err error) error {
+	explained := run.Plan.explainFailure(err)
+	dir := run.Pod.Spec.Rootfs.Dir
+	if !errors.Is(err, unix.EINVAL) || dir == "" {
+		return explained
+	}
+	mounts, merr := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if merr == nil && len(mounts) > 0 && mounts[len(mounts)-1].Mountpoint != dir {
+		return withHint(explained, "there are mounts below %s (such as %s), and over those the kernel lays nothing: --rootfs %s:ro or :rw",
+			dir, mounts[len(mounts)-1].Mountpoint, dir)
+	}
+	return explained
 }
 
 // chunk counts the pod's steps that go to the executor at once: up to the host's next one, or to the call

@@ -64,6 +64,7 @@ const scriptHead = `#!/bin/sh
 # Builds the same pod by hand, with util-linux, coreutils, iproute2 and, for ranges of ids, uidmap. It prints
 # the pid of the process that holds the pod; kill that to end it.
 set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 root=%s
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -135,11 +136,12 @@ echo "$HOLDER"
 
 // orNothing is a command as the script has it: one a line, so that set -e ends it at the first that fails.
 func orNothing(cmd string) string {
-	switch {
-	case cmd == "":
+	if cmd == "" {
 		return ": nothing to do by hand\n"
-	case strings.Contains(cmd, "'"): // what is quoted is left alone
-		return cmd + "\n"
 	}
-	return strings.ReplaceAll(cmd, " && ", "\n") + "\n"
+	parts := strings.Split(cmd, "'") // every other one is quoted, and left alone
+	for i := 0; i < len(parts); i += 2 {
+		parts[i] = strings.ReplaceAll(parts[i], " && ", "\n")
+	}
+	return strings.Join(parts, "'") + "\n"
 }

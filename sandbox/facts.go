@@ -26,10 +26,11 @@ type Facts struct {
 	Root        bool // may do without a user namespace
 	SubUIDs     []Range
 	SubGIDs     []Range
-	NoRanges    string  // why there are none
-	OwnGIDs     []IDMap // groups that exist where podsh runs: all, but in a user namespace
-	NoSetgroups bool    // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
-	NewUIDMap   bool    // newuidmap and newgidmap must write ranges: we may not
+	NoRanges    string   // why there are none
+	RangesHint  []string // and what to do about it
+	OwnGIDs     []IDMap  // groups that exist where podsh runs: all, but in a user namespace
+	NoSetgroups bool     // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
+	NewUIDMap   bool     // newuidmap and newgidmap must write ranges: we may not
 	Kernel      Version
 	LastCap     capability.Cap
 	Keys        bool // the kernel has keyrings
@@ -137,11 +138,12 @@ func (f *Facts) readIDs(spec *Spec) error {
 	}
 	setgroups, err := os.ReadFile("/proc/self/setgroups")
 	f.NoSetgroups = err == nil && strings.TrimSpace(string(setgroups)) == "deny"
-	if userns := spec.choice("user"); userns != "new" && (userns != "" || f.Root) {
+	if userns := spec.choice("user"); userns != "new" && (userns != "" || f.Root && !spec.mapsIDs()) {
 		return nil
 	}
 	if noNewPrivs() && !f.Root {
 		f.NoRanges = "no_new_privs is set, so newuidmap gets no privileges"
+		f.RangesHint = hintsFor("newuidmap", unix.EPERM)
 		return nil
 	}
 	name := userName(f.UID)
@@ -159,9 +161,15 @@ func (f *Facts) readIDs(spec *Spec) error {
 	case f.NewUIDMap && !inPath("newuidmap", "newgidmap"):
 		f.NoRanges = "newuidmap is not installed (package uidmap)"
 	}
-	if f.NoRanges != "" {
-		f.SubUIDs, f.SubGIDs = nil, nil
+	switch {
+	case f.NoRanges == "":
+		return nil
+	case len(f.SubUIDs) == 0 || len(f.SubGIDs) == 0:
+		f.RangesHint = []string{thisMachine().addRanges()}
+	default:
+		f.RangesHint = hintsFor("newuidmap", unix.EPERM)
 	}
+	f.SubUIDs, f.SubGIDs = nil, nil
 	return nil
 }
 

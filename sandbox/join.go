@@ -254,12 +254,12 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	who := f.who
 	flags, options := joinFlags(pod, spec.Only)
 	j.explain("let nothing of the caller in: descriptors and keys", "close_range(2)", "")
-	first := nsenter.ReportFD + 1
+	last := nsenter.ReportFD
 	if spec.TTY {
-		first = nsenter.TTYFD + 1
+		last = nsenter.TTYFD
 	}
-	j.call(unix.SYS_CLOSE_RANGE, first, allFDs, 0)
-	j.callTolerating(unix.EBADF, unix.SYS_CLOSE, nsenter.PlanFD)
+	j.call(unix.SYS_CLOSE_RANGE, 3, nsenter.PodFD-1, 0)
+	j.call(unix.SYS_CLOSE_RANGE, last+1, allFDs, 0)
 	j.call(unix.SYS_UMASK, 0o022)
 	if f.keys {
 		j.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)

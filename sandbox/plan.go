@@ -93,7 +93,7 @@ func (p *creation) startHolder() {
 			continue
 		}
 		p.explain("enter "+e.What, "setns(2)", "")
-		p.call(unix.SYS_SETNS, nsenter.PodFD+i, e.Flags)
+		p.call(unix.SYS_SETNS, nsenter.EnterFD+i, e.Flags)
 	}
 	p.call(nsenter.Clone, p.pod.flags())
 }

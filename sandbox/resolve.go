@@ -9,7 +9,7 @@ import (
 
 // resolve fills in what the spec leaves open, from the facts: which namespaces are new, which ids are mapped.
 // It refuses what the kernel would. Warnings say what is lost.
-func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []string, err error) {
+func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []error, err error) {
 	pod = &Pod{Format: podFormat, ID: id, Spec: *spec, Namespaces: map[string]Choice{}, Hostname: spec.Hostname}
 	if pod.Hostname == "" {
 		pod.Hostname = pod.hostname()
@@ -17,6 +17,8 @@ func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []string, err 
 	for _, ns := range Namespaces {
 		choice := spec.Namespaces[ns.Name]
 		switch {
+		case choice.Kind == "" && ns.Name == "user" && spec.mapsIDs():
+			choice = Choice{Kind: "new"}
 		case choice.Kind == "":
 			choice = defaultChoice(ns, f)
 		case choice.Kind == "new" && !f.Namespaces[ns.Name]:
@@ -117,7 +119,7 @@ func userInode(e Entrance) uint64 {
 }
 
 // mapIDs decides which ids the pod has.
-func mapIDs(pod *Pod, spec *Spec, f *Facts) (warnings []string, err error) {
+func mapIDs(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
 	switch c := pod.Namespaces["user"]; c.Kind {
 	case "new":
 		return chooseMaps(pod, spec, f)
@@ -133,8 +135,7 @@ func mapIDs(pod *Pod, spec *Spec, f *Facts) (warnings []string, err error) {
 	return nil, nil
 }
 
-func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []string, err error) {
-	subuid := fmt.Sprintf("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s", userName(f.UID))
+func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
 	switch {
 	case len(spec.UIDMap)+len(spec.GIDMap) > 0:
 		pod.UIDMap, pod.GIDMap = spec.UIDMap, spec.GIDMap
@@ -148,7 +149,7 @@ func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []string, err error) {
 		pod.UIDMap, pod.GIDMap = keepMap(f.UID, f.SubUIDs), keepMap(f.GID, f.SubGIDs)
 		pod.UID, pod.GID = f.UID, f.GID
 	case f.Root && f.NoRanges != "":
-		return nil, fail(nil, []string{subuid, "--uidmap 0:100000:65536 --gidmap 0:100000:65536"},
+		return nil, fail(nil, append(f.RangesHint, "or name some: --uidmap 0:100000:65536"),
 			"--userns new needs ids to map: %s", f.NoRanges)
 	case f.Root:
 		pod.UIDMap, pod.GIDMap = rangeMap(f.SubUIDs), rangeMap(f.SubGIDs)
@@ -161,10 +162,10 @@ func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []string, err error) {
 	pod.OneID = !f.Root && onlyOwn(pod.UIDMap, f.UID) && onlyOwn(pod.GIDMap, f.GID)
 	switch {
 	case pod.OneID && f.NoRanges != "":
-		warnings = append(warnings, fmt.Sprintf("the pod has one id only: %s. Programs in it can't change to another user, "+
-			"and your supplementary groups stay", f.NoRanges), "hint: "+subuid+" (as root) gives it 65536 more")
+		warnings = append(warnings, fail(nil, f.RangesHint, "the pod has one id only: %s. Programs in it can't change to another user, "+
+			"and your supplementary groups stay", f.NoRanges))
 	case !pod.OneID && f.NewUIDMap && f.NoRanges != "":
-		return nil, fail(nil, []string{subuid + " (as root)"}, "these ids can't be mapped: %s", f.NoRanges)
+		return nil, fail(nil, f.RangesHint, "these ids can't be mapped: %s", f.NoRanges)
 	}
 	return warnings, nil
 }
@@ -225,7 +226,7 @@ func (p *Pod) foreign() int {
 // withoutRanges is what is left when the ranges turn out not to be usable.
 func (f *Facts) withoutRanges(why string) *Facts {
 	g := *f
-	g.SubUIDs, g.SubGIDs, g.NoRanges = nil, nil, why
+	g.SubUIDs, g.SubGIDs, g.NoRanges, g.RangesHint = nil, nil, why, hintsFor("newuidmap", unix.EPERM)
 	g.Namespaces = maps.Clone(f.Namespaces)
 	return &g
 }

@@ -158,7 +158,7 @@ func (s *Spec) validateNamespaces() error {
 		return fail(ErrInvalid, []string{"leave out --uts, or --hostname"}, "--hostname needs a uts namespace of its own")
 	}
 	mapped := len(s.UIDMap) > 0 || len(s.GIDMap) > 0
-	if userns := s.choice("user"); userns != "new" && userns != "" && (mapped || s.KeepID) {
+	if userns := s.choice("user"); userns != "new" && userns != "" && s.mapsIDs() {
 		return fail(ErrInvalid, []string{"leave out --userns, or the map"}, "--uidmap, --gidmap and --keep-id need a user namespace of its own")
 	}
 	if mapped && s.KeepID {
@@ -171,6 +171,9 @@ func (s *Spec) validateNamespaces() error {
 	}
 	return nil
 }
+
+// mapsIDs says whether ids are to be mapped, which takes a user namespace.
+func (s *Spec) mapsIDs() bool { return len(s.UIDMap) > 0 || len(s.GIDMap) > 0 || s.KeepID }
 
 // choice returns the kind that was asked for, or "".
 func (s *Spec) choice(namespace string) string { return s.Namespaces[namespace].Kind }
