@@ -52,16 +52,6 @@ type Facts struct {
 	Mounts      []*mountinfo.Info
 }
 
-// Entrance is namespaces of someone else that the executor enters before it clones the pod. The descriptor
-// is handed to it: what was checked is what is entered.
-type Entrance struct {
-	File  *os.File
-	Flags int // for setns(2)
-	What  string
-	Cmd   string // options of nsenter(1)
-	Pod   *Pod   // or nil
-}
-
 // dirFacts are of a folder that becomes the root. Nothing in it is trusted: paths are looked up as if it were
 // the root, and symbolic links can't lead out.
 type dirFacts struct {
@@ -311,82 +301,6 @@ func (f *Facts) readDir(dir string) error {
 func openInRoot(root int, path string, flags uint64) (int, error) {
 	return unix.Openat2(root, path, &unix.OpenHow{
 		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-}
-
-// readEntrances opens the namespaces of others that the spec names.
-func (f *Facts) readEntrances(spec *Spec, store *Store) error {
-	for _, name := range spec.others() {
-		pod, err := store.Find(name)
-		if err != nil {
-			return err
-		}
-		pidfd, err := pod.Open()
-		if err != nil {
-			return err
-		}
-		e := Entrance{File: pidfd, What: "pod " + pod.Title(), Pod: pod, Cmd: fmt.Sprintf("--target %d", pod.Holder.PID)}
-		if userns := pod.Namespaces["user"].Kind; !f.Root && userns != "host" {
-			e.Flags |= unix.CLONE_NEWUSER
-			e.Cmd += " --user --preserve-credentials"
-		}
-		for _, ns := range Namespaces {
-			if c := spec.Namespaces[ns.Name]; c.Kind == "pod" && c.Value == name && e.Flags&ns.Flag == 0 {
-				e.Flags |= ns.Flag
-				e.Cmd += " " + ns.Nsenter
-			}
-		}
-		f.Enter = append(f.Enter, e)
-	}
-	for _, ns := range Namespaces {
-		if c := spec.Namespaces[ns.Name]; c.Kind == "path" {
-			if err := f.readPath(ns, c.Value); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// readPath opens a namespace by its file, and the user namespace that owns it where that must be entered
-// first.
-func (f *Facts) readPath(ns Namespace, path string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return withHint(err, "--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)
-	}
-	kind, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_NSTYPE)
-	if err != nil || kind != ns.Flag {
-		file.Close()
-		return fail(nil, []string{fmt.Sprintf("--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)},
-			"%s is no %s namespace", path, ns.Name)
-	}
-	if !f.Root && ns.Name != "user" {
-		if err := f.readOwner(file, path, ns); err != nil {
-			file.Close()
-			return err
-		}
-	}
-	f.Enter = append(f.Enter, Entrance{File: file, Flags: ns.Flag, What: path, Cmd: ns.Nsenter + "=" + path})
-	return nil
-}
-
-func (f *Facts) readOwner(file *os.File, path string, ns Namespace) error {
-	hint := []string{"without root only namespaces can be entered that belong to a user namespace of yours"}
-	fd, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_USERNS)
-	if err != nil {
-		return fail(nil, hint, "%s: its user namespace is out of reach: %v", path, err)
-	}
-	owner := os.NewFile(uintptr(fd), path)
-	if sameNamespace(owner, "/proc/self/ns/user") {
-		return fail(nil, hint, "%s: the %s namespace belongs to the user namespace that you are in", path, ns.Name)
-	}
-	f.Enter = append(f.Enter, Entrance{File: owner, Flags: unix.CLONE_NEWUSER, What: "the user namespace that owns " + path, Cmd: "--user=" + path})
-	return nil
-}
-
-func sameNamespace(file *os.File, path string) bool {
-	var a, b unix.Stat_t
-	return unix.Fstat(int(file.Fd()), &a) == nil && unix.Stat(path, &b) == nil && a.Ino == b.Ino && a.Dev == b.Dev
 }
 
 // Close lets go of what the facts hold open.

@@ -1,0 +1,193 @@
+package nsenter
+
+// #include "nsenter.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// CallError says which call of the list failed.
+type CallError struct {
+	Place int
+	Errno syscall.Errno
+}
+
+func (e *CallError) Error() string { return fmt.Sprintf("call %d: %v", e.Place, e.Errno) }
+
+func (e *CallError) Unwrap() error { return e.Errno }
+
+// ErrGone says that the performing process ended without a word: killed, or out of memory.
+var ErrGone = errors.New("the process that performs the plan ended without a word")
+
+// Executor is a process that performs plans. It ends when the Executor is closed before a plan ends in
+// Pause.
+type Executor struct {
+	PID   int
+	PIDFD *os.File // pidfd of PID
+
+	sock   *os.File
+	done   int // all calls before this place are done
+	cloned int // pid of the newest clone
+}
+
+// Start starts the podsh binary at path as an executor, in new namespaces as attr says. Its standard input,
+// output and error are null; extra appears from EnterFD on.
+func Start(path string, null *os.File, extra []*os.File, attr *syscall.SysProcAttr) (*Executor, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	host, pod := os.NewFile(uintptr(fds[0]), "plan"), os.NewFile(uintptr(fds[1]), "plan")
+	defer pod.Close()
+	pidfd := -1
+	attr.PidFD = &pidfd
+	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), pod.Fd()}
+	for _, file := range extra {
+		files = append(files, file.Fd())
+	}
+	pid, err := syscall.ForkExec(path, []string{"podsh@hold"}, &syscall.ProcAttr{Files: files, Sys: attr})
+	if err != nil {
+		host.Close()
+		return nil, err
+	}
+	e := &Executor{PID: pid, sock: host}
+	if pidfd >= 0 {
+		e.PIDFD = os.NewFile(uintptr(pidfd), "pidfd")
+	}
+	return e, nil
+}
+
+// Spare returns the executor that was forked before Go started, in the caller's own namespaces; nil if there
+// is none, or none left. Its standard input, output and error are null, and it is in a session of its own.
+func Spare() *Executor {
+	var pid C.int
+	sock := int(C.podsh_take_spare(&pid))
+	if sock < 0 || pid < 0 {
+		return nil
+	}
+	return &Executor{PID: int(pid), sock: os.NewFile(uintptr(sock), "plan")}
+}
+
+// Send hands calls to the executor; first is the place of the first one in the whole list.
+func (e *Executor) Send(calls []Call, first int) error {
+	plan, err := Encode(calls, first)
+	if err != nil {
+		return err
+	}
+	if _, err := e.sock.Write(plan); err != nil {
+		if werr := e.Wait(first); werr != nil {
+			return werr // it said why before it went
+		}
+		return err
+	}
+	return nil
+}
+
+// Wait returns when all calls before the place upTo are done; else a *CallError, or ErrGone.
+func (e *Executor) Wait(upTo int) error {
+	for e.done < upTo {
+		if err := e.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Cloned waits for a Clone that was sent, and makes the executor stand for the clone.
+func (e *Executor) Cloned() error {
+	for e.cloned == 0 { // the clone may say that it is done before its parent tells its pid
+		if err := e.next(); err != nil {
+			return err
+		}
+	}
+	reap(e.PID) // it left a clone in its place, which is our child as well
+	if e.PIDFD != nil {
+		e.PIDFD.Close()
+	}
+	e.PID, e.PIDFD, e.cloned = e.cloned, nil, 0
+	fd, err := unix.PidfdOpen(e.PID, 0)
+	if err != nil {
+		return fmt.Errorf("pidfd_open %d: %w", e.PID, err)
+	}
+	e.PIDFD = os.NewFile(uintptr(fd), "pidfd")
+	return nil
+}
+
+// next takes in what the executor says next.
+func (e *Executor) next() error {
+	var record [8]byte
+	if _, err := io.ReadFull(e.sock, record[:]); err != nil {
+		return ErrGone
+	}
+	what, value := int(int32(native.Uint32(record[:]))), int(int32(native.Uint32(record[4:])))
+	switch {
+	case what >= 0:
+		return &CallError{Place: what, Errno: syscall.Errno(value)}
+	case what == C.PODSH_DONE:
+		e.done = value
+	case what == C.PODSH_CLONED:
+		e.cloned = value
+	}
+	return nil
+}
+
+// Ended waits until the executor has become another program and that has ended; a *CallError says why it did
+// not become one.
+func (e *Executor) Ended() error {
+	for {
+		if err := e.next(); err == ErrGone { // the program keeps its end of the socket to the last
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	reap(e.PID)
+	return nil
+}
+
+// Close lets go of the executor: one that does not pause ends.
+func (e *Executor) Close() error {
+	if e.PIDFD != nil {
+		e.PIDFD.Close()
+	}
+	return e.sock.Close()
+}
+
+// Kill ends the executor and waits until it is gone.
+func (e *Executor) Kill() {
+	if e.PIDFD != nil {
+		_ = unix.PidfdSendSignal(int(e.PIDFD.Fd()), unix.SIGKILL, nil, 0) // gone already is as good
+	}
+	e.Close()
+	reap(e.PID)
+}
+
+func reap(pid int) {
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+// Path names an open program for Start, clear of the places that are handed over. It stays open.
+func Path(file *os.File) (string, error) {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf)
+	if err != nil {
+		return "", fmt.Errorf("copy a descriptor: %w", err)
+	}
+	return fdPath(fd), nil
+}
+
+// clearOf is above every place that a descriptor is handed over at.
+const clearOf = TTYFD + 1
+
+func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

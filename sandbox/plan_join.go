@@ -1,0 +1,268 @@
+package sandbox
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+)
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// joinFacts are what must be known to plan a join.
+type joinFacts struct {
+	who  identity
+	last capability.Cap   // that the kernel knows
+	held []capability.Cap // that a joiner has in the pod
+	keys bool             // the kernel has keyrings
+}
+
+// joinerHolds are the capabilities of someone in the pod's user namespace: all, where that is not the host's.
+func joinerHolds(pod *Pod) []capability.Cap {
+	var held []capability.Cap
+	for _, c := range capability.ListKnown() {
+		if pod.Namespaces["user"].Kind != "host" || hasCapability(c) {
+			held = append(held, c)
+		}
+	}
+	return held
+}
+
+// checkHeld refuses a capability that was asked for by name and that nobody here can give. ALL means all
+// that there are.
+func checkHeld(names []string, held []capability.Cap) error {
+	for _, name := range names {
+		if strings.EqualFold(name, "all") {
+			continue
+		}
+		if c, err := parseCapability(name); err == nil && !slices.Contains(held, c) {
+			return fail(nil, []string{"leave out --cap-add " + name + ", or use --userns new"},
+				"--cap-add %s: you do not have that capability yourself", name)
+		}
+	}
+	return nil
+}
+
+// planJoin lists what is done to run a command in a pod. It is pure, as planCreate is.
+func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
+	j := &builder{}
+	who := f.who
+	flags, options := joinFlags(pod, spec.Only)
+	j.explain("let nothing of the caller in: descriptors and keys", "close_range(2)", "")
+	last := nsenter.ReportFD
+	if spec.TTY {
+		last = nsenter.TTYFD
+	}
+	j.call(unix.SYS_CLOSE_RANGE, 3, nsenter.PodFD-1, 0)
+	j.call(unix.SYS_CLOSE_RANGE, last+1, allFDs, 0)
+	j.call(unix.SYS_UMASK, 0o022)
+	if f.keys {
+		j.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
+	}
+	j.explain("enter the pod's namespaces, all at once", "setns(2)", strings.Join(append([]string{"nsenter", "--target", strconv.Itoa(pod.Holder.PID)}, append(options, "sh")...), " "))
+	if now := flags &^ unix.CLONE_NEWTIME; now != 0 {
+		j.call(unix.SYS_SETNS, nsenter.PodFD, now)
+	}
+	j.explain("clone the process that will be the command: who enters a pid namespace is not in it, its children are", "pid_namespaces(7)", "")
+	j.call(nsenter.Clone, 0)
+	if flags&unix.CLONE_NEWTIME != 0 { // not while memory is shared with the joiner: EUSERS, setns(2)
+		j.explain("enter the pod's time namespace", "time_namespaces(7)", "")
+		j.call(unix.SYS_SETNS, nsenter.PodFD, unix.CLONE_NEWTIME)
+	}
+	j.explain("leave the caller's terminal: nobody inside can push keys into it", "setsid(2)", "")
+	j.call(unix.SYS_SETSID)
+	j.becomeUser(pod, spec, f)
+	if spec.TTY {
+		j.openTerminal(flags&unix.CLONE_NEWNS != 0)
+	}
+	// After the last change of ids, which clears it.
+	j.explain("end with the one who joins", "prctl(2) PR_SET_PDEATHSIG", "")
+	j.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
+	j.call(unix.SYS_SENDTO, nsenter.ReportFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
+	mnt := pod.Namespaces["mnt"].Kind != "host" && flags&unix.CLONE_NEWNS != 0
+	env := commandEnv(pod, spec, who, mnt)
+	j.runCommand(spec, who, env, mnt)
+	return j.steps
+}
+
+// joinFlags are the setns(2) flags of the namespaces to join, and the options of nsenter(1) for them.
+func joinFlags(pod *Pod, only []string) (flags int, options []string) {
+	for _, ns := range Namespaces {
+		wanted := len(only) == 0 || ns.Name == "user" || slices.Contains(only, ns.Name)
+		if wanted && pod.Namespaces[ns.Name].Kind != "host" {
+			flags |= ns.Flag
+			options = append(options, ns.Nsenter)
+		}
+	}
+	return flags, options
+}
+
+// becomeUser takes the user's ids, and leaves only the capabilities that a command in a pod has.
+func (j *builder) becomeUser(pod *Pod, spec *JoinSpec, f joinFacts) {
+	who := f.who
+	bounding := adjust(adjust(DefaultCapabilities, pod.Spec.CapAdd, pod.Spec.CapDrop), spec.CapAdd, spec.CapDrop)
+	bounding = slices.DeleteFunc(bounding, func(c capability.Cap) bool { return c > f.last || !slices.Contains(f.held, c) })
+	held := bounding
+	var ambient []capability.Cap
+	if who.uid != 0 { // another user than root has those that were asked for by name
+		named := slices.Concat(pod.Spec.CapAdd, spec.CapAdd)
+		ambient = slices.DeleteFunc(adjust(nil, named, nil), func(c capability.Cap) bool { return !slices.Contains(bounding, c) })
+		held = ambient
+	}
+	groups := "--clear-groups"
+	if pod.KeepGroups {
+		groups = "--keep-groups"
+	} else if len(who.groups) > 0 {
+		groups = "--groups " + strings.Join(digits(who.groups), ",")
+	}
+	j.explain("be the user, with a pod's capabilities and no way to more", "capabilities(7)",
+		fmt.Sprintf("exec setpriv --reuid %d --regid %d %s --bounding-set=%s --inh-caps=-all --no-new-privs sh",
+			who.uid, who.gid, groups, signed(bounding)))
+	j.dropBounding(bounding, f.last)
+	if !pod.KeepGroups {
+		j.callTolerating(setgroupsDenied(pod), unix.SYS_SETGROUPS, len(who.groups), nativeWords(append(who.groups, 0)))
+	}
+	j.call(unix.SYS_SETRESGID, int(who.gid), int(who.gid), int(who.gid))
+	if len(ambient) > 0 {
+		j.call(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+	}
+	j.call(unix.SYS_SETRESUID, int(who.uid), int(who.uid), int(who.uid))
+	j.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(held, held, ambient))
+	j.call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	for _, c := range ambient {
+		j.call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, int(c), 0, 0)
+	}
+	j.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+// signed writes a set as setpriv(1) takes it.
+func signed(set []capability.Cap) string {
+	if len(set) == 0 {
+		return "-all"
+	}
+	return "-all,+" + strings.Join(capabilityNames(set), ",+")
+}
+
+func digits(ids []uint32) []string {
+	var text []string
+	for _, id := range ids {
+		text = append(text, strconv.FormatUint(uint64(id), 10))
+	}
+	return text
+}
+
+// openTerminal allocates a terminal where the command will see it, and passes its other end out: one from
+// the host would be "not a tty" inside.
+func (j *builder) openTerminal(podMounts bool) {
+	const tiocgptpeer = 0x5441
+	j.explain("allocate a terminal in the pod, and pass its other end out", "pts(4)", "script -qc sh /dev/null")
+	_ = podMounts
+	ptmx := j.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	j.call(unix.SYS_IOCTL, ptmx, unix.TIOCSPTLCK, []byte{0, 0, 0, 0})
+	peer := j.call(unix.SYS_IOCTL, ptmx, tiocgptpeer, unix.O_RDWR|unix.O_NOCTTY)
+	const copyOfPTMX = nsenter.TTYFD + 64 // a number that is known now, for the message, and that open(2) does not give
+	j.call(unix.SYS_DUP3, ptmx, copyOfPTMX, unix.O_CLOEXEC)
+	j.call(unix.SYS_SENDMSG, nsenter.TTYFD, nsenter.PassFD(copyOfPTMX), 0)
+	j.call(unix.SYS_IOCTL, peer, unix.TIOCSCTTY, 0)
+	for fd := range 3 {
+		j.call(unix.SYS_DUP3, peer, fd, 0)
+	}
+	j.call(unix.SYS_CLOSE, peer)
+}
+
+func (j *builder) runCommand(spec *JoinSpec, who identity, env []string, podMounts bool) {
+	if podMounts {
+		dir := spec.Workdir
+		if dir == "" {
+			dir = who.home
+		}
+		j.explain("go where a login would", "chdir(2)", "cd "+quote(dir))
+		j.call(unix.SYS_CHDIR, "/")
+		if spec.Workdir != "" {
+			j.call(unix.SYS_CHDIR, dir)
+		} else if dir != "/" {
+			j.callTolerating(unix.ENOENT, unix.SYS_CHDIR, dir)
+		}
+	} else if spec.Workdir != "" {
+		j.explain("go to the folder that was asked for", "chdir(2)", "cd "+quote(spec.Workdir))
+		j.call(unix.SYS_CHDIR, spec.Workdir)
+	}
+	search := strings.Split(variable(env, "PATH"), ":")
+	var argv any = nsenter.Strings(spec.Command)
+	cmd := "the command"
+	if spec.Command == nil {
+		argv = 0 // a saved plan: the joiner puts its own
+	} else {
+		cmd = quoteAll(spec.Command...)
+	}
+	j.explain("run the command, found in the pod's PATH", "execve(2)", "exec env -i "+quoteAll(env...)+" "+cmd)
+	j.call(nsenter.Exec, argv, nsenter.Strings(env), nsenter.Strings(search))
+}
+
+func variable(env []string, name string) string {
+	for i := len(env) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(env[i], name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// commandEnv is the environment of a command: nothing of the caller's, but for one that keeps the host's
+// mounts and so is the host's own program.
+func commandEnv(pod *Pod, spec *JoinSpec, who identity, podMounts bool) []string {
+	if !podMounts {
+		return mergeEnv(spec.HostEnv, pod.Spec.Env, spec.Env)
+	}
+	name := who.name
+	if name == "" {
+		name = strconv.Itoa(int(who.uid))
+	}
+	env := []string{"PATH=" + defaultPath, "HOME=" + who.home, "USER=" + name, "LOGNAME=" + name, "container=podsh"}
+	if who.shell != "" {
+		env = append(env, "SHELL="+who.shell)
+	}
+	if spec.TTY && spec.Term != "" {
+		env = append(env, "TERM="+spec.Term)
+	}
+	return mergeEnv(env, pod.Spec.Env, spec.Env)
+}
+
+// mergeEnv puts lists of variables together; the last value of each counts.
+func mergeEnv(lists ...[]string) []string {
+	var env []string
+	at := map[string]int{}
+	for _, v := range slices.Concat(lists...) {
+		name, _, _ := strings.Cut(v, "=")
+		if i, ok := at[name]; ok {
+			env[i] = v
+			continue
+		}
+		at[name] = len(env)
+		env = append(env, v)
+	}
+	return env
+}
+
+// savedJoin is the plan of a plain join, for the file that lets it run without Go; nothing where every join
+// has a plan of its own.
+func savedJoin(pod *Pod, f *Facts) ([]byte, error) {
+	if !pod.own("mnt") {
+		return nil, nil
+	}
+	who, err := lookUp("", pod.UID, pod.GID, f.Passwd, f.Group)
+	if err != nil {
+		return nil, err
+	}
+	pod.confine(&who)
+	plan := planJoin(pod, &JoinSpec{}, joinFacts{who, f.LastCap, joinerHolds(pod), f.Keys})
+	return nsenter.EncodeSaved(nsenter.Saved{
+		PID: pod.Holder.PID, PIDFDInode: pod.Holder.PIDFDInode, Started: pod.Holder.Started,
+		BootID: pod.Holder.BootID + "\n", OwnFile: pod.OwnFile,
+	}, plan.calls())
+}
