@@ -120,8 +120,10 @@ func create(c *cli.Context) error {
 	for _, w := range warnings {
 		warn(w)
 	}
-	_, err = fmt.Println(pod.ID)
-	return err
+	if _, err := fmt.Println(pod.ID); err != nil {
+		return fmt.Errorf("pod %s was made, but its id could not be printed: %w", pod.ID, err)
+	}
+	return nil
 }
 
 // createSpec turns flags into data.

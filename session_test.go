@@ -52,13 +52,14 @@ func testMain(m *testing.M) int {
 // TestSessions runs the scripts in scripts/testdata/sessions. They read like a terminal, one behaviour a
 // file. Besides testscript's own verbs there are those of sessionVerbs.
 func TestSessions(t *testing.T) {
+	deadline, _ := t.Deadline() // of -test.timeout: what hangs is ended, and fails
 	testscript.RunT(strict{t}, testscript.Params{
 		Dir:                "scripts/testdata/sessions",
 		Setup:              setUpSession,
 		Condition:          sessionCondition,
 		Cmds:               sessionVerbs,
 		RequireUniqueNames: true,
-		Deadline:           time.Now().Add(5 * time.Minute), // what hangs is ended, and fails
+		Deadline:           deadline,
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -52,11 +53,23 @@ func joinTerminal(joining *sandbox.Joining, args []string) error {
 		}
 	}()
 	go copyInput(terminal)
-	_, _ = io.Copy(os.Stdout, terminal) // ends with EIO when the last one closes the terminal
+	copied := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(os.Stdout, terminal) // ends when nobody has the terminal open any more, or our own is gone
+		terminal.Close()                    // that hangs it up: whoever is left on it gets SIGHUP
+		close(copied)
+	}()
 	err = ended(joiner)
+	select { // a process that was left behind may keep the terminal open: it is the pod's, and not waited for
+	case <-copied:
+	case <-time.After(drain):
+	}
 	restore()
 	return err
 }
+
+// drain is how long the command's last words may take from the terminal to ours.
+const drain = 100 * time.Millisecond
 
 // copyInput passes the keyboard on. A standard input that is no terminal ends: then the terminal gets its
 // end-of-file character, as if it had been typed.

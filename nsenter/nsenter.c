@@ -32,6 +32,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -298,12 +299,15 @@ static int podsh_status(int status)
 // has no effect on a session without a terminal, so it becomes SIGSTOP and stops the joiner as well.
 static void podsh_forward(int pid, siginfo_t *info)
 {
+	static int stopped; // the whole group was: it is to go on as a whole
 	int sig = info->si_signo;
 	int stop = sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
-	int whom = info->si_code == SI_KERNEL ? -pid : pid;
+	int whom = info->si_code == SI_KERNEL || (sig == SIGCONT && stopped) ? -pid : pid;
 
 	if (kill(whom, stop ? SIGSTOP : sig) && whom < 0)
 		kill(pid, stop ? SIGSTOP : sig);
+	if (stop || sig == SIGCONT)
+		stopped = stop && whom < 0;
 	if (stop)
 		kill(getpid(), SIGSTOP);
 }
@@ -554,7 +558,8 @@ static void podsh_join_saved(char **argv, char **envp, int from_pod)
 		strcat(path, "exe");
 		fd = open(path, O_PATH | O_CLOEXEC);
 		argv[0] = "podsh@pod";
-		if (fd >= 0 && podsh_is_holder(&head))
+		// Its number is its own until it has been waited for; only then can path have been another's.
+		if (fd >= 0 && !syscall(SYS_pidfd_send_signal, PODSH_POD_FD, 0, NULL, 0))
 			syscall(SYS_execveat, fd, "", argv, envp, AT_EMPTY_PATH);
 		argv[0] = "podsh";
 		return;
@@ -571,6 +576,7 @@ static struct {
 
 static void podsh_fork_spare(char **argv, char **envp)
 {
+	struct rlimit files;
 	int ends[2], plan, null;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
@@ -587,6 +593,10 @@ static void podsh_fork_spare(char **argv, char **envp)
 	    dup2(plan, PODSH_PLAN_FD) < 0 || syscall(SYS_close_range, PODSH_PLAN_FD + 1, ~0U, 0))
 		_exit(125);
 	setsid();
+	if (!getrlimit(RLIMIT_NOFILE, &files)) { // as Go does for its own processes: a plan opens some forty
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	for (; *envp; envp++)
 		memset(*envp, 0, strlen(*envp)); // the holder's memory outlives its caller
 	podsh_hold(argv);
@@ -634,6 +644,11 @@ __attribute__((constructor)) static void podsh_start(void)
 
 	if (argc < 1 || getauxval(AT_SECURE))
 		return;
+	// A caller may have closed these. What is opened from here on must not come to stand in their place: Go
+	// would print into a plan's socket.
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+			(void)!open("/dev/null", O_PATH | O_CLOEXEC);
 	if (argc == 1 && !strcmp(argv[0], "podsh@hold")) {
 		podsh_hold(argv);
 	} else if (argc > 1 && !strcmp(argv[0], "podsh@join")) {

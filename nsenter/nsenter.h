@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PODSH_MAGIC UINT64_C(0x31306e616c70) // "plan01": raise it with every change of this file
+#define PODSH_MAGIC UINT64_C(0x32306e616c70) // "plan02": raise it with every change of this file
 #define PODSH_MAX_CALLS 1024
 #define PODSH_MAX_BYTES (4 << 20)
 

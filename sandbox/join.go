@@ -108,7 +108,7 @@ func ProposeJoin(pod *Pod, spec *JoinSpec) (*Joining, error) {
 // openRoot opens the root that a joiner will have.
 func (p *Pod) openRoot(pidfd *os.File) (int, error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", p.Holder.PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if exited(pidfd) { // whatever was opened may be another process's
+	if exited(pidfd) || err != nil && ending(pidfd) { // whatever was opened may be another process's
 		if err == nil {
 			unix.Close(root)
 		}
@@ -125,17 +125,21 @@ const maxFile = 1 << 20
 
 // readInRoot reads a regular file below root as a process in the pod would find it; nothing if there is none.
 func readInRoot(root int, name string) string {
-	fd, err := openInRoot(root, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	path, err := openInRoot(root, name, unix.O_PATH) // which wakes no device and waits for no pipe
 	if err != nil {
 		return ""
 	}
-	file := os.NewFile(uintptr(fd), name)
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
+	defer unix.Close(path)
+	var st unix.Stat_t
+	if unix.Fstat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxFile {
 		return ""
 	}
-	text := make([]byte, info.Size())
+	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", path))
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	text := make([]byte, st.Size)
 	n, _ := file.ReadAt(text, 0) // what could be read counts: it shrinks while others write
 	return string(text[:n])
 }

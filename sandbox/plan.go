@@ -201,6 +201,9 @@ func (p *creation) keepOut() {
 	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
 	p.call(unix.SYS_UMASK, 0)
+	if !p.pod.own("mnt") {
+		p.call(unix.SYS_CHDIR, "/") // else the caller's folder could not be unmounted while the pod lives
+	}
 	if p.facts.Keys {
 		// A user has 200 keys or so (/proc/sys/kernel/keys/maxkeys). The holder runs no program of the pod's,
 		// so it can do without a keyring of its own; every joiner makes one.

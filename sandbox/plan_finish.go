@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 )
 
@@ -210,12 +211,13 @@ func (p *creation) placeEtcFiles() {
 	}
 	p.explain("show them in place of the folder's own", "mount(8)", strings.Join(cmd, "\n"))
 	for _, f := range place {
+		name := path.Base(f.path)
+		folder := p.makeFolders("/etc")
 		if !p.facts.Dir.Files[f.path] {
-			p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, "/etc", 0o755)
-			p.callTolerating(unix.ENOENT, unix.SYS_UNLINKAT, unix.AT_FDCWD, f.path, 0)
-			p.call(unix.SYS_MKNODAT, unix.AT_FDCWD, f.path, unix.S_IFREG|0o644, 0)
+			p.callTolerating(unix.ENOENT, unix.SYS_UNLINKAT, folder, name, 0)
+			p.call(unix.SYS_MKNODAT, folder, name, unix.S_IFREG|0o644, 0)
 		}
-		p.attach(source{path: path.Base(f.path)}, f.path)
+		p.attachTo(source{path: name}, p.openSafely(folder, name, 0), f.path)
 	}
 	p.head = Step{} // where nothing could be placed
 }
@@ -231,8 +233,8 @@ func (p *creation) finishRoot() {
 	for _, target := range spec.Tmpfs {
 		m := rootfs.Mount{Type: "tmpfs", Target: path.Clean(target), Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=1777"}
 		p.explain("mount a tmpfs on "+m.Target, "tmpfs(5)", "mkdir -p "+quote(here(m.Target))+" && "+mountByHand(m))
-		p.makeFolders(m.Target)
-		p.call(unix.SYS_MOUNT, m.Type, m.Target, m.Type, int(m.Flags), m.Data)
+		p.call(unix.SYS_FCHDIR, p.makeFolders(m.Target))
+		p.call(unix.SYS_MOUNT, m.Type, ".", m.Type, int(m.Flags), m.Data)
 	}
 	for i, v := range spec.Volumes {
 		p.volume(p.volumeSource(i), v.Destination)
@@ -266,7 +268,9 @@ func (p *creation) scratch() {
 	p.explain("keep "+enumerate(scratchFolders)+" writable", "tmpfs(5)", strings.Join(cmd, "\n"))
 	for _, dir := range scratchFolders {
 		if make {
-			p.makeFolders(dir)
+			p.call(unix.SYS_FCHDIR, p.makeFolders(dir))
+			p.call(unix.SYS_MOUNT, "tmpfs", ".", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+			continue
 		}
 		p.callTolerating(unix.ENOENT, unix.SYS_MOUNT, "tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	}
@@ -283,23 +287,32 @@ func (p *creation) volume(s source, dst string) {
 	}
 	p.explain("show "+s.path+" as "+dst, "mount(8)", mkdir+" && "+p.bindByHand(s, at))
 	if s.isDir {
-		p.makeFolders(dst)
-	} else {
-		p.makeFolders(parents)
-		p.callTolerating(unix.EEXIST, unix.SYS_MKNODAT, unix.AT_FDCWD, dst, unix.S_IFREG|0o644, 0)
+		p.attachTo(s, p.makeFolders(dst), dst)
+		return
 	}
-	p.attach(s, dst)
+	folder := p.makeFolders(parents)
+	p.callTolerating(unix.EEXIST, unix.SYS_MKNODAT, folder, path.Base(dst), unix.S_IFREG|0o644, 0)
+	p.attachTo(s, p.openSafely(folder, path.Base(dst), 0), dst)
 }
 
 // makeFolders makes a folder and those above it.
-func (p *creation) makeFolders(dir string) {
-	for i := 1; i <= len(dir); i++ {
-		if i == len(dir) || dir[i] == '/' {
-			if dir[:i] != "/" && dir[:i] != "" {
-				p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, dir[:i], 0o755)
-			}
+//
+// A link in a hostile root may lead to /proc/self/fd/N, and this process still has the host's root open: so no
+// path is walked as a whole. Each part is opened with RESOLVE_NO_MAGICLINKS, and what was opened is used.
+func (p *creation) makeFolders(dir string) nsenter.Result {
+	fd := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	for name := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
+		if name != "" {
+			p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, fd, name, 0o755)
+			fd = p.openSafely(fd, name, unix.O_DIRECTORY)
 		}
 	}
+	return fd
+}
+
+// openSafely opens what stands in a folder; links lead wherever they lead in the pod, but not through /proc.
+func (p *creation) openSafely(folder nsenter.Result, name string, flags uint64) nsenter.Result {
+	return p.call(unix.SYS_OPENAT2, folder, name, openHow(unix.O_PATH|unix.O_CLOEXEC|flags, unix.RESOLVE_NO_MAGICLINKS), openHowSize)
 }
 
 // mask hides what shows or changes more than a pod should.

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 )
 
@@ -48,9 +49,19 @@ func (p *creation) take(s source) {
 
 func (p *creation) canSetAttributes() bool { return p.facts.Kernel.atLeast(5, 12) }
 
-// attach puts a taken source at dst, a path in the pod.
+// attach puts a taken source at dst, a path in the pod that podsh has made itself.
 func (p *creation) attach(s source, dst string) {
 	p.call(unix.SYS_MOVE_MOUNT, p.taken[s], "", unix.AT_FDCWD, dst, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	p.setAttributes(s, dst)
+}
+
+// attachTo puts a taken source on what is open as at, which was opened as dst.
+func (p *creation) attachTo(s source, at nsenter.Result, dst string) {
+	p.call(unix.SYS_MOVE_MOUNT, p.taken[s], "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	p.setAttributes(s, dst)
+}
+
+func (p *creation) setAttributes(s source, dst string) {
 	if s.attributes == 0 || p.canSetAttributes() {
 		return
 	}
