@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
 )
@@ -93,6 +94,9 @@ func joinSpec(c *cli.Context, command []string) *sandbox.JoinSpec {
 		CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
 		TTY:  c.Bool("tty") || isTerminal(os.Stdin) && isTerminal(os.Stdout) && isTerminal(os.Stderr),
 		Term: os.Getenv("TERM"), HostEnv: os.Environ(),
+	}
+	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
+		spec.Rows, spec.Cols = size.Row, size.Col
 	}
 	if only := c.String("only"); only != "" {
 		spec.Only = strings.Split(only, ",")

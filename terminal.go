@@ -40,32 +40,31 @@ func joinTerminal(joining *sandbox.Joining, args []string) error {
 	if terminal == nil {
 		return ended(joiner)
 	}
-	restore := makeRaw(os.Stdin)
-	copySize(terminal)
-	go func() {
-		for range resize {
-			copySize(terminal)
-		}
-	}()
-	go func() {
-		for s := range signals {
-			_ = joiner.Signal(s) // it has ended: so do we
-		}
-	}()
+	defer makeRaw(os.Stdin)()
 	go copyInput(terminal)
-	copied := make(chan struct{})
+	copied, done := make(chan struct{}), make(chan error, 1)
 	go func() {
 		_, _ = io.Copy(os.Stdout, terminal) // ends when nobody has the terminal open any more, or our own is gone
-		terminal.Close()                    // that hangs it up: whoever is left on it gets SIGHUP
 		close(copied)
 	}()
-	err = ended(joiner)
-	select { // a process that was left behind may keep the terminal open: it is the pod's, and not waited for
-	case <-copied:
-	case <-time.After(drain):
+	go func() { done <- ended(joiner) }()
+	for {
+		select {
+		case <-resize:
+			copySize(terminal)
+		case s := <-signals:
+			_ = joiner.Signal(s) // it has ended: so do we
+		case <-copied:
+			terminal.Close() // that hangs it up: whoever is left on it gets SIGHUP
+			return <-done
+		case err := <-done:
+			select { // a process that was left behind may keep the terminal open: it is the pod's
+			case <-copied:
+			case <-time.After(drain):
+			}
+			return err
+		}
 	}
-	restore()
-	return err
 }
 
 // drain is how long the command's last words may take from the terminal to ours.

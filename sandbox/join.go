@@ -18,16 +18,17 @@ import (
 
 // JoinSpec is how a command runs in a pod.
 type JoinSpec struct {
-	Command []string // none means an interactive shell
-	TTY     bool
-	User    string   // UID[:GID] or a name of the pod's; "" means the pod's own default
-	Workdir string   // "" means the user's home
-	Env     []string // KEY=VALUE
-	CapAdd  []string
-	CapDrop []string
-	Only    []string // namespaces to join; none means all
-	Term    string   // the caller's $TERM, for a terminal
-	HostEnv []string // the caller's environment, for a command that keeps the host's mounts
+	Command    []string // none means an interactive shell
+	TTY        bool
+	Rows, Cols uint16   // of that terminal
+	User       string   // UID[:GID] or a name of the pod's; "" means the pod's own default
+	Workdir    string   // "" means the user's home
+	Env        []string // KEY=VALUE
+	CapAdd     []string
+	CapDrop    []string
+	Only       []string // namespaces to join; none means all
+	Term       string   // the caller's $TERM, for a terminal
+	HostEnv    []string // the caller's environment, for a command that keeps the host's mounts
 }
 
 // Validate says what is wrong with it by itself.

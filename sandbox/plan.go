@@ -204,9 +204,9 @@ func (p *creation) keepOut() {
 	if !p.pod.own("mnt") {
 		p.call(unix.SYS_CHDIR, "/") // else the caller's folder could not be unmounted while the pod lives
 	}
-	if p.facts.Keys {
-		// A user has 200 keys or so (/proc/sys/kernel/keys/maxkeys). The holder runs no program of the pod's,
-		// so it can do without a keyring of its own; every joiner makes one.
+	if p.facts.HolderKey {
+		// A user has 200 keys or so, and the holder runs no program of the pod's: where they get short it
+		// does without a keyring of its own. Every joiner makes one.
 		p.callTolerating(unix.EDQUOT, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	}
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
@@ -78,7 +79,7 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j.call(unix.SYS_SETSID)
 	j.becomeUser(pod, spec, f)
 	if spec.TTY {
-		j.openTerminal(flags&unix.CLONE_NEWNS != 0)
+		j.openTerminal(spec)
 	}
 	// After the last change of ids, which clears it.
 	j.explain("end with the one who joins", "prctl(2) PR_SET_PDEATHSIG", "")
@@ -158,13 +159,15 @@ func digits(ids []uint32) []string {
 
 // openTerminal allocates a terminal where the command will see it, and passes its other end out: one from
 // the host would be "not a tty" inside.
-func (j *builder) openTerminal(podMounts bool) {
+func (j *builder) openTerminal(spec *JoinSpec) {
 	const tiocgptpeer = 0x5441
 	j.explain("allocate a terminal in the pod, and pass its other end out", "pts(4)", "script -qc sh /dev/null")
-	_ = podMounts
 	ptmx := j.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	j.call(unix.SYS_IOCTL, ptmx, unix.TIOCSPTLCK, []byte{0, 0, 0, 0})
 	peer := j.call(unix.SYS_IOCTL, ptmx, tiocgptpeer, unix.O_RDWR|unix.O_NOCTTY)
+	if spec.Rows > 0 { // before the command can ask for it
+		j.call(unix.SYS_IOCTL, peer, unix.TIOCSWINSZ, windowSize(spec))
+	}
 	const copyOfPTMX = nsenter.TTYFD + 64 // a number that is known now, for the message, and that open(2) does not give
 	j.call(unix.SYS_DUP3, ptmx, copyOfPTMX, unix.O_CLOEXEC)
 	j.call(unix.SYS_SENDMSG, nsenter.TTYFD, nsenter.PassFD(copyOfPTMX), 0)
@@ -173,6 +176,15 @@ func (j *builder) openTerminal(podMounts bool) {
 		j.call(unix.SYS_DUP3, peer, fd, 0)
 	}
 	j.call(unix.SYS_CLOSE, peer)
+}
+
+// windowSize is a struct winsize, ioctl_tty(2): rows, columns and two numbers that nobody uses.
+func windowSize(spec *JoinSpec) []byte {
+	var size []byte
+	for _, n := range []uint16{spec.Rows, spec.Cols, 0, 0} {
+		size = binary.NativeEndian.AppendUint16(size, n)
+	}
+	return size
 }
 
 func (j *builder) runCommand(spec *JoinSpec, who identity, env []string, podMounts bool) {
