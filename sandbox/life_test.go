@@ -204,10 +204,10 @@ func TestRemoveOfAPodWhoseDescriptionIsUnreadable(t *testing.T) {
 	for name, spoil := range map[string]func(p *Pod, text []byte) []byte{
 		"cut off": func(p *Pod, text []byte) []byte { return text[:len(text)/2] },
 		"empty":   func(p *Pod, text []byte) []byte { return nil },
-		"of another version": func(p *Pod, text []byte) []byte {
+		"of another version": func(p *Pod, _ []byte) []byte {
 			other := *p
 			other.Format++
-			text, _ = json.Marshal(&other)
+			text, _ := json.Marshal(&other)
 			return text
 		},
 	} {

@@ -25,13 +25,3 @@ var Namespaces = []Namespace{
 	{"cgroup", unix.CLONE_NEWCGROUP, "cgroupns", "--cgroup", "--cgroup", "cgroup_namespaces(7)", "a view of the cgroups of its own"},
 	{"time", unix.CLONE_NEWTIME, "time", "--time", "--time", "time_namespaces(7)", "monotonic and boot clocks of its own"},
 }
-
-// namespaceOf finds a namespace by its name in /proc/PID/ns.
-func namespaceOf(name string) Namespace {
-	for _, ns := range Namespaces {
-		if ns.Name == name {
-			return ns
-		}
-	}
-	panic("no namespace " + name)
-}

@@ -212,17 +212,6 @@ func (p *Pod) flags() int {
 	return flags
 }
 
-// foreign are the flags of all namespaces that differ from the host's: those that a joiner enters.
-func (p *Pod) foreign() int {
-	flags := 0
-	for _, ns := range Namespaces {
-		if p.Namespaces[ns.Name].Kind != "host" {
-			flags |= ns.Flag
-		}
-	}
-	return flags
-}
-
 // withoutRanges is what is left when the ranges turn out not to be usable.
 func (f *Facts) withoutRanges(why string) *Facts {
 	g := *f
