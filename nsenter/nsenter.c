@@ -612,19 +612,6 @@ int podsh_take_spare(int *pid)
 	return sock;
 }
 
-// Keep Go out of the places at which Joiner.Exec hands descriptors over. Its runtime polls with an epoll
-// descriptor of its own, from a thread that can't be held back, and gives up when another file is there.
-static void podsh_reserve(void)
-{
-	int null = open("/dev/null", O_PATH | O_CLOEXEC), fd;
-
-	while ((fd = fcntl(null, F_DUPFD_CLOEXEC, PODSH_PLAN_FD)) >= 0 && fd <= PODSH_TTY_FD)
-		;
-	close(fd);
-	if (null < PODSH_PLAN_FD || null > PODSH_TTY_FD)
-		close(null);
-}
-
 // The arguments, which glibc passes to a constructor and musl does not. Both leave them where the kernel put
 // them: their count, the pointers and a null, and then the environment.
 static char **podsh_arguments(int *argc)
@@ -664,9 +651,8 @@ __attribute__((constructor)) static void podsh_start(void)
 		podsh_pause();
 	} else if (argc > 1 && !strcmp(argv[1], "create")) {
 		podsh_fork_spare(argv, envp);
-	} else if (argc > 1 && (!strcmp(argv[1], "join") || !strcmp(argv[1], "exec") || !strcmp(argv[1], "enter"))) {
-		if (argc > 4 && !strcmp(argv[3], "--"))
-			podsh_join_saved(argv, envp, from_pod);
-		podsh_reserve();
+	} else if (argc > 4 && !strcmp(argv[3], "--") &&
+		   (!strcmp(argv[1], "join") || !strcmp(argv[1], "exec") || !strcmp(argv[1], "enter"))) {
+		podsh_join_saved(argv, envp, from_pod);
 	}
 }

@@ -134,6 +134,7 @@ type performance struct {
 	*Proposal
 	executor *nsenter.Executor
 	exeCopy  *os.File
+	upper    *os.File // locked while the pod is being made
 	undo     []func()
 	begun    int // how many steps are done, or sent
 
@@ -296,16 +297,6 @@ func (run *performance) startExecutor(path string) (*nsenter.Executor, error) {
 		files = append(files, e.File)
 	}
 	return nsenter.Start(path, null, files, &syscall.SysProcAttr{Setsid: true})
-}
-
-// makeUpper makes the folder on disk for the pod's writes, where it needs one.
-func (run *performance) makeUpper() error {
-	dir := run.Pod.Upper
-	if dir == "" {
-		return nil
-	}
-	run.undo = append(run.undo, func() { _ = run.Pod.removeUpper() }) // rm tries again, and says why
-	return os.MkdirAll(dir, 0o700)
 }
 
 func (run *performance) mapIDs() error {

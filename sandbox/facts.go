@@ -91,9 +91,7 @@ func readFacts(spec *Spec, store *Store) (*Facts, error) {
 	if f.Exe, err = readExe(); err != nil {
 		return nil, err
 	}
-	if f.Data = os.Getenv("XDG_DATA_HOME"); f.Data == "" {
-		f.Data = filepath.Join(os.Getenv("HOME"), ".local/share")
-	}
+	f.Data = dataFolder(f.UID)
 	f.Keys = exists("/proc/sys/kernel/keys")
 	f.HolderKey = f.Keys && keysLeft(f.UID)
 	f.Namespaces = map[string]bool{}
@@ -107,6 +105,21 @@ func readFacts(spec *Spec, store *Store) (*Facts, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// dataFolder is the user's folder for data, by the XDG Base Directory Specification: a relative one does not
+// count. A service has no $HOME.
+func dataFolder(uid uint32) string {
+	if data := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
+		return data
+	}
+	home := os.Getenv("HOME")
+	if !filepath.IsAbs(home) {
+		if u, err := user.LookupId(strconv.Itoa(int(uid))); err == nil {
+			home = u.HomeDir
+		}
+	}
+	return filepath.Join("/", home, ".local/share")
 }
 
 // keysLeft says whether a user has more than half of his keys left, proc_key-users(5): every join needs one,

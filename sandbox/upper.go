@@ -25,6 +25,68 @@ func upperDir(pod *Pod, f *Facts) string {
 	return filepath.Join(f.Data, "podsh", "upper", pod.ID)
 }
 
+// makeUpper makes the folder on disk for the pod's writes, where it needs one. A link in it says where the pod
+// is described; until that is so, the folder is locked. So what has lost its pod can be told: create was
+// killed, or the machine was, and the store lay in memory.
+func (run *performance) makeUpper() (err error) {
+	pod := run.Pod
+	if pod.Upper == "" {
+		return nil
+	}
+	defer func() {
+		if err != nil {
+			err = withHint(fmt.Errorf("folder for what the pod writes: %w", err), "set XDG_DATA_HOME to a folder on a disk, of your own")
+		}
+	}()
+	all := filepath.Dir(pod.Upper)
+	if err := os.MkdirAll(all, 0o700); err != nil {
+		return err
+	}
+	lock, err := lockFolder(all, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	pod.sweepUppers(all)
+	run.undo = append(run.undo, func() { _ = pod.removeUpper() }) // rm tries again, and says why
+	if err := os.Mkdir(pod.Upper, 0o700); err != nil {
+		return err
+	}
+	if run.upper, err = lockFolder(pod.Upper, unix.LOCK_EX); err != nil {
+		return err
+	}
+	return os.Symlink(run.store.path("pods", pod.ID), filepath.Join(pod.Upper, "pod"))
+}
+
+// sweepUppers removes the folders that have lost their pods, as far as this pod's ids reach.
+func (p *Pod) sweepUppers(all string) {
+	entries, _ := os.ReadDir(all) // it is there
+	for _, entry := range entries {
+		dir := filepath.Join(all, entry.Name())
+		lock, err := lockFolder(dir, unix.LOCK_EX|unix.LOCK_NB)
+		if err != nil {
+			continue // in the making
+		}
+		if _, err := os.Stat(filepath.Join(dir, "pod")); errors.Is(err, fs.ErrNotExist) {
+			lost := Pod{Upper: dir, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
+			_ = lost.removeUpper() // the next create tries again
+		}
+		lock.Close()
+	}
+}
+
+func lockFolder(dir string, how int) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("flock %s: %w", dir, err)
+	}
+	return f, nil
+}
+
 // removeUpper removes what a pod wrote to disk. Its files belong to ids of the pod's, and without root they
 // can only be removed where those mean something: in a user namespace with the pod's own maps.
 func (p *Pod) removeUpper() error {
