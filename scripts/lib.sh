@@ -124,6 +124,7 @@ add_range() {
 
 # What the tests use of the machine, besides Go.
 need_for_tests() {
-	need gcc=gcc libc.a=libc6-dev newuidmap=uidmap unshare=util-linux setpriv=util-linux ip=iproute2 \
+	native_compiler
+	need "${compiler[@]}" libc.a=libc6-dev newuidmap=uidmap unshare=util-linux setpriv=util-linux ip=iproute2 \
 		strace=strace busybox=busybox-static ps=procps useradd=passwd script=bsdutils
 }
