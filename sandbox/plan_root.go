@@ -201,9 +201,20 @@ func (p *creation) buildRoot() {
 	p.mountSystem(rootfs.Proc, "pid", hostProc)
 	p.mountSystem(rootfs.Sys, "net", hostSys)
 	if p.facts.CgroupV2 && p.ownIn("cgroup") {
-		p.mount(rootfs.Cgroup)
+		p.mountCgroup()
 	}
 	p.devices()
+}
+
+// mountCgroup shows the pod's cgroups. The host's /sys, where that had to be bound, has the host's mounted
+// there, and the kernel mounts no file system on itself (EBUSY, mount(2)): so there is a layer between.
+func (p *creation) mountCgroup() {
+	if !p.ownIn("net") {
+		layer := rootfs.Mount{Type: "tmpfs", Target: rootfs.Cgroup.Target, Flags: rootfs.Cgroup.Flags, Data: "size=0k",
+			Why: "cover the host's cgroups", Man: "cgroups(7)"}
+		p.mount(layer)
+	}
+	p.mount(rootfs.Cgroup)
 }
 
 // mountStage mounts the tmpfs that holds the pod's own files. A mount made by fsopen(2) needs no path to
