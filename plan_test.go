@@ -82,6 +82,14 @@ func makeRootWithoutUsr(t *testing.T, dir string) {
 // byHand runs a script that builds a pod, and returns the pid of its holder, which ends with the test.
 func (h *home) byHand(t *testing.T, script string) string {
 	t.Helper()
+	t.Cleanup(func() { // when it has ended: nobody else removes what it wrote to disk
+		uppers, _ := filepath.Glob(filepath.Join(h.dir, ".local/share/podsh/upper/*")) // the pattern is a good one
+		for _, upper := range uppers {
+			if _, err := os.Lstat(filepath.Join(upper, "pod")); err != nil {
+				_ = os.RemoveAll(upper) // what is left is reported
+			}
+		}
+	})
 	cmd := exec.Command("sh")
 	cmd.Env, cmd.Stdin, cmd.Stderr = h.env(), strings.NewReader(script), os.Stderr
 	out, err := cmd.Output()

@@ -67,7 +67,10 @@ func (p *Pod) sweepUppers(all string) {
 		if err != nil {
 			continue // in the making
 		}
-		if _, err := os.Stat(filepath.Join(dir, "pod")); errors.Is(err, fs.ErrNotExist) {
+		link := filepath.Join(dir, "pod")
+		if _, err := os.Stat(link); !exists(link) {
+			_ = os.Remove(dir) // if it is empty, create was killed right here; else it is a script's
+		} else if errors.Is(err, fs.ErrNotExist) {
 			lost := Pod{Upper: dir, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
 			_ = lost.removeUpper() // the next create tries again
 		}
