@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -292,6 +291,3 @@ func (j *Joining) execFailed(errno syscall.Errno) error {
 	}
 	return fail(ErrNotExecutable, []string{"is it a program for this machine, or a script with a #! line?"}, "%q can't be executed: %v", command, errno)
 }
-
-// IsExited says whether an error means that the pod has ended.
-func IsExited(err error) bool { return errors.Is(err, ErrExited) }
