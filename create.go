@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox"
 )
@@ -28,10 +30,19 @@ func createCommand() *cli.Command {
 		&cli.StringSliceFlag{Name: "uidmap", Usage: "map user ids, `IN:OUT:COUNT`"},
 		&cli.StringSliceFlag{Name: "gidmap", Usage: "map group ids, `IN:OUT:COUNT` (default: as --uidmap)"},
 		&cli.BoolFlag{Name: "keep-id", Usage: "be yourself inside: your ids are the same there"},
+		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "lead a port of the host's to the pod, `" + network.PortForm + "`"},
+		&cli.StringSliceFlag{Name: "dns", Usage: "ask this name `SERVER` rather than the host's"},
+		&cli.StringSliceFlag{Name: "dns-search", Usage: "look names up in `DOMAIN`, too"},
+		&cli.StringSliceFlag{Name: "add-host", Usage: "a line for /etc/hosts, `NAME:IP`"},
+		&cli.GenericFlag{Name: "host-access", Value: new(hostAccess), Usage: "reach the host's localhost as " + network.HostName + ", or only `PORTS` of it"},
+		&cli.StringSliceFlag{Name: "sysctl", Usage: "set `net.KEY=VALUE` in the pod"},
 		explainFlag(), dryRunFlag(),
 	}
 	for _, ns := range sandbox.Namespaces {
 		usage := fmt.Sprintf("%s: `new`, host, path:FILE or pod:OTHER", ns.Gives)
+		if ns.Name == "net" {
+			usage = "`NETWORK`: new, none, host, path:FILE, pod:OTHER, outbound[:pasta|:slirp4netns], hub, or networks by name"
+		}
 		if ns.Name == "time" {
 			usage = "clocks: host, or `OFFSETS` such as boottime=+1d,monotonic=-30s"
 		}
@@ -46,7 +57,9 @@ func createCommand() *cli.Command {
 			"  podsh create --name web --explain             and say what is done, and why\n" +
 			"  podsh create --dry-run=sh >by-hand.sh         a script that does the same without podsh\n" +
 			"  podsh create --rootfs ./debian --volume ./src:/src:ro\n" +
-			"  podsh create --name db --net pod:web          share web's network",
+			"  podsh create --name db --net pod:web          share web's network\n" +
+			"  podsh create --name web -p 8080:80            localhost:8080 leads to port 80 of the pod\n" +
+			"  podsh create --name get --net outbound        a way out to the internet",
 		Flags:  flags,
 		Action: create,
 	}
@@ -157,7 +170,61 @@ func createSpec(c *cli.Context) (*sandbox.Spec, error) {
 		}
 		spec.Labels[key] = value
 	}
-	return spec, errors.Join(idMaps(c, spec), choices(c, spec))
+	return spec, errors.Join(idMaps(c, spec), choices(c, spec), netSpec(c, &spec.Net))
+}
+
+// hostAccess is the value of --host-access[=PORT,…].
+type hostAccess struct {
+	given bool
+	ports []uint16
+}
+
+func (h *hostAccess) String() string { return "" }
+
+// IsBoolFlag lets it stand without a value: package flag then sets "true".
+func (h *hostAccess) IsBoolFlag() bool { return true }
+
+func (h *hostAccess) Set(value string) (err error) {
+	h.given = true
+	if value != "true" {
+		h.ports, err = sandbox.ParseHostAccess(value)
+	}
+	return err
+}
+
+// netSpec reads what is asked of the pod's network, but for where it comes from.
+func netSpec(c *cli.Context, spec *sandbox.Net) error {
+	access := c.Generic("host-access").(*hostAccess)
+	spec.HostAccess, spec.HostPorts, spec.Search = access.given, access.ports, c.StringSlice("dns-search")
+	for _, text := range c.StringSlice("publish") {
+		ports, err := network.ParsePorts(text)
+		if err != nil {
+			return usagef("--publish "+network.PortForm+", such as 8080:80 or 127.0.0.1:5353:53/udp", "--publish %v", err)
+		}
+		spec.Ports = append(spec.Ports, ports...)
+	}
+	for _, text := range c.StringSlice("dns") {
+		server, err := netip.ParseAddr(text)
+		if err != nil {
+			return usagef("--dns ADDRESS, such as 192.0.2.53", "--dns %q is no address", text)
+		}
+		spec.DNS = append(spec.DNS, server)
+	}
+	for _, text := range c.StringSlice("add-host") {
+		host, err := sandbox.ParseHost(text)
+		if err != nil {
+			return err
+		}
+		spec.Hosts = append(spec.Hosts, host)
+	}
+	for _, text := range c.StringSlice("sysctl") {
+		setting, err := sandbox.ParseSysctl(text)
+		if err != nil {
+			return err
+		}
+		spec.Sysctls = append(spec.Sysctls, setting)
+	}
+	return nil
 }
 
 func idMaps(c *cli.Context, spec *sandbox.Spec) error {
@@ -179,6 +246,14 @@ func choices(c *cli.Context, spec *sandbox.Spec) error {
 			continue
 		}
 		text := c.String(ns.Option)
+		if ns.Name == "net" {
+			choice, asked, err := sandbox.ParseNet(text)
+			if err != nil {
+				return err
+			}
+			spec.Namespaces[ns.Name], spec.Net = choice, asked
+			continue
+		}
 		choice, err := sandbox.ParseChoice(ns.Option, text)
 		if ns.Name == "time" && err != nil {
 			choice = sandbox.Choice{Kind: "new"}

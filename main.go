@@ -17,6 +17,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/sandbox"
 )
 
@@ -70,6 +71,9 @@ func newApp() *cli.App {
 }
 
 func main() {
+	if networkMain != nil && os.Args[0] == program.Name {
+		os.Exit(networkMain(os.Args))
+	}
 	debug.SetGCPercent(-1) // podsh lives for milliseconds
 	args := append([]string{"podsh"}, os.Args[1:]...)
 	app := newApp()

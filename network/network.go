@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,15 +36,30 @@ func Sysctls(firstGroup, lastGroup uint32) []Sysctl {
 	}
 }
 
-// Hosts is the text of /etc/hosts for a pod that has no network but itself, hosts(5).
-func Hosts(hostname string) string {
+// Hosts is the text of /etc/hosts for a pod, hosts(5). Entries are IP address and name.
+func Hosts(hostname string, entries [][2]string) string {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	if hostname != "" {
 		fmt.Fprintf(&text, "127.0.1.1\t%s\n", hostname)
 	}
+	for _, entry := range entries {
+		fmt.Fprintf(&text, "%s\t%s\n", entry[0], entry[1])
+	}
 	return text.String()
 }
 
-// NoResolver is the text of /etc/resolv.conf for such a pod, resolv.conf(5).
-const NoResolver = "# this pod has no way out\n"
+// Resolver is the text of /etc/resolv.conf for a pod, resolv.conf(5).
+func Resolver(servers []netip.Addr, search []string) string {
+	var text bytes.Buffer
+	for _, server := range servers {
+		fmt.Fprintf(&text, "nameserver %s\n", server)
+	}
+	if len(search) > 0 {
+		fmt.Fprintf(&text, "search %s\n", strings.Join(search, " "))
+	}
+	if len(servers) == 0 {
+		text.WriteString("# this pod has no way out\n")
+	}
+	return text.String()
+}

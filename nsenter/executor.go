@@ -129,8 +129,8 @@ func (e *Executor) next() error {
 	}
 	what, value := int(int32(native.Uint32(record[:]))), int(int32(native.Uint32(record[4:])))
 	switch {
-	case what >= 0:
-		return &CallError{Place: what, Errno: syscall.Errno(value)}
+	case what >= 0 && value != 0:
+		return callError(what, value)
 	case what == C.PODSH_DONE:
 		e.done = value
 	case what == C.PODSH_CLONED:
@@ -153,6 +153,18 @@ func (e *Executor) Ended() error {
 	return nil
 }
 
+// Became waits until the executor has become another program, which goes on by itself; a *CallError says why
+// it did not. The plan has to close PlanFD with the exec, which is how that is seen.
+func (e *Executor) Became() error {
+	for {
+		if err := e.next(); err == ErrGone {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
 // Close lets go of the executor: one that does not pause ends.
 func (e *Executor) Close() error {
 	if e.PIDFD != nil {
@@ -166,6 +178,12 @@ func (e *Executor) Kill() {
 	if e.PIDFD != nil {
 		_ = unix.PidfdSendSignal(int(e.PIDFD.Fd()), unix.SIGKILL, nil, 0) // gone already is as good
 	}
+	e.Close()
+	reap(e.PID)
+}
+
+// Reap waits until the executor, or what it has become, has ended.
+func (e *Executor) Reap() {
 	e.Close()
 	reap(e.PID)
 }

@@ -53,8 +53,17 @@ func Strings(list []string) Words {
 	return append(words, 0)
 }
 
+// Buffer is memory that several calls of one plan share: what one writes there, another reads.
+type Buffer struct{ Bytes []byte }
+
+// At, as an argument, is the address of a byte in a Buffer.
+type At struct {
+	Buffer *Buffer
+	Offset int
+}
+
 // Call is one system call. An argument is an int or uintptr, a string (its address, with a zero byte behind
-// it), a []byte (its address), a Result or Words.
+// it), a []byte (its address), a Result, Words or At.
 type Call struct {
 	Nr       int
 	Args     []any
@@ -67,6 +76,7 @@ type encoder struct {
 	relocs []uint32
 	data   []byte
 	base   int // where data begins in the plan
+	shared map[*Buffer]uint64
 }
 
 var native = binary.NativeEndian
@@ -85,7 +95,7 @@ func Encode(calls []Call, first int) ([]byte, error) {
 	// Where the data begins depends on the number of relocations, so lay everything out twice.
 	var e encoder
 	for range 2 {
-		e = encoder{base: align(headSize + len(calls)*callSize + 4*len(e.relocs))}
+		e = encoder{base: align(headSize + len(calls)*callSize + 4*len(e.relocs)), shared: map[*Buffer]uint64{}}
 		for _, call := range calls {
 			if err := e.call(call); err != nil {
 				return nil, err
@@ -163,6 +173,13 @@ func (e *encoder) word(arg any) (value uint64, isAddress bool, err error) {
 		return e.put(append([]byte(a), 0)), true, nil
 	case []byte:
 		return e.put(a), true, nil
+	case At:
+		at, ok := e.shared[a.Buffer]
+		if !ok {
+			at = e.put(a.Buffer.Bytes)
+			e.shared[a.Buffer] = at
+		}
+		return at + uint64(a.Offset), true, nil
 	case Words:
 		at := e.put(make([]byte, 8*len(a)))
 		for i, word := range a {

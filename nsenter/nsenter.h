@@ -48,11 +48,13 @@ struct podsh_plan {
 	uint32_t first; // the place of its first call in the whole list
 };
 
-// What comes back: `what` is the place of the call that failed and `value` its errno, or one of these.
+// What comes back: `what` is the place of the call that failed and `value` its errno (a plan itself may send
+// such a record: what a netlink socket answered, below zero as it stands there, or 0 for none), or one of these.
 enum {
 	PODSH_DONE = -1,   // all calls before place `value` are done
 	PODSH_CLONED = -2, // `value` is the pid of a clone
 	PODSH_READY = -3,  // sent by a plan itself, to see that its joiner is still there
+	PODSH_PASSED = -4, // sent by a plan itself: `value` descriptors come with it
 };
 
 struct podsh_record {

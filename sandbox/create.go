@@ -32,6 +32,7 @@ type Proposal struct {
 type Options struct {
 	Detailed bool // it will be shown
 	DryRun   bool // and not carried out
+	hub      bool // it will be the hub
 }
 
 // Propose reads the facts and plans a pod. But for a dry run, the plan's first steps are under way when it
@@ -45,8 +46,18 @@ func Propose(spec *Spec, store *Store, o Options) (*Proposal, error) {
 			return nil, nameTaken(spec.Name, id)
 		}
 	}
+	nets, release, err := store.readNet(spec, o)
+	if err != nil {
+		return nil, err
+	}
 	facts, err := readFacts(spec, store)
 	if err != nil {
+		release()
+		return nil, err
+	}
+	facts.Net, facts.releaseHub = nets, release
+	if err := facts.enterHub(); err != nil {
+		facts.Close()
 		return nil, err
 	}
 	return propose(spec, store, facts, o)
@@ -60,7 +71,10 @@ func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, erro
 	if err := checkHeld(spec.CapAdd, joinerHolds(pod)); err != nil {
 		return nil, err
 	}
-	pod.store = store
+	pod.store, pod.IsHub = store, o.hub
+	if facts.Net.Hub != nil {
+		pod.Hub = facts.Net.Hub.ID
+	}
 	pod.Upper = upperDir(pod, facts)
 	exe := chooseExe(pod, facts)
 	pod.OwnFile = exe != exePlain
@@ -68,7 +82,11 @@ func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, erro
 	start := planStart(pod, facts, exe)
 	if !o.DryRun {
 		p.run = &performance{Proposal: p}
-		if err := p.run.begin(start.steps); err != nil {
+		err := p.run.listen()
+		if err == nil {
+			err = p.run.begin(start.steps)
+		}
+		if err != nil {
 			p.Close()
 			return nil, err
 		}
@@ -135,6 +153,7 @@ type performance struct {
 	executor *nsenter.Executor
 	exeCopy  *os.File
 	upper    *os.File // locked while the pod is being made
+	net      *wiring
 	undo     []func()
 	begun    int // how many steps are done, or sent
 
@@ -186,6 +205,9 @@ func (run *performance) perform() error {
 		at, place = at+n, place+n
 	}
 	run.undo = nil
+	if run.net != nil {
+		run.net.keep()
+	}
 	return run.executor.Close()
 }
 
@@ -254,6 +276,13 @@ var hostCalls = map[string]hostCall{
 	"start":   {do: (*performance).start},
 	"map ids": {do: (*performance).mapIDs},
 	"save":    {do: (*performance).save, prepare: (*performance).describe},
+
+	"attach":  {do: (*performance).attachNext, prepare: (*performance).wire},
+	"way out": {do: (*performance).leadOut, prepare: (*performance).wire},
+	"address": {do: (*performance).giveAddress, prepare: (*performance).wire},
+	"replies": {do: (*performance).keepReplies, prepare: (*performance).wire},
+	"serve":   {do: (*performance).serve, prepare: (*performance).wire},
+	"publish": {do: (*performance).publish},
 }
 
 func (run *performance) start() (err error) {
@@ -300,6 +329,9 @@ func (run *performance) startExecutor(path string) (*nsenter.Executor, error) {
 }
 
 func (run *performance) mapIDs() error {
+	if hub := run.facts.Net.Hub; hub != nil && hub.own("user") {
+		return run.Pod.writeMapsBelow(hub, run.executor.PID)
+	}
 	return run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
 }
 
@@ -319,7 +351,13 @@ func (run *performance) describe() (err error) {
 
 // save writes both to disk.
 func (run *performance) save() error {
-	if err := run.store.save(run.Pod, run.description, run.join); err != nil {
+	if run.description == nil { // another step of the host's stood before this one
+		if err := run.describe(); err != nil {
+			return err
+		}
+	}
+	files := map[string][]byte{"pod.json": run.description, "join": run.join}
+	if err := run.store.save(run.Pod, files, run.listenInPod); err != nil {
 		return err
 	}
 	run.undo = append(run.undo, func() { _ = run.store.forget(run.Pod) }) // as good as can be: it lists as exited

@@ -9,6 +9,7 @@ import (
 var (
 	ErrNoPod         = errors.New("no such pod")
 	ErrExited        = errors.New("the pod has ended")
+	ErrNoNetwork     = errors.New("no such network")
 	ErrNameTaken     = errors.New("name taken")
 	ErrInvalid       = errors.New("invalid")        // what the user asked for makes no sense: usage
 	ErrNotFound      = errors.New("not found")      // join: status 127

@@ -50,7 +50,10 @@ type Facts struct {
 	Dir         dirFacts        // of a rootfs that is a folder
 	Volumes     []bool          // is each a folder?
 	Enter       []Entrance      // namespaces of others
+	Net         netFacts
 	Mounts      []*mountinfo.Info
+
+	releaseHub func()
 }
 
 // dirFacts are of a folder that becomes the root. Nothing in it is trusted: paths are looked up as if it were
@@ -258,7 +261,7 @@ func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
 	}
 	var fs unix.Statfs_t
 	f.CgroupV2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
-	if spec.choice("net") == "host" {
+	if net := spec.choice("net"); net != "" && net != "new" {
 		text, err := os.ReadFile("/etc/resolv.conf")
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -339,6 +342,10 @@ func openInRoot(root int, path string, flags uint64) (int, error) {
 func (f *Facts) Close() {
 	for _, e := range f.Enter {
 		e.File.Close()
+	}
+	if f.releaseHub != nil {
+		f.releaseHub()
+		f.releaseHub = nil
 	}
 }
 

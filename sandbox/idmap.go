@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/moby/sys/capability"
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 )
@@ -156,4 +158,57 @@ func firstLine(text string, err error) string {
 		return line
 	}
 	return err.Error()
+}
+
+// writeMapsBelow writes the maps of a user namespace that is a child of the hub's, where its ids must be mapped:
+// whoever does it must be in there, user_namespaces(7). No newuidmap is needed.
+func (p *Pod) writeMapsBelow(hub *Pod, pid int) error {
+	pidfd, err := hub.Open()
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	uids, err := idsSeenIn(p.UIDMap, hub.UIDMap)
+	if err != nil {
+		return err
+	}
+	gids, err := idsSeenIn(p.GIDMap, hub.GIDMap)
+	if err != nil {
+		return err
+	}
+	m, err := startMaker(pidfd, unix.CLONE_NEWUSER, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SYS_ADMIN, capability.CAP_SETFCAP)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	b := &builder{}
+	files := []struct{ name, text string }{{"setgroups", "deny"}, {"uid_map", lines(uids)}, {"gid_map", lines(gids)}}
+	if !p.OneID {
+		files = files[1:]
+	}
+	for _, file := range files {
+		fd := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, fmt.Sprintf("/proc/%d/%s", pid, file.name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		b.call(unix.SYS_WRITE, fd, file.text, len(file.text))
+		b.call(unix.SYS_CLOSE, fd)
+	}
+	_, err = m.do(b)
+	return err
+}
+
+// idsSeenIn says what ids of the host are in a user namespace that has these.
+func idsSeenIn(ids, has []IDMap) ([]IDMap, error) {
+	var inside []IDMap
+	for _, m := range ids {
+		for m.Count > 0 {
+			i := slices.IndexFunc(has, func(h IDMap) bool { return m.Outside >= h.Outside && m.Outside-h.Outside < h.Count })
+			if i < 0 {
+				return nil, fail(nil, []string{"leave out --uidmap and --gidmap, or the networks"}, "id %d of the host is not among those that pods on networks can have", m.Outside)
+			}
+			offset := m.Outside - has[i].Outside
+			n := min(m.Count, has[i].Count-offset)
+			inside = append(inside, IDMap{m.Inside, has[i].Inside + offset, n})
+			m = IDMap{m.Inside + n, m.Outside + n, m.Count - n}
+		}
+	}
+	return inside, nil
 }

@@ -249,9 +249,20 @@ func ending(pidfd *os.File) bool {
 	return gone && err == nil
 }
 
-// Remove makes a pod be gone: its holder, if force says so, what it wrote to disk, and its description. The
-// last goes last, so that what can't be removed can still be seen.
+// Remove makes a pod be gone: its holder, if force says so, what it has of the network, what it wrote to disk,
+// and its description. The last goes last, so that what can't be removed can still be seen.
 func (p *Pod) Remove(force bool) error {
+	if p.IsHub {
+		return fail(nil, []string{"it goes with the last of them: podsh rm -f --all removes all"}, "pod %q is the hub of the pods on networks", p.Title())
+	}
+	err := p.remove(force)
+	if err == nil && p.Hub != "" {
+		err = p.store.releaseHub()
+	}
+	return err
+}
+
+func (p *Pod) remove(force bool) error {
 	if p.Format != podFormat {
 		p.salvage()
 	}
@@ -269,6 +280,9 @@ func (p *Pod) Remove(force bool) error {
 		if err := p.destroy(pidfd); err != nil {
 			return err
 		}
+	}
+	if err := p.endHelper(); err != nil {
+		return err
 	}
 	if p.Upper != "" {
 		if err := p.removeUpper(); err != nil {

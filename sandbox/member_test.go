@@ -79,7 +79,7 @@ func describe(t *testing.T, pod *Pod) {
 	t.Helper()
 	description, err := json.Marshal(pod)
 	if err == nil {
-		err = pod.store.save(pod, description, nil)
+		err = pod.store.save(pod, map[string][]byte{"pod.json": description}, func(string) error { return nil })
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -43,6 +43,7 @@ func (p *creation) rest() Plan {
 		p.finishRoot()
 	}
 	p.dropPrivileges()
+	p.attachNetwork()
 	p.explain("write down what the pod is, and rename that into place", "rename(2)", "")
 	p.host("save")
 	p.explain("sleep as the pod's first process: reap orphans, end on SIGTERM", "pid_namespaces(7)", "exec podsh pause")

@@ -109,12 +109,18 @@ func (p *creation) raiseLoopback() {
 	if !p.pod.own("net") {
 		return
 	}
-	p.explain("bring up the loopback interface, so that localhost works", "netdevice(7)", "ip link set lo up")
-	socket := p.call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	p.call(unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, network.UpRequest("lo"))
-	p.call(unix.SYS_CLOSE, socket)
+	if !p.pod.Spec.Net.Down {
+		p.explain("bring up the loopback interface, so that localhost works", "netdevice(7)", "ip link set lo up")
+		socket := p.call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		p.call(unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, network.UpRequest("lo"))
+		p.call(unix.SYS_CLOSE, socket)
+	}
 	first, last := groupRange(p.groups())
-	for _, s := range network.Sysctls(first, last) {
+	settings := network.Sysctls(first, last)
+	for _, s := range p.pod.Spec.Net.Sysctls {
+		settings = append(settings, network.Sysctl{Key: s.path(), Value: s.Value, Why: "set " + s.Key})
+	}
+	for _, s := range settings {
 		file := "/proc/sys/" + s.Key
 		byHand := file
 		if p.pod.own("mnt") {
@@ -153,18 +159,14 @@ type etcFile struct {
 }
 
 func (p *creation) etcFiles() []etcFile {
-	resolver := network.NoResolver
-	if p.pod.Namespaces["net"].Kind != "new" {
-		resolver = p.facts.Resolver
-	}
 	hostname := ""
 	if p.pod.own("uts") {
 		hostname = p.pod.Hostname
 	}
 	return []etcFile{
-		{"/etc/hosts", network.Hosts(hostname)},
+		{"/etc/hosts", network.Hosts(hostname, p.pod.Spec.Net.hostLines())},
 		{"/etc/hostname", hostname + "\n"},
-		{"/etc/resolv.conf", resolver},
+		{"/etc/resolv.conf", p.resolver()},
 	}
 }
 

@@ -27,6 +27,8 @@ type Pod struct {
 	GID        uint32            `json:"gid"`                   //
 	Upper      string            `json:"upper,omitempty"`       // what was written, where that lies on disk
 	OwnFile    bool              `json:"own_file,omitempty"`    // the holder runs from a file of its own, see exe.go
+	Hub        string            `json:"hub,omitempty"`         // the id of the pod that its networks are in
+	IsHub      bool              `json:"is_hub,omitempty"`      // it is such a pod
 	PlanFormat uint64            `json:"plan_format"`           // of the plans that its own file understands
 	Holder     Holder            `json:"holder"`
 

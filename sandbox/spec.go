@@ -26,6 +26,7 @@ type Spec struct {
 	CapDrop    []string          `json:"cap_drop,omitempty"`
 	Unmask     []string          `json:"unmask,omitempty"`     // paths, or "all"
 	Namespaces map[string]Choice `json:"namespaces,omitempty"` // by Namespace.Name; what is not there is the default
+	Net        Net               `json:"net,omitzero"`         // of a new net namespace
 	Clocks     []Clock           `json:"clocks,omitempty"`     // offsets of a new time namespace
 	UIDMap     []IDMap           `json:"uid_map,omitempty"`
 	GIDMap     []IDMap           `json:"gid_map,omitempty"`
@@ -129,6 +130,9 @@ func (s *Spec) Validate() error {
 	if err := validateCapabilities(s.CapAdd, s.CapDrop); err != nil {
 		return err
 	}
+	if err := s.validateNet(); err != nil {
+		return err
+	}
 	return s.validateNamespaces()
 }
 
@@ -156,6 +160,9 @@ func (s *Spec) validateNamespaces() error {
 	}
 	if uts := s.choice("uts"); uts != "new" && uts != "" && s.Hostname != "" {
 		return fail(ErrInvalid, []string{"leave out --uts, or --hostname"}, "--hostname needs a uts namespace of its own")
+	}
+	if userns := s.choice("user"); s.Net.onNetworks() && (userns == "pod" || userns == "path") {
+		return fail(ErrInvalid, []string{"leave out --userns, or the networks"}, "a pod on networks has a user namespace of its own, and --userns %s is another's", userns)
 	}
 	mapped := len(s.UIDMap) > 0 || len(s.GIDMap) > 0
 	if userns := s.choice("user"); userns != "new" && userns != "" && s.mapsIDs() {

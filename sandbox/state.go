@@ -20,6 +20,8 @@ import (
 //	names/NAME           the id of the pod called so
 //	pods/ID/pod.json     the pod
 //	pods/ID/join         the plan of a plain join (nsenter.Saved)
+//	pods/ID/net.json     its network, where that is more than localhost (NetState)
+//	pods/ID/control      the socket of the helper that leads with it
 //	new-*, gone-*        a pod that is being written or removed, under the lock; without it, left over
 type Store struct {
 	Path string
@@ -107,8 +109,9 @@ func (s *Store) lock() (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// save describes a new pod on disk: all of it, or nothing. Names are taken here.
-func (s *Store) save(p *Pod, description, join []byte) (err error) {
+// save describes a new pod on disk: all of it, or nothing. Names are taken here. more is done in its folder
+// before that is in place.
+func (s *Store) save(p *Pod, files map[string][]byte, more func(dir string) error) (err error) {
 	unlock, err := s.lock()
 	if err != nil {
 		return s.full(err)
@@ -123,10 +126,13 @@ func (s *Store) save(p *Pod, description, join []byte) (err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return s.full(err)
 	}
-	for name, content := range map[string][]byte{"pod.json": description, "join": join} {
+	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return s.full(err)
 		}
+	}
+	if err := more(dir); err != nil {
+		return s.full(err)
 	}
 	if err := s.takeName(p.Spec.Name, p.ID); err != nil {
 		return err

@@ -1,0 +1,6 @@
+//go:build embedded
+
+package main
+
+// networkMain is nil: the network's program is one of its own.
+var networkMain func(args []string) int

@@ -1,0 +1,217 @@
+// Package helper is the network's program: the helper, which carries the data of pods as long as they live,
+// and the work that is done where networks are. It knows how the parts go together (relay, stack, names,
+// link), and refuses to know how it came to be where it stands.
+//
+// The helper has no capability and no way to any. It listens on no port by itself, enters no namespace and
+// makes no socket in one: listeners come from whoever published a port, sockets in a pod's network from that
+// pod's Maker. Requests come from podsh, run by the same user; nothing that comes from a pod is a request.
+package helper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/network/names"
+	"github.com/podsh/podsh/network/relay"
+	"github.com/podsh/podsh/network/stack"
+)
+
+// requestFD is where the first requests come from; sandbox/helper.go has it as well.
+const requestFD = 5
+
+// Main is the program. It returns its exit status.
+func Main(args []string) int {
+	unix.CloseOnExec(requestFD)
+	conn := os.NewFile(requestFD, "control")
+	switch {
+	case len(args) == 2 && args[1] == "helper":
+		return serve(conn)
+	case len(args) == 2 && args[1] == "work":
+		return workOn(conn)
+	}
+	return 2
+}
+
+// helper is what one process does. All is guarded by its lock but what locks by itself.
+type helper struct {
+	lock    sync.Mutex
+	members map[string]*member
+	relay   *relay.Relay
+	names   *names.Forwarder
+	stack   *stack.Stack
+	program *program
+	led     bool          // some member leads: then the helper ends with that one, else with the last
+	end     chan struct{} // closed: all is over
+	ending  sync.Once
+}
+
+// mostConnections bounds what published ports have open at a time; descriptors bound it, too.
+const mostConnections = 16384
+
+func serve(conn *os.File) int {
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)            // a pod with the host's pid namespace could look into it
+	_ = os.WriteFile("/proc/self/comm", []byte("podsh-net"), 0) // what ps shows
+	debug.SetGCPercent(50)                                      // it idles most of its life: memory counts
+	h := &helper{members: map[string]*member{}, end: make(chan struct{})}
+	descriptors := raiseFiles()
+	var err error
+	if h.relay, err = relay.New(min(mostConnections, descriptors/3)); err != nil {
+		return 1
+	}
+	h.names = names.New(names.Config{HostAddresses: h.hostAddresses})
+	go h.take(conn, true)
+	<-h.end
+	h.program.stop()
+	return 0
+}
+
+// raiseFiles lets the process have as many descriptors as it may, and returns how many that are.
+func raiseFiles() int {
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) != nil {
+		return 1024
+	}
+	files.Cur = files.Max
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &files) // it may always be raised to that
+	return int(min(files.Cur, 1<<20))
+}
+
+// finish ends the helper.
+func (h *helper) finish() { h.ending.Do(func() { close(h.end) }) }
+
+// take answers the requests of one connection. The first connection is from the one who starts the helper: if
+// that goes before the helper serves anyone, there is nothing to do.
+func (h *helper) take(conn *os.File, first bool) {
+	defer conn.Close()
+	for {
+		request := &control.Request{}
+		files, err := control.Receive(conn, request)
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				_ = control.Send(conn, &control.Answer{Error: err.Error()}) // who sent that may be gone
+			}
+			break
+		}
+		answer, err := h.answer(request, files)
+		if err != nil {
+			answer = &control.Answer{Error: err.Error(), Hint: hintFor(err)}
+		}
+		if control.Send(conn, answer) != nil {
+			break
+		}
+	}
+	if h.lock.Lock(); first && len(h.members) == 0 {
+		h.finish()
+	}
+	h.lock.Unlock()
+}
+
+func hintFor(err error) string {
+	var hint interface{ Hint() string }
+	if errors.As(err, &hint) {
+		return hint.Hint()
+	}
+	return ""
+}
+
+// answer does what a request asks for. The files are its own to close.
+func (h *helper) answer(request *control.Request, files []*os.File) (*control.Answer, error) {
+	h.lock.Lock()
+	defer h.lock.Unlock()
+	do, ok := map[string]func(*control.Request, []*os.File) (*control.Answer, error){
+		control.Serve: h.serveMember, control.Update: h.updateMember, control.Forget: h.forget,
+		control.WayOut: h.wayOut, control.Publish: h.publish, control.Unpublish: h.unpublish,
+		control.Resolve: h.resolve, control.Listen: h.listen, control.Status: h.status,
+	}[request.Do]
+	if !ok {
+		control.Close(files)
+		return nil, fmt.Errorf("the helper of another version of podsh: %q is not known here", request.Do)
+	}
+	return do(request, files)
+}
+
+// listen takes requests from a socket as well, of the same user's processes.
+func (h *helper) listen(_ *control.Request, files []*os.File) (*control.Answer, error) {
+	if len(files) != 1 {
+		control.Close(files)
+		return nil, errors.New("no socket to listen on")
+	}
+	go h.accept(files[0])
+	return &control.Answer{}, nil
+}
+
+func (h *helper) accept(listener *os.File) {
+	defer listener.Close()
+	if unix.SetNonblock(int(listener.Fd()), true) != nil {
+		return
+	}
+	pollable := os.NewFile(uintptr(listener.Fd()), listener.Name())
+	raw, err := pollable.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		fd := -1
+		err := raw.Read(func(listening uintptr) bool {
+			fd, _, err = unix.Accept4(int(listening), unix.SOCK_CLOEXEC)
+			return err != unix.EAGAIN
+		})
+		if err != nil {
+			return
+		}
+		if fd < 0 {
+			continue
+		}
+		conn := os.NewFile(uintptr(fd), "control")
+		peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil || int(peer.Uid) != os.Geteuid() {
+			conn.Close()
+			continue
+		}
+		go h.take(conn, false)
+	}
+}
+
+// status says how it goes: of one pod's ports, or of all.
+func (h *helper) status(request *control.Request, files []*os.File) (*control.Answer, error) {
+	control.Close(files)
+	report := &control.Report{Ports: []control.PortReport{}}
+	for id, m := range h.members {
+		if request.Pod != "" && request.Pod != id {
+			continue
+		}
+		for _, p := range m.ports {
+			c := p.relay.Counters()
+			report.Ports = append(report.Ports, control.PortReport{Pod: id, Port: p.port, Connections: c.Connections,
+				Open: c.Open, Refused: c.Refused, BytesIn: c.BytesIn, BytesOut: c.BytesOut})
+		}
+	}
+	if h.stack != nil {
+		c := h.stack.Counters()
+		report.WayOut = &control.WayReport{Connections: c.Opened, Open: uint64(c.Connections), Refused: c.Refused, BytesIn: c.Fetched, BytesOut: c.Sent}
+		if err := stack.CanPing(); err != nil {
+			report.Warnings = append(report.Warnings, err.Error())
+		}
+		servers, err := h.names.Upstream()
+		if err != nil {
+			report.Warnings = append(report.Warnings, err.Error())
+		}
+		for _, server := range servers {
+			report.Resolver = append(report.Resolver, server.String())
+		}
+	}
+	return &control.Answer{Status: report}, nil
+}
+
+// samePort says whether two ports are the same one.
+func samePort(a, b network.Port) bool {
+	return a.HostIP == b.HostIP && a.HostPort == b.HostPort && a.Protocol == b.Protocol
+}

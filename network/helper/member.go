@@ -1,0 +1,364 @@
+package helper
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/network/names"
+	"github.com/podsh/podsh/network/relay"
+	"github.com/podsh/podsh/network/stack"
+	"github.com/podsh/podsh/nsenter"
+)
+
+// member is a pod that is served.
+type member struct {
+	control.Member
+	holder  *os.File // pidfd of its holder
+	sockets *sockets
+	ports   []published
+}
+
+type published struct {
+	port  network.Port
+	relay *relay.Port
+}
+
+// serveMember begins to serve a pod.
+func (h *helper) serveMember(request *control.Request, files []*os.File) (*control.Answer, error) {
+	if len(files) != 2 || request.Member == nil {
+		control.Close(files)
+		return nil, errors.New("no pod to serve")
+	}
+	if h.members[request.Member.ID] != nil {
+		h.drop(request.Member.ID)
+	}
+	m := &member{Member: *request.Member, holder: files[0], sockets: newSockets(files[1])}
+	if err := h.watch(m); err != nil {
+		m.close()
+		return nil, err
+	}
+	h.members[m.ID] = m
+	h.led = h.led || m.Lead
+	h.names.Set(m.known())
+	return &control.Answer{}, nil
+}
+
+// known is the pod as those who ask for its name know it. On no network it is known to nobody, but asks.
+func (m *member) known() names.Member {
+	known := names.Member{ID: m.ID, Names: m.Names, Networks: map[string][]netip.Addr{}, DNS: m.DNS, Internal: m.Internal}
+	for name, addresses := range m.Networks {
+		known.Networks[name] = addresses
+	}
+	if len(m.Networks) == 0 {
+		known.Networks[""] = []netip.Addr{network.OwnAddress4.Addr(), network.OwnAddress6.Addr()}
+	}
+	return known
+}
+
+// watch waits for the end of the pod, pidfd_open(2).
+func (h *helper) watch(m *member) error {
+	fd := int(m.holder.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return fmt.Errorf("pidfd: %w", err)
+	}
+	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("copy a pidfd: %w", err)
+	}
+	pollable := os.NewFile(uintptr(copied), "pidfd")
+	raw, err := pollable.SyscallConn()
+	if err != nil {
+		pollable.Close()
+		return fmt.Errorf("pidfd: %w", err)
+	}
+	go func() {
+		defer pollable.Close()
+		err := raw.Read(func(fd uintptr) bool {
+			events := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			n, err := unix.Poll(events, 0)
+			return err == nil && n == 1
+		})
+		h.lock.Lock()
+		defer h.lock.Unlock()
+		if h.members[m.ID] == m { // else it was forgotten
+			h.drop(m.ID)
+			if m.Lead || err != nil || !h.led && len(h.members) == 0 {
+				h.finish()
+			}
+		}
+	}()
+	return nil
+}
+
+// updateMember takes in what has changed about a pod.
+func (h *helper) updateMember(request *control.Request, files []*os.File) (*control.Answer, error) {
+	control.Close(files)
+	if request.Member == nil {
+		return nil, errors.New("nothing has changed")
+	}
+	m, err := h.member(request.Member.ID)
+	if err != nil {
+		return nil, err
+	}
+	lead := m.Lead
+	m.Member = *request.Member
+	m.Lead = lead
+	h.names.Set(m.known())
+	return &control.Answer{}, nil
+}
+
+func (h *helper) member(id string) (*member, error) {
+	if m := h.members[id]; m != nil {
+		return m, nil
+	}
+	return nil, fmt.Errorf("pod %s has ended", id)
+}
+
+// forget ends what is done for a pod.
+func (h *helper) forget(request *control.Request, files []*os.File) (*control.Answer, error) {
+	control.Close(files)
+	if m := h.members[request.Pod]; m != nil {
+		h.drop(m.ID)
+		if m.Lead {
+			h.finish()
+		}
+	}
+	return &control.Answer{}, nil
+}
+
+func (h *helper) drop(id string) {
+	m := h.members[id]
+	delete(h.members, id)
+	h.names.Remove(id)
+	m.close()
+}
+
+func (m *member) close() {
+	for _, p := range m.ports {
+		_ = p.relay.Close() // its sockets are gone either way
+	}
+	m.sockets.close()
+	m.holder.Close()
+}
+
+// publish begins to serve ports of a pod: all, or none.
+func (h *helper) publish(request *control.Request, files []*os.File) (answer *control.Answer, err error) {
+	left := files
+	defer func() { control.Close(left) }()
+	m, err := h.member(request.Pod)
+	if err != nil {
+		return nil, err
+	}
+	if len(request.Sockets) != len(request.Ports) {
+		return nil, errors.New("ports without sockets")
+	}
+	var added []published
+	for i, port := range request.Ports {
+		n := request.Sockets[i]
+		if n < 0 || n > len(left) {
+			err = errors.New("ports without sockets")
+			break
+		}
+		var fds []int
+		for _, file := range left[:n] {
+			fd, derr := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			if derr != nil {
+				err = fmt.Errorf("copy a socket: %w", derr)
+				break
+			}
+			fds = append(fds, fd)
+		}
+		control.Close(left[:n])
+		left = left[n:]
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+			break
+		}
+		var p *relay.Port
+		p, err = h.relay.Publish(relay.Published{Listeners: fds, Target: relay.Target{
+			Sockets: m.sockets, Addresses: firstOfEach(m.Addresses), Port: port.PodPort}})
+		if err != nil {
+			break
+		}
+		added = append(added, published{port, p})
+	}
+	if err != nil {
+		for _, p := range added {
+			_ = p.relay.Close() // what was begun ends
+		}
+		return nil, err
+	}
+	m.ports = append(m.ports, added...)
+	return &control.Answer{}, nil
+}
+
+// firstOfEach is one address of each family.
+func firstOfEach(ips []netip.Addr) []netip.Addr {
+	var first []netip.Addr
+	for _, ip := range ips {
+		if !slices.ContainsFunc(first, func(other netip.Addr) bool { return other.Is4() == ip.Is4() }) {
+			first = append(first, ip)
+		}
+	}
+	return first
+}
+
+// unpublish ends ports of a pod.
+func (h *helper) unpublish(request *control.Request, files []*os.File) (*control.Answer, error) {
+	control.Close(files)
+	m, err := h.member(request.Pod)
+	if err != nil {
+		return nil, err
+	}
+	for _, port := range request.Ports {
+		i := slices.IndexFunc(m.ports, func(p published) bool { return samePort(p.port, port) })
+		if i < 0 {
+			return nil, fmt.Errorf("%s is not published", port)
+		}
+		cerr := m.ports[i].relay.Close()
+		m.ports = slices.Delete(m.ports, i, i+1)
+		if cerr != nil {
+			return nil, cerr
+		}
+	}
+	return &control.Answer{}, nil
+}
+
+// wayOut carries what leaves a pod: by our own stack, or by another program.
+func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.Answer, error) {
+	m, err := h.member(request.Pod)
+	if err != nil || request.Way == nil {
+		control.Close(files)
+		return nil, errors.Join(err, nil)
+	}
+	if request.Way.Program != "" {
+		control.Close(files)
+		h.program, err = startProgram(request.Way.Program, m)
+		return &control.Answer{}, err
+	}
+	if len(files) != 1 {
+		control.Close(files)
+		return nil, errors.New("no tun device")
+	}
+	if h.stack != nil {
+		_ = h.stack.Close() // another one takes its place
+	}
+	h.stack, err = stack.New(stack.Config{
+		Tun: files[0], MTU: uint32(request.Way.MTU), Gateway: []netip.Addr{network.Gateway4, network.Gateway6},
+		Resolver: []netip.Addr{network.Resolver4, network.Resolver6}, DNS: h.names.Answer, HostAccess: func(port uint16) bool { return h.hostAccess(network.OwnAddress4.Addr(), port) }, Blocked: h.blocked,
+	})
+	return &control.Answer{}, err
+}
+
+// of finds the pod that has an address.
+func (h *helper) of(ip netip.Addr) *member {
+	if ip == network.OwnAddress4.Addr() || ip == network.OwnAddress6.Addr() {
+		for _, m := range h.members {
+			if m.Lead {
+				return m
+			}
+		}
+	}
+	for _, m := range h.members {
+		if slices.Contains(m.Addresses, ip) {
+			return m
+		}
+	}
+	return nil
+}
+
+// hostAccess says whether a pod may reach a port of the host's loopback.
+func (h *helper) hostAccess(from netip.Addr, port uint16) bool {
+	h.lock.Lock()
+	defer h.lock.Unlock()
+	m := h.of(from)
+	return m != nil && m.HostPorts.Reaches(port)
+}
+
+// hostAddresses are where a pod reaches the host, if it may.
+func (h *helper) hostAddresses(from netip.Addr) []netip.Addr {
+	h.lock.Lock()
+	defer h.lock.Unlock()
+	if m := h.of(from); m != nil && m.HostPorts != nil {
+		return []netip.Addr{network.Gateway4, network.Gateway6}
+	}
+	return nil
+}
+
+// blocked: what comes from no pod that is known, or from one on internal networks alone, goes nowhere.
+func (h *helper) blocked(from, _ netip.Addr) bool {
+	h.lock.Lock()
+	defer h.lock.Unlock()
+	m := h.of(from)
+	return m == nil || m.Internal
+}
+
+// resolve answers names on sockets that stand where pods reach them.
+func (h *helper) resolve(_ *control.Request, files []*os.File) (*control.Answer, error) {
+	defer control.Close(files)
+	for _, file := range files {
+		kind, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_TYPE)
+		if err != nil {
+			return nil, fmt.Errorf("SO_TYPE: %w", err)
+		}
+		if kind == unix.SOCK_DGRAM {
+			conn, err := net.FilePacketConn(file)
+			if err != nil {
+				return nil, err
+			}
+			go h.names.ServeUDP(conn)
+			continue
+		}
+		listener, err := net.FileListener(file)
+		if err != nil {
+			return nil, err
+		}
+		go h.names.ServeTCP(listener)
+	}
+	return &control.Answer{}, nil
+}
+
+// sockets are made by a pod's Maker.
+type sockets struct{ maker *nsenter.Maker }
+
+func newSockets(file *os.File) *sockets { return &sockets{nsenter.NewMaker(file)} }
+
+func (s *sockets) close() { _ = s.maker.Close() } // which is what ends it
+
+// errNoIPv6 says that this kernel has none.
+var errNoIPv6 = errors.New("this kernel has no IPv6")
+
+// Make makes sockets that may have any source address, and are marked: what answers them stays in the pod.
+func (s *sockets) Make(family, kind, count int) ([]int, error) {
+	level, transparent := unix.SOL_IP, unix.IP_TRANSPARENT
+	if family == unix.AF_INET6 {
+		level, transparent = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+		if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
+			return nil, errNoIPv6 // a call that fails ends the Maker
+		}
+	}
+	count = min(count, nsenter.MostPassed)
+	one, mark := binary.NativeEndian.AppendUint32(nil, 1), binary.NativeEndian.AppendUint32(nil, network.ReplyMark)
+	var calls []nsenter.Call
+	var pass []nsenter.Result
+	for range count {
+		socket := nsenter.Result(len(calls))
+		calls = append(calls,
+			nsenter.Call{Nr: unix.SYS_SOCKET, Args: []any{family, kind | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK, 0}},
+			nsenter.Call{Nr: unix.SYS_SETSOCKOPT, Args: []any{socket, level, transparent, one, 4}},
+			nsenter.Call{Nr: unix.SYS_SETSOCKOPT, Args: []any{socket, unix.SOL_SOCKET, unix.SO_MARK, mark, 4}})
+		pass = append(pass, socket)
+	}
+	return s.maker.Make(calls, pass...)
+}

@@ -1,0 +1,122 @@
+package network
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Requests to the kernel, rtnetlink(7), as bytes: whoever sends them stands in the pod's network namespace.
+// They are few and fixed, so they are laid out here; a library for all of rtnetlink would be started with
+// every podsh command.
+
+// Loopback is the index of the loopback interface, which is the first in every network namespace.
+const Loopback = 1
+
+// message is a request in the making.
+type message []byte
+
+var native = binary.NativeEndian
+
+func newMessage(kind uint16, flags uint16, head []byte) message {
+	m := make(message, unix.NLMSG_HDRLEN, 128)
+	native.PutUint16(m[4:], kind)
+	native.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags)
+	return append(m, head...)
+}
+
+// attribute adds a struct rtattr, padded to four bytes.
+func (m message) attribute(kind uint16, value []byte) message {
+	m = native.AppendUint16(m, uint16(unix.SizeofRtAttr+len(value)))
+	m = native.AppendUint16(m, kind)
+	m = append(m, value...)
+	return append(m, make([]byte, -len(m)&3)...)
+}
+
+func (m message) done() []byte {
+	native.PutUint32(m, uint32(len(m)))
+	return m
+}
+
+func word(value uint32) []byte { return native.AppendUint32(nil, value) }
+
+func family(ip netip.Addr) byte {
+	if ip.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// AddAddress gives an interface an address: `ip addr add ADDRESS dev INTERFACE nodad`. One that is there already is
+// no error.
+func AddAddress(index int, address netip.Prefix) []byte {
+	ip := address.Addr()
+	head := append([]byte{family(ip), byte(address.Bits()), unix.IFA_F_PERMANENT | unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE}, word(uint32(index))...)
+	return newMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, head).
+		attribute(unix.IFA_LOCAL, ip.AsSlice()).attribute(unix.IFA_ADDRESS, ip.AsSlice()).done()
+}
+
+// SetLink brings an interface up and gives it a size of packets: `ip link set INTERFACE up mtu MTU`.
+func SetLink(index, mtu int) []byte {
+	head := append([]byte{unix.AF_UNSPEC, 0, 0, 0}, word(uint32(index))...)
+	head = append(head, word(unix.IFF_UP)...)
+	return newMessage(unix.RTM_NEWLINK, 0, append(head, word(unix.IFF_UP)...)).attribute(unix.IFLA_MTU, word(uint32(mtu))).done()
+}
+
+// AddDefaultRoute sends what has no other route through an interface: `ip route replace default via GATEWAY`.
+func AddDefaultRoute(index int, gateway netip.Addr) []byte {
+	return route(gateway, unix.RTN_UNICAST, unix.RT_SCOPE_UNIVERSE, unix.RT_TABLE_MAIN).
+		attribute(unix.RTA_GATEWAY, gateway.AsSlice()).attribute(unix.RTA_OIF, word(uint32(index))).done()
+}
+
+// ReplyMark marks what comes in through a published port, and what answers it; ReplyTable is the routing
+// table for the answers. Any number would do that nobody else uses.
+const (
+	ReplyMark  = 0x7064
+	ReplyTable = 28772
+)
+
+// AddReplyRoute keeps answers in the pod, whatever address they are for: `ip route replace local default dev
+// lo table 28772 src ADDRESS`. There they find the socket that has the client's address, IP_TRANSPARENT in
+// ip(7). ADDRESS, the pod's own, is what a server answers from that has not bound one.
+func AddReplyRoute(address netip.Addr) []byte {
+	return route(address, unix.RTN_LOCAL, unix.RT_SCOPE_HOST, ReplyTable).
+		attribute(unix.RTA_OIF, word(Loopback)).attribute(unix.RTA_PREFSRC, address.AsSlice()).done()
+}
+
+func route(of netip.Addr, kind, scope byte, table int) message {
+	inHead := byte(unix.RT_TABLE_COMPAT)
+	if table < 256 {
+		inHead = byte(table)
+	}
+	head := []byte{family(of), 0, 0, 0, inHead, unix.RTPROT_STATIC, scope, kind, 0, 0, 0, 0}
+	return newMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, head).attribute(unix.RTA_TABLE, word(uint32(table)))
+}
+
+// AddReplyRule makes marked answers take the ReplyTable: `ip rule add fwmark 0x7064 lookup 28772`.
+func AddReplyRule(of netip.Addr) []byte {
+	return replyRule(unix.RTM_NEWRULE, of).attribute(unix.FRA_FWMARK, word(ReplyMark)).done()
+}
+
+// AddPortRule does so for what a UDP port sends: no mark goes from a datagram to the one that answers it.
+// `ip rule add ipproto udp sport PORT lookup 28772`, Linux 4.17.
+func AddPortRule(of netip.Addr, port uint16) []byte { return portRule(unix.RTM_NEWRULE, of, port) }
+
+// DeletePortRule takes that back.
+func DeletePortRule(of netip.Addr, port uint16) []byte { return portRule(unix.RTM_DELRULE, of, port) }
+
+func portRule(kind uint16, of netip.Addr, port uint16) []byte {
+	from := native.AppendUint16(native.AppendUint16(nil, port), port)
+	return replyRule(kind, of).attribute(unix.FRA_IP_PROTO, []byte{unix.IPPROTO_UDP}).attribute(unix.FRA_SPORT_RANGE, from).done()
+}
+
+func replyRule(kind uint16, of netip.Addr) message {
+	const toTable = 1 // FR_ACT_TO_TBL
+	head := []byte{family(of), 0, 0, 0, unix.RT_TABLE_COMPAT, 0, 0, toTable, 0, 0, 0, 0}
+	flags := uint16(0)
+	if kind == unix.RTM_NEWRULE {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	}
+	return newMessage(kind, flags, head).attribute(unix.FRA_TABLE, word(ReplyTable))
+}

@@ -1,0 +1,249 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network/testns"
+)
+
+var (
+	pod4 = netip.MustParseAddr("10.88.0.2")
+	pod6 = netip.MustParseAddr("fd00:88::2")
+)
+
+// world is a host, where the test stands, with a relay; a pod; and a client on another host.
+type world struct {
+	*testing.T
+	pod, far *os.File
+	sockets  maker
+	relay    *Relay
+}
+
+// newWorld makes the pod as it is made for published ports. At the end nothing may be left of the relay.
+func newWorld(t *testing.T, limit int) *world {
+	w := &world{T: t, pod: testns.NewNetwork(t), sockets: make(maker)}
+	run := func(format string, args ...any) {
+		testns.Run(t, "sh", "-ec", fmt.Sprintf(format, args...))
+	}
+	run("ip link set lo up")
+	testns.In(t, w.pod, func() {
+		run(`ip link set lo up
+			ip addr add 10.88.0.2/32 dev lo
+			ip addr add fd00:88::2/128 dev lo nodad
+			echo 1 >/proc/sys/net/ipv4/tcp_fwmark_accept
+			echo 1 >/proc/sys/net/ipv4/fwmark_reflect # refusals, too, go back to foreign addresses
+			echo 1 >/proc/sys/net/ipv6/fwmark_reflect
+			for v in -4 -6; do
+				ip $v rule add fwmark 0x7064 lookup 28772
+				ip $v rule add ipproto udp sport 53 lookup 28772
+			done
+			ip route add local default dev lo table 28772 src 10.88.0.2
+			ip -6 route add local default dev lo table 28772 src fd00:88::2`)
+	})
+	go w.sockets.serve(w.pod)
+	w.sockets <- func() {} // it is there
+	t.Cleanup(func() { close(w.sockets) })
+
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	var err error
+	if w.relay, err = New(limit); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.relay.Close()
+		w.eventually("nothing is left", func() bool {
+			return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files
+		})
+	})
+	return w
+}
+
+// withClient joins a client's host to ours by a link: 10.9.0.1 and fd00:9::1 are ours, .2 and ::2 the client's.
+func (w *world) withClient() {
+	w.far = testns.NewNetwork(w)
+	testns.Run(w, "ip", "link", "add", "h0", "type", "veth", "peer", "name", "c0", "netns",
+		fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), w.far.Fd()))
+	testns.Run(w, "sh", "-ec", "ip link set h0 up; ip addr add 10.9.0.1/24 dev h0; ip addr add fd00:9::1/64 dev h0 nodad; ip addr add 10.9.0.3/24 dev h0")
+	testns.In(w, w.far, func() {
+		testns.Run(w, "sh", "-ec", "ip link set c0 up; ip addr add 10.9.0.2/24 dev c0; ip addr add fd00:9::2/64 dev c0 nodad")
+	})
+}
+
+func (w *world) eventually(what string, is func() bool) {
+	w.Helper()
+	for end := time.Now().Add(5 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.Fatalf("not in time: %s (%d goroutines, %d descriptors)", what, runtime.NumGoroutine(), openFiles(w))
+		}
+	}
+}
+
+func openFiles(t testing.TB) int {
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
+}
+
+// publish publishes the pod's port on every address of the host, IPv4 and IPv6; it returns the host's port.
+func (w *world) publish(network string, port uint16) (*Port, string) {
+	w.Helper()
+	fd, at := w.listener(network)
+	p, err := w.relay.Publish(Published{
+		Listeners: []int{fd},
+		Target:    Target{Sockets: w.sockets, Addresses: []netip.Addr{pod4, pod6}, Port: port},
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return p, at
+}
+
+func (w *world) listener(network string) (fd int, port string) {
+	w.Helper()
+	var file *os.File
+	var address net.Addr
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", ":0")
+		if err != nil {
+			w.Fatal(err)
+		}
+		defer c.Close()
+		address = c.LocalAddr()
+		file, err = c.(*net.UDPConn).File()
+		if err != nil {
+			w.Fatal(err)
+		}
+	} else {
+		var config net.ListenConfig
+		config.SetMultipathTCP(false)
+		l, err := config.Listen(context.Background(), "tcp", ":0")
+		if err != nil {
+			w.Fatal(err)
+		}
+		defer l.Close()
+		address = l.Addr()
+		file, err = l.(*net.TCPListener).File()
+		if err != nil {
+			w.Fatal(err)
+		}
+	}
+	defer file.Close()
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		w.Fatal(err)
+	}
+	_, port, _ = net.SplitHostPort(address.String())
+	return fd, port
+}
+
+// serve runs a TCP service in the pod.
+func (w *world) serve(address string, service func(c *net.TCPConn)) {
+	w.Helper()
+	var l net.Listener
+	var err error
+	testns.In(w, w.pod, func() { l, err = net.Listen("tcp", address) })
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				service(c.(*net.TCPConn))
+			}()
+		}
+	}()
+}
+
+// dial connects, from the far client if from is "far", else from the host.
+func (w *world) dial(from, network, address string) net.Conn {
+	w.Helper()
+	var c net.Conn
+	var err error
+	dial := func() { c, err = net.DialTimeout(network, address, 2*time.Second) }
+	if from == "far" {
+		testns.In(w, w.far, dial)
+	} else {
+		dial()
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	w.Cleanup(func() { c.Close() })
+	return c
+}
+
+// say sends a word and returns all that comes back before the end.
+func (w *world) say(c net.Conn, word string) string {
+	w.Helper()
+	if _, err := io.WriteString(c, word); err != nil {
+		w.Fatal(err)
+	}
+	_ = c.(*net.TCPConn).CloseWrite()
+	back, err := io.ReadAll(c)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return string(back)
+}
+
+func echo(c *net.TCPConn) { _, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) }
+
+// whoami tells the client how the service sees it.
+func whoami(c *net.TCPConn) {
+	_, _ = io.Copy(io.Discard, c)
+	fmt.Fprint(c, c.RemoteAddr())
+}
+
+// maker is a thread in the pod that makes its sockets.
+type maker chan func()
+
+func (m maker) serve(pod *os.File) {
+	runtime.LockOSThread() // never unlocked
+	if err := unix.Setns(int(pod.Fd()), unix.CLONE_NEWNET); err != nil {
+		panic(err)
+	}
+	for do := range m {
+		do()
+	}
+}
+
+func (m maker) Make(family, kind, count int) (fds []int, err error) {
+	done := make(chan bool)
+	m <- func() {
+		defer close(done)
+		for range count {
+			var fd int
+			if fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+				return
+			}
+			fds = append(fds, fd)
+			transparent := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
+			if family == unix.AF_INET6 {
+				transparent = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, 1)
+			}
+			err = errors.Join(transparent, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 0x7064))
+		}
+	}
+	<-done
+	return fds, err
+}

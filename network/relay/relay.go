@@ -1,0 +1,333 @@
+// Package relay is the data plane of published ports: it takes what comes in on sockets of the host, and
+// copies it to a service in a pod and back.
+//
+//	client ──> host's socket ══ loop ══ pod's socket ──> service
+//	           made by others           made by Sockets, has the client's own address
+//
+// It owns the descriptors it was handed, the connections and sessions made from them, and the few threads that
+// serve them all. It refuses to know who published what and why: it binds no host port, enters no namespace,
+// needs no privilege and sets no route. That the service's answers find back to a socket with a foreign
+// address is the work of whoever made the pod's network.
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sockets makes sockets in the pod's network namespace.
+type Sockets interface {
+	// Make makes up to count sockets: non-blocking, close-on-exec, with IP_TRANSPARENT (IPV6_TRANSPARENT)
+	// and the pod's mark. family is unix.AF_INET or AF_INET6, kind unix.SOCK_STREAM or SOCK_DGRAM. Fewer
+	// than count are fine; none is an error. It may block: nothing but new connections waits for it. It is
+	// called by several goroutines at a time. The value behind Sockets must be comparable, as a pointer is.
+	Make(family, kind, count int) (fds []int, err error)
+}
+
+// Target is a service in a pod.
+type Target struct {
+	Sockets   Sockets
+	Addresses []netip.Addr // the pod's own, at most one of each family
+	Port      uint16
+}
+
+// Published is a port of the host, and what answers there.
+type Published struct {
+	// Listeners are listening TCP sockets, or bound UDP ones; not MPTCP, which package net uses if not told
+	// otherwise. They become the relay's, even if Publish returns an error, and their options are changed.
+	Listeners []int
+	Target    Target
+}
+
+// Counters are what a port has done since it was published. UDP sessions count as connections.
+type Counters struct {
+	Connections uint64 `json:"connections"`
+	Open        uint64 `json:"open"`      // now
+	Refused     uint64 `json:"refused"`   // the pod did not take them
+	BytesIn     uint64 `json:"bytes_in"`  // to the pod
+	BytesOut    uint64 `json:"bytes_out"` // to the clients
+}
+
+// ErrClosed says that the relay is closed.
+var ErrClosed = errors.New("the relay is closed")
+
+// Relay serves published ports, any number of them.
+type Relay struct {
+	limit   int64
+	open    atomic.Int64
+	starved atomic.Bool // a loop has stopped accepting, until a connection ends
+	loops   []*loop
+	running sync.WaitGroup
+	times   times
+
+	publishing sync.RWMutex // Publish reads, Close writes: no port comes late
+
+	mu     sync.Mutex
+	ports  map[*Port]bool // nil once closed
+	stocks map[stockKey]*stock
+	next   int // loop of the next UDP socket
+}
+
+// times are constants, but in tests.
+type times struct {
+	unanswered time.Duration // life of a UDP session without traffic, as in nf_conntrack
+	answered   time.Duration // the same once there were replies
+	tick       time.Duration // how often a loop looks for such, while it has any
+}
+
+// Port is a published port.
+type Port struct {
+	relay     *Relay
+	target    Target
+	kind      int
+	listeners []int
+	stocks    [2]*stock // of IPv4 and IPv6
+
+	connections, open, refused, bytesIn, bytesOut atomic.Uint64
+}
+
+// maxLoops bounds the threads: clients and services want the other processors.
+const maxLoops = 2
+
+// New starts a relay of at most limit connections at a time, over all ports. Beyond it clients wait in the
+// backlog of their listener, and a new UDP session takes the place of the idlest of its port. A connection
+// takes two descriptors, a UDP session one: RLIMIT_NOFILE is the caller's.
+func New(limit int) (*Relay, error) {
+	if limit < 1 {
+		return nil, fmt.Errorf("limit %d: at least one connection", limit)
+	}
+	r := &Relay{
+		limit:  int64(limit),
+		times:  times{unanswered: 30 * time.Second, answered: 180 * time.Second, tick: time.Second},
+		ports:  map[*Port]bool{},
+		stocks: map[stockKey]*stock{},
+	}
+	for range min(maxLoops, runtime.NumCPU()) {
+		l, err := newLoop(r)
+		if err != nil {
+			r.Close()
+			return nil, err
+		}
+		r.loops = append(r.loops, l)
+		r.running.Go(l.run)
+	}
+	return r, nil
+}
+
+// Publish begins to serve a port. Errors are of its arguments, or name the call that failed.
+func (r *Relay) Publish(p Published) (*Port, error) {
+	r.publishing.RLock()
+	defer r.publishing.RUnlock()
+	port := &Port{relay: r, target: p.Target, listeners: p.Listeners}
+	err := port.check()
+	for _, fd := range p.Listeners {
+		if err == nil {
+			err = port.prepare(fd)
+		}
+	}
+	if err == nil {
+		err = r.take(port)
+	}
+	if err != nil {
+		closeAll(p.Listeners)
+		return nil, err
+	}
+	for _, fd := range p.Listeners {
+		if err := r.listen(port, fd); err != nil {
+			port.Close()
+			return nil, err
+		}
+	}
+	return port, nil
+}
+
+// take makes the port one of the relay's.
+func (r *Relay) take(port *Port) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ports == nil {
+		return ErrClosed
+	}
+	r.ports[port] = true
+	for i, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		key := stockKey{port.target.Sockets, family, port.kind}
+		if r.stocks[key] == nil {
+			r.stocks[key] = newStock(key)
+		}
+		r.stocks[key].users++
+		port.stocks[i] = r.stocks[key]
+	}
+	return nil
+}
+
+// listen hands a listener to the loops: every loop accepts TCP connections, one receives a UDP socket's datagrams.
+func (r *Relay) listen(port *Port, fd int) error {
+	if port.kind == unix.SOCK_DGRAM {
+		r.mu.Lock()
+		l := r.loops[r.next%len(r.loops)]
+		r.next++
+		r.mu.Unlock()
+		return l.do(func() error { return l.receive(port, fd) })
+	}
+	for _, l := range r.loops {
+		if err := l.do(func() error { return l.accept(port, fd) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close closes all ports and ends the relay's threads.
+func (r *Relay) Close() error {
+	r.publishing.Lock()
+	defer r.publishing.Unlock()
+	r.mu.Lock()
+	ports := r.ports
+	r.ports = nil
+	r.mu.Unlock()
+	for port := range ports {
+		port.end()
+	}
+	for _, l := range r.loops {
+		l.post(func() { l.over = true })
+	}
+	r.running.Wait()
+	return nil
+}
+
+// Counters returns the port's counters; after Close, the last ones.
+func (p *Port) Counters() Counters {
+	return Counters{
+		Connections: p.connections.Load(), Open: p.open.Load(), Refused: p.refused.Load(),
+		BytesIn: p.bytesIn.Load(), BytesOut: p.bytesOut.Load(),
+	}
+}
+
+// Close closes the port's listeners and resets its connections. To close it twice is no error.
+func (p *Port) Close() error {
+	r := p.relay
+	r.mu.Lock()
+	ours := r.ports[p]
+	delete(r.ports, p)
+	r.mu.Unlock()
+	if ours {
+		p.end()
+	}
+	return nil
+}
+
+// end is Close, once.
+func (p *Port) end() {
+	for _, l := range p.relay.loops {
+		_ = l.do(func() error { l.endPort(p); return nil }) // ErrClosed: it has none any more
+	}
+	closeAll(p.listeners)
+	p.relay.mu.Lock()
+	defer p.relay.mu.Unlock()
+	for _, s := range p.stocks {
+		if s.users--; s.users == 0 {
+			delete(p.relay.stocks, s.key)
+			s.close()
+		}
+	}
+}
+
+// admit takes one place of the limit, if there is one.
+func (r *Relay) admit() bool {
+	if r.open.Add(1) <= r.limit {
+		return true
+	}
+	r.release()
+	return false
+}
+
+// release gives the place back, and lets those accept who had stopped.
+func (r *Relay) release() {
+	if r.open.Add(-1) < r.limit && r.starved.CompareAndSwap(true, false) {
+		for _, l := range r.loops {
+			l.post(l.resume)
+		}
+	}
+}
+
+// check says what is wrong with the target.
+func (p *Port) check() error {
+	var four, six int
+	for i, a := range p.target.Addresses {
+		p.target.Addresses = slices.Clone(p.target.Addresses)
+		a = a.Unmap()
+		p.target.Addresses[i] = a
+		if a.Is4() {
+			four++
+		} else if a.Is6() {
+			six++
+		}
+	}
+	switch {
+	case p.target.Sockets == nil:
+		return errors.New("target: no one to make sockets in the pod")
+	case p.target.Port == 0:
+		return errors.New("target: port 0 is no port")
+	case four > 1 || six > 1 || four+six == 0 || four+six < len(p.target.Addresses):
+		return fmt.Errorf("target: want one address of a family, have %v", p.target.Addresses)
+	case len(p.listeners) == 0:
+		return errors.New("no listening sockets")
+	}
+	return nil
+}
+
+// prepare sets the options of a listener. What is set on a listening TCP socket holds for those accepted.
+func (p *Port) prepare(fd int) error {
+	var kind, family, protocol int
+	for option, value := range map[int]*int{unix.SO_TYPE: &kind, unix.SO_DOMAIN: &family, unix.SO_PROTOCOL: &protocol} {
+		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
+		if err != nil {
+			return fmt.Errorf("getsockopt of listener %d: %w", fd, err)
+		}
+		*value = n
+	}
+	if p.kind != 0 && p.kind != kind || protocol != unix.IPPROTO_TCP && protocol != unix.IPPROTO_UDP {
+		return fmt.Errorf("listener %d: protocol %d where all must be TCP, or all UDP", fd, protocol)
+	}
+	p.kind = kind
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return fmt.Errorf("fcntl O_NONBLOCK on listener %d: %w", fd, err)
+	}
+	for _, o := range listenerOptions {
+		if o.kind != kind || o.family != 0 && o.family != family {
+			continue
+		}
+		if err := unix.SetsockoptInt(fd, o.level, o.option, 1); err != nil {
+			return fmt.Errorf("setsockopt %s on listener %d: %w", o.name, fd, err)
+		}
+	}
+	return nil
+}
+
+var listenerOptions = []struct {
+	kind, family  int // 0: any
+	level, option int
+	name          string
+}{
+	{unix.SOCK_STREAM, 0, unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY"},
+	// The service's own keepalive reaches no further than the relay: a client that vanished is ours to find.
+	{unix.SOCK_STREAM, 0, unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE"},
+	{unix.SOCK_STREAM, 0, unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE"}, // urgent data is not lost
+	// Replies come from the address that the client wrote to: ip(7), ipv6(7).
+	{unix.SOCK_DGRAM, unix.AF_INET, unix.IPPROTO_IP, unix.IP_PKTINFO, "IP_PKTINFO"},
+	{unix.SOCK_DGRAM, unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO"},
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

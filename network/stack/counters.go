@@ -1,0 +1,36 @@
+package stack
+
+import "sync/atomic"
+
+// Counters say what a Stack has done. Bytes are those of TCP streams, UDP datagrams and echo messages, without
+// headers.
+type Counters struct {
+	Connections int // TCP, open now
+	Sessions    int // UDP and ping, open now
+
+	Opened  uint64 // TCP connections that were accepted
+	Failed  uint64 // TCP connections that the host could not make
+	Refused uint64 // connections, datagrams and pings that policy refused
+	Dropped uint64 // packets that were malformed, or that a limit or a full device did not let through
+	Queries uint64 // DNS queries answered
+	Sent    uint64 // bytes from pods to the host
+	Fetched uint64 // bytes from the host to pods
+}
+
+type counters struct {
+	opened, failed, refused, dropped, queries, sent, fetched atomic.Uint64
+}
+
+// Counters returns them as they are now.
+func (s *Stack) Counters() Counters {
+	s.mu.Lock()
+	sessions := len(s.sessions)
+	s.mu.Unlock()
+	c := &s.counters
+	return Counters{
+		Connections: int(s.held.Load()), Sessions: sessions,
+		Opened: c.opened.Load(), Failed: c.failed.Load(), Refused: c.refused.Load(),
+		Dropped: c.dropped.Load() + s.link.dropped.Load(), Queries: c.queries.Load(),
+		Sent: c.sent.Load(), Fetched: c.fetched.Load(),
+	}
+}

@@ -1,0 +1,96 @@
+package stack
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// errRefused is what policy says of a destination.
+var errRefused = errors.New("refused")
+
+// never are the destinations that no pod reaches: they mean the host itself or its link, or nobody. Where an
+// IPv6 address stands for an IPv4 one, that one is judged (embedded).
+var never = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),      // this host, RFC 1122 3.2.1.3; Linux connects 0.0.0.0 to loopback
+	netip.MustParsePrefix("127.0.0.0/8"),    // loopback
+	netip.MustParsePrefix("169.254.0.0/16"), // link-local, RFC 3927; clouds keep credentials there
+	netip.MustParsePrefix("224.0.0.0/4"),    // multicast
+	netip.MustParsePrefix("240.0.0.0/4"),    // reserved, and broadcast
+	netip.MustParsePrefix("::/96"),          // unspecified, loopback, IPv4-compatible (RFC 4291 2.5.5.1)
+	netip.MustParsePrefix("::ffff:0:0/96"),  // IPv4-mapped: Linux sends IPv4 for it
+	netip.MustParsePrefix("fe80::/10"),      // link-local
+	netip.MustParsePrefix("fec0::/10"),      // site-local, RFC 3879
+	netip.MustParsePrefix("ff00::/8"),       // multicast
+}
+
+// nat64 is the prefix behind which a translator finds IPv4 addresses, RFC 6052 2.1.
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// destinations are the addresses of the host's side at which dst is to be sought, in order. errRefused: src
+// may not reach it.
+func (s *Stack) destinations(src netip.Addr, dst netip.AddrPort) ([]netip.AddrPort, error) {
+	if slices.Contains(s.config.Gateway, dst.Addr()) {
+		if s.config.HostAccess == nil || !s.config.HostAccess(dst.Port()) {
+			return nil, errRefused
+		}
+		loopback4, loopback6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
+		return []netip.AddrPort{netip.AddrPortFrom(loopback4, dst.Port()), netip.AddrPortFrom(loopback6, dst.Port())}, nil
+	}
+	if !s.reachable(src, dst.Addr()) {
+		return nil, errRefused
+	}
+	return []netip.AddrPort{dst}, nil
+}
+
+// reachable reports whether src may reach the host dst, which is not one of ours.
+func (s *Stack) reachable(src, dst netip.Addr) bool {
+	if slices.Contains(s.config.Gateway, dst) || slices.Contains(s.config.Resolver, dst) || excluded(dst) {
+		return false
+	}
+	candidates := []netip.Addr{dst}
+	if nat64.Contains(dst) {
+		bytes := dst.As16()
+		embedded := netip.AddrFrom4([4]byte(bytes[12:]))
+		if excluded(embedded) {
+			return false
+		}
+		candidates = append(candidates, embedded)
+	}
+	for _, addr := range candidates {
+		if s.config.Blocked != nil && s.config.Blocked(src, addr) {
+			return false
+		}
+		if s.hostsOwn(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+func excluded(addr netip.Addr) bool {
+	for _, prefix := range never {
+		if prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// hostsOwn asks the kernel whether packets to addr would stay on the host, or go to many: rtnetlink(7),
+// RTM_GETROUTE. It is asked each time, since addresses come and go. An address without any route is not the
+// host's; connect(2) will say what is wrong with it.
+func (s *Stack) hostsOwn(addr netip.Addr) bool {
+	routes, err := s.routes.RouteGet(addr.AsSlice())
+	if err != nil {
+		return !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH)
+	}
+	for _, route := range routes {
+		if route.Type != unix.RTN_UNICAST {
+			return true
+		}
+	}
+	return len(routes) == 0
+}

@@ -1,0 +1,253 @@
+// Package stack is a pod's way out without root: a network stack of our own (gVisor's) behind a tun device
+// of the pod's, which turns what the pod sends into ordinary sockets of the host. It owns the tun device, the
+// stack and those sockets, and it decides what is never reachable that way. It refuses to know who made the
+// device, what a pod is, and how names are found: its Config says so.
+//
+//	pod's kernel <-> tun <-> link.go <-> gVisor <-> connection.go  <-> TCP socket of the host
+//	                                          <-> session.go       <-> UDP or ping socket of the host
+//	                                          <-> dns.go           <-> Config.DNS
+//
+// Nobody but the destination ever answers for it: a connection is accepted when the host's connect(2) has
+// succeeded, a ping is answered when a reply has come. A pod is hostile, so all that it can make us keep is
+// bounded (limits), and policy.go is asked before any socket is made.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+// What the maker of a tun device has to set, as tun.rst of the kernel's documentation and linux/if_tun.h have
+// it: ioctl(TUNSETIFF) with TunFlags and the device's name, ioctl(TUNSETOFFLOAD) with TunOffloads, and
+// ioctl(TUNSETPERSIST) if the device is to outlive its descriptor. The size of the vnet header stays the
+// default, 10 bytes, its byte order the machine's.
+const (
+	TunFlags    = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+	TunOffloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+)
+
+// Config says what a Stack stands behind and what it may do.
+type Config struct {
+	Tun *os.File // made as TunFlags says, up or not; New takes it, the caller must not use it any more
+	MTU uint32   // the device's, 1280 to 65535; 0: 1500. With segmentation offloads a larger one gains little
+
+	Gateway  []netip.Addr // our own addresses on the pod's link: they answer pings, and HostAccess applies to them
+	Resolver []netip.Addr // port 53 there, UDP and TCP, is answered by DNS; nothing else is
+
+	// DNS answers one query, both as in RFC 1035 without TCP's length. from is the pod that asks, tcp says
+	// that an answer may be longer than a datagram. No answer (nil): none is sent. Calls run at the same time;
+	// ctx ends after 15 s or with the Stack.
+	DNS func(ctx context.Context, query []byte, from netip.Addr, tcp bool) []byte
+
+	// HostAccess says which TCP and UDP ports of the host's loopback are reached at a Gateway address; nil:
+	// none.
+	HostAccess func(port uint16) bool
+
+	// Blocked says what else a source may not reach: networks that are internal, other networks; nil: nothing.
+	Blocked func(src, dst netip.Addr) bool
+}
+
+// limits bound what a pod can make us hold.
+type limits struct {
+	dials       int // TCP connections that are being made, by the host or by the pod
+	connections int // TCP connections in all
+	roomy       int // so many of them have large buffers, the others small ones
+	sessions    int // of UDP and ping
+	queries     int // of DNS, at the same time
+
+	dial    time.Duration // for the host's connect(2)
+	silent  time.Duration // how long a pod may leave data unacknowledged
+	closing time.Duration // how long after both sides have ended
+	asked   time.Duration // a session that has no reply yet
+	replied time.Duration // a session that has
+	query   time.Duration // for Config.DNS, and between queries of one TCP connection
+}
+
+// The session timeouts are netfilter's (nf_conntrack-sysctl.rst: udp_timeout, and more than udp_timeout_stream);
+// a silent peer is given up after as long as Linux takes, tcp(7): tcp_retries2.
+var defaultLimits = limits{
+	dials: 512, connections: 4096, roomy: 256, sessions: 1024, queries: 256,
+	dial: 20 * time.Second, silent: 15 * time.Minute, closing: time.Minute,
+	asked: 30 * time.Second, replied: 180 * time.Second, query: 15 * time.Second,
+}
+
+const nic tcpip.NICID = 1
+
+// Stack is a running network stack. All its methods may be called at any time.
+type Stack struct {
+	config Config
+	limits limits
+	netns  *stack.Stack
+	link   *link
+	routes *netlink.Handle // asks the kernel which addresses are the host's own
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu          sync.Mutex
+	closed      bool
+	connections map[*connection]struct{}
+	sessions    map[flow]*session
+	sweeper     *time.Timer // runs while there are sessions
+
+	held     atomic.Int64 // connections, from the end of the dial until nothing of them is left
+	queries  chan struct{}
+	counters counters
+}
+
+// New starts a stack on config.Tun. It closes config.Tun if it returns an error, and Close does otherwise.
+func New(config Config) (*Stack, error) { return newStack(config, defaultLimits) }
+
+func newStack(config Config, limits limits) (*Stack, error) {
+	if config.MTU == 0 {
+		config.MTU = 1500
+	}
+	link, err := newLink(config.Tun, config.MTU)
+	if err != nil {
+		return nil, err
+	}
+	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		link.file.Close()
+		return nil, fmt.Errorf("socket of NETLINK_ROUTE: %w", err)
+	}
+	s := &Stack{
+		config: config, limits: limits, link: link, routes: routes,
+		connections: map[*connection]struct{}{}, sessions: map[flow]*session{},
+		queries: make(chan struct{}, limits.queries),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.sweeper = time.AfterFunc(time.Hour, s.sweep)
+	s.sweeper.Stop()
+	// A pod must not fill the log of its helper, and nobody reads there what gVisor has to say.
+	log.SetTarget(&log.Writer{Next: io.Discard})
+	s.netns = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+	})
+	if err := s.configure(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	go s.link.read()
+	return s, nil
+}
+
+// configure sets the stack up to take every packet, whatever its destination, and hand it to us.
+func (s *Stack) configure() error {
+	s.netns.SetTransportProtocolHandler(tcp.ProtocolNumber, s.tcpHandler())
+	s.netns.SetTransportProtocolHandler(udp.ProtocolNumber, s.handleUDP)
+	s.netns.SetTransportProtocolHandler(icmp.ProtocolNumber4, s.handlePing4)
+	s.netns.SetTransportProtocolHandler(icmp.ProtocolNumber6, s.handlePing6)
+	// The pod is microseconds away, so buffers need not grow; who waits for the other side of the world is the
+	// host's socket. For the same reason a lost packet that still wanders about is no concern: RFC 9293 asks
+	// for four minutes of TIME-WAIT, which would hold memory for each of many short connections.
+	moderate, wait, retries := tcpip.TCPModerateReceiveBufferOption(false), tcpip.TCPTimeWaitTimeoutOption(time.Second), tcpip.TCPSynRetriesOption(3)
+	sack := tcpip.TCPSACKEnabled(true)
+	for _, option := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &wait, &retries,
+		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: largeBuffer, Max: largeBuffer},
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: largeBuffer, Max: largeBuffer},
+	} {
+		if err := s.netns.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
+			return fmt.Errorf("set %T: %v", option, err)
+		}
+	}
+	if err := s.netns.CreateNIC(nic, s.link); err != nil {
+		return fmt.Errorf("create the stack's interface: %v", err)
+	}
+	s.netns.SetPromiscuousMode(nic, true)
+	s.netns.SetSpoofing(nic, true)
+	s.netns.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nic},
+		{Destination: header.IPv6EmptySubnet, NIC: nic},
+	})
+	for _, list := range [][]netip.Addr{s.config.Gateway, s.config.Resolver} {
+		for _, addr := range list {
+			own := tcpip.ProtocolAddress{Protocol: protocolOf(addr), AddressWithPrefix: toStack(addr).WithPrefix()}
+			err := s.netns.AddProtocolAddress(nic, own, stack.AddressProperties{})
+			if _, twice := err.(*tcpip.ErrDuplicateAddress); err != nil && !twice {
+				return fmt.Errorf("add address %s: %v", addr, err)
+			}
+		}
+	}
+	return nil
+}
+
+// enter reports whether the Stack still runs; then the caller's goroutine is waited for by Close until it
+// calls s.work.Done.
+func (s *Stack) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.work.Add(1)
+	}
+	return !s.closed
+}
+
+// Done is closed when the tun device is gone: it was deleted, or the Stack closed.
+func (s *Stack) Done() <-chan struct{} { return s.link.done }
+
+// Close ends all connections and sessions, and closes the tun device. Nothing of the Stack runs after it.
+func (s *Stack) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return os.ErrClosed
+	}
+	s.closed = true
+	connections, sessions := s.connections, s.sessions
+	s.connections, s.sessions = nil, nil
+	s.mu.Unlock()
+
+	s.cancel()
+	s.sweeper.Stop()
+	for c := range connections {
+		c.abort()
+	}
+	for _, session := range sessions {
+		session.close()
+	}
+	s.netns.Close() // ends handshakes too, and while the link still stands, so that the pod hears of it
+	s.work.Wait()
+	err := s.link.shut()
+	s.netns.Wait()
+	s.routes.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func toStack(addr netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(addr.AsSlice()) }
+
+func fromStack(addr tcpip.Address) netip.Addr {
+	ip, _ := netip.AddrFromSlice(addr.AsSlice())
+	return ip
+}
+
+func protocolOf(addr netip.Addr) tcpip.NetworkProtocolNumber {
+	if addr.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}

@@ -1,0 +1,375 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
+)
+
+// wiring is a pod's network being set up, or changed: whatever was done is undone unless it is kept.
+type wiring struct {
+	pod    *Pod
+	state  *NetState
+	maker  *maker
+	helper *helper
+	own    bool // the helper is the pod's own, and new
+	work   *work
+	netns  *os.File
+	ports  []*listening
+	tun    *os.File
+	undo   []func()
+}
+
+func newWiring(pod *Pod, state *NetState) *wiring { return &wiring{pod: pod, state: state} }
+
+// undoAll takes everything back that was not kept.
+func (w *wiring) undoAll() {
+	for i := len(w.undo) - 1; i >= 0; i-- {
+		w.undo[i]()
+	}
+	w.undo = nil
+	w.close()
+}
+
+// close lets go of what was needed only meanwhile.
+func (w *wiring) close() {
+	if w.work != nil {
+		w.work.close()
+	}
+	if w.helper != nil {
+		w.helper.close()
+	}
+	if w.maker != nil {
+		w.maker.Close() // the helper has a copy
+	}
+	closeListening(w.ports)
+	for _, file := range []*os.File{w.netns, w.tun} {
+		if file != nil {
+			file.Close()
+		}
+	}
+	w.work, w.helper, w.maker, w.ports, w.netns, w.tun = nil, nil, nil, nil, nil, nil
+}
+
+// start starts the processes that the pod's network takes, side by side: they need a while.
+func (w *wiring) start(pidfd *os.File, hub *Pod) error {
+	var startErr error
+	started := make(chan bool)
+	go func() {
+		defer close(started)
+		startErr = w.startHelper(hub)
+	}()
+	maker, err := startMaker(pidfd, w.pod.netNamespaces(), forNetwork...)
+	w.maker = maker
+	<-started
+	return errors.Join(err, startErr)
+}
+
+// startHelper starts a helper for the pod, or finds the one of its hub.
+func (w *wiring) startHelper(hub *Pod) (err error) {
+	if hub != nil {
+		w.helper, _, err = hub.findHelper()
+		return err
+	}
+	if w.helper, err = startHelper(); err != nil {
+		return err
+	}
+	w.own = true
+	w.state.Helper = &w.helper.process
+	w.undo = append(w.undo, w.helper.kill)
+	return nil
+}
+
+// openNetwork opens the namespace, for those who put an interface into it.
+func (w *wiring) openNetwork(pid int) (err error) {
+	if w.netns == nil {
+		w.netns, err = os.Open("/proc/" + strconv.Itoa(pid) + "/ns/net")
+	}
+	return err
+}
+
+// attach puts the pod on a network. Its first one leads out.
+func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
+	if err := w.openNetwork(pid); err != nil {
+		return err
+	}
+	if w.work == nil {
+		work, err := w.pod.store.startWork(hub)
+		if err != nil {
+			return err
+		}
+		w.work = work
+	}
+	job := &control.Work{Do: control.Attach, Network: *n, Pod: w.pod.ID, Interface: w.freeInterface(), Default: len(w.state.Attachments) == 0}
+	done, err := w.work.do(job, w.netns)
+	if err != nil {
+		return err
+	}
+	attached := done.Attachment
+	w.undo = append(w.undo, func() {
+		_, _ = w.work.do(&control.Work{Do: control.Detach, Network: *n, Pod: w.pod.ID, Attachment: attached}, w.netns) // the hub's end clears the rest
+	})
+	w.state.Attachments = append(w.state.Attachments, *attached)
+	for _, address := range attached.Addresses {
+		w.state.Addresses = append(w.state.Addresses, address.Addr())
+	}
+	return nil
+}
+
+// freeInterface is the first of eth0, eth1, … that the pod has not.
+func (w *wiring) freeInterface() string {
+	for i := 0; ; i++ {
+		name := "eth" + strconv.Itoa(i)
+		taken := false
+		for _, a := range w.state.Attachments {
+			taken = taken || a.Interface == name
+		}
+		if !taken {
+			return name
+		}
+	}
+}
+
+// tunMTU is the size of packets on the way out. Nothing but memory lies between the pod and its helper, and
+// the host's connections have sizes of their own.
+const tunMTU = 65520
+
+// tunRequest is a struct ifreq for the tun device: its name and flags, TUNSETIFF in linux/if_tun.h.
+func tunRequest() []byte {
+	var request [40]byte
+	copy(request[:unix.IFNAMSIZ-1], network.Tun)
+	native.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+	return request[:]
+}
+
+// openTun opens the device that the way out leads over; it stays when the helper ends, and another takes it
+// over.
+func (w *wiring) openTun() error {
+	b := &builder{}
+	tun := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	b.call(unix.SYS_IOCTL, tun, unix.TUNSETIFF, tunRequest())
+	b.call(unix.SYS_IOCTL, tun, unix.TUNSETPERSIST, 1)
+	b.call(unix.SYS_IOCTL, tun, unix.TUNSETOFFLOAD, tunOffloads)
+	fds, err := w.maker.do(b, tun)
+	if err != nil {
+		return fmt.Errorf("%s: %w", network.Tun, err)
+	}
+	w.tun = os.NewFile(uintptr(fds[0]), network.Tun)
+	return nil
+}
+
+// leadOut gives the pod a way out: an interface, its addresses and routes.
+func (w *wiring) leadOut(ipv6 bool) error {
+	if err := w.openTun(); err != nil {
+		return err
+	}
+	index, err := w.tunIndex()
+	if err != nil {
+		return err
+	}
+	w.state.Addresses = []netip.Addr{network.OwnAddress4.Addr()}
+	requests := [][]byte{network.SetLink(network.Loopback, 65536), network.AddAddress(index, network.OwnAddress4), network.SetLink(index, tunMTU),
+		network.AddDefaultRoute(index, network.Gateway4)}
+	if ipv6 {
+		w.state.Addresses = append(w.state.Addresses, network.OwnAddress6.Addr())
+		requests = append(requests, network.AddAddress(index, network.OwnAddress6), network.AddDefaultRoute(index, network.Gateway6))
+	}
+	return w.maker.request("set "+network.Tun+" up", requests...)
+}
+
+// tunIndex asks for the number of the interface, through a socket that stands in the pod's network.
+func (w *wiring) tunIndex() (int, error) {
+	b := &builder{}
+	socket := b.call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fds, err := w.maker.do(b, socket)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fds[0])
+	request, err := unix.NewIfreq(network.Tun)
+	if err == nil {
+		err = unix.IoctlIfreq(fds[0], unix.SIOCGIFINDEX, request)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("SIOCGIFINDEX %s: %w", network.Tun, err)
+	}
+	return int(request.Uint32()), nil
+}
+
+// tunOffloads: the kernel hands over packets of up to 64 KiB, and takes such, whole and without checksums.
+const tunOffloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+
+// member is the pod as its helper knows it.
+func (w *wiring) member() *control.Member {
+	pod := w.pod
+	n := &pod.Spec.Net
+	m := &control.Member{ID: pod.ID, Lead: w.own, Addresses: w.state.Addresses, DNS: n.DNS, Internal: len(w.state.Attachments) > 0,
+		Networks: map[string][]netip.Addr{}}
+	for _, name := range []string{pod.Spec.Name, pod.Hostname, pod.ID} {
+		if name != "" {
+			m.Names = append(m.Names, name)
+		}
+	}
+	if n.HostAccess {
+		ports := control.HostPorts(n.HostPorts)
+		m.HostPorts = &ports
+	}
+	for i := range w.state.Attachments {
+		a := &w.state.Attachments[i]
+		for _, address := range a.Addresses {
+			m.Networks[a.Network] = append(m.Networks[a.Network], address.Addr())
+		}
+		if known, err := pod.store.readNetwork(a.Network); err != nil || !known.Internal {
+			m.Internal = false
+		}
+	}
+	return m
+}
+
+// serve makes the helper know the pod, and gives it the maker.
+func (w *wiring) serve(pidfd *os.File) error {
+	if _, err := w.helper.ask(&control.Request{Do: control.Serve, Member: w.member()}, pidfd, w.maker.File()); err != nil {
+		return err
+	}
+	w.state.Served = true
+	w.undo = append(w.undo, func() {
+		_, _ = w.helper.ask(&control.Request{Do: control.Forget, Pod: w.pod.ID}) // it watches the pod as well
+	})
+	if program := w.pod.Spec.Net.WayOut; w.tun != nil {
+		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU}}, w.tun)
+		return err
+	} else if w.own && program != WayOutNone && program != WayOutStack {
+		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Program: program}})
+		return err
+	}
+	return nil
+}
+
+// publish hands the sockets of ports to the helper.
+func (w *wiring) publish() error {
+	const atOnce = 100 // of at most two sockets: one packet's worth
+	for from := 0; from < len(w.ports); from += atOnce {
+		request := &control.Request{Do: control.Publish, Pod: w.pod.ID}
+		var sockets []*os.File
+		for _, l := range w.ports[from:min(from+atOnce, len(w.ports))] {
+			request.Ports = append(request.Ports, l.port)
+			request.Sockets = append(request.Sockets, len(l.sockets))
+			sockets = append(sockets, l.sockets...)
+		}
+		if _, err := w.helper.ask(request, sockets...); err != nil {
+			return err
+		}
+		w.undo = append(w.undo, func() {
+			_, _ = w.helper.ask(&control.Request{Do: control.Unpublish, Pod: w.pod.ID, Ports: request.Ports}) // it ends with the pod as well
+		})
+	}
+	for _, l := range w.ports {
+		w.state.Ports = append(w.state.Ports, l.port)
+	}
+	return nil
+}
+
+// listen opens the host's end of ports.
+func (w *wiring) listen(ports []network.Port) (err error) {
+	w.ports, err = listenAll(ports)
+	return err
+}
+
+// keepReplies keeps answers in the pod, once.
+func (w *wiring) keepReplies(ports []network.Port) error {
+	if len(w.state.Addresses) == 0 {
+		return nil
+	}
+	if !w.state.Replies {
+		if err := w.maker.keepReplies(w.state.Addresses); err != nil {
+			return err
+		}
+		w.state.Replies = true
+	}
+	return w.maker.keepPortReplies(w.state.Addresses, ports)
+}
+
+// keep makes it last, and lets go of what was needed meanwhile.
+func (w *wiring) keep() {
+	w.undo = nil
+	w.close()
+}
+
+// listenForRequests makes the socket at which the pod's own helper is found later, and hands it over.
+func (w *wiring) listenForRequests(dir string) (*os.File, error) {
+	if !w.own {
+		return nil, nil
+	}
+	return listenIn(dir)
+}
+
+// The steps of the host's side.
+
+// wire begins what the pod's network needs, while the pod's own side is still busy.
+func (run *performance) wire() error {
+	return run.net.start(run.executor.PIDFD, run.facts.Net.Hub)
+}
+
+// listen opens the ports first of all: what is taken is told before anything is made.
+func (run *performance) listen() error {
+	if !run.Pod.Spec.Net.wantsHelper() {
+		return nil
+	}
+	run.net = newWiring(run.Pod, &NetState{Ports: []network.Port{}, Attachments: []network.Attachment{}})
+	run.undo = append(run.undo, run.net.undoAll)
+	return run.net.listen(run.Pod.Spec.Net.Ports)
+}
+
+func (run *performance) attachNext() error {
+	next := run.facts.Net.Networks[len(run.net.state.Attachments)]
+	return run.net.attach(run.facts.Net.Hub, run.executor.PID, next)
+}
+
+func (run *performance) leadOut() error {
+	n := &run.Pod.Spec.Net
+	if n.WayOut == WayOutStack {
+		return run.net.leadOut(run.facts.Net.IPv6)
+	}
+	run.net.state.Addresses = []netip.Addr{network.OwnAddress4.Addr()} // which both programs are told to give
+	return nil
+}
+
+func (run *performance) giveAddress() (err error) {
+	run.net.state.Addresses, err = run.net.maker.giveAddress(run.facts.Net.IPv6)
+	return err
+}
+
+func (run *performance) keepReplies() error { return run.net.keepReplies(run.Pod.Spec.Net.Ports) }
+
+func (run *performance) serve() error { return run.net.serve(run.executor.PIDFD) }
+
+func (run *performance) publish() error {
+	if err := run.serve(); err != nil {
+		return err
+	}
+	return run.net.publish()
+}
+
+// listenInPod is done while the pod is written down: its folder is there, under another name yet.
+func (run *performance) listenInPod(dir string) error {
+	if run.net == nil {
+		return nil
+	}
+	if err := writeWhole(dir+"/"+netName, run.net.state); err != nil {
+		return err
+	}
+	listener, err := run.net.listenForRequests(dir)
+	if err != nil || listener == nil {
+		return err
+	}
+	defer listener.Close()
+	_, err = run.net.helper.ask(&control.Request{Do: control.Listen}, listener)
+	return err
+}

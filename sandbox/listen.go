@@ -1,0 +1,166 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+)
+
+// listening is a published port with its sockets on the host.
+type listening struct {
+	port    network.Port // with the number that it got
+	sockets []*os.File
+}
+
+func (l *listening) close() {
+	for _, socket := range l.sockets {
+		socket.Close()
+	}
+}
+
+// listenAll opens the host's end of ports: all, or none.
+func listenAll(ports []network.Port) (all []*listening, err error) {
+	for _, port := range ports {
+		l, err := listen(port)
+		if err != nil {
+			closeListening(all)
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+func closeListening(all []*listening) {
+	for _, l := range all {
+		l.close()
+	}
+}
+
+// listen opens the host's end of a port: on all addresses of both families, where none is named.
+func listen(port network.Port) (*listening, error) {
+	l := &listening{port: port}
+	if port.HostIP.IsValid() {
+		return l, l.open(port.HostIP, port.HostPort)
+	}
+	// A port that is free for IPv4 may be taken for IPv6: then another is tried.
+	for try := 0; ; try++ {
+		err := l.open(netip.IPv4Unspecified(), port.HostPort)
+		if err != nil {
+			return nil, err
+		}
+		err = l.open(netip.IPv6Unspecified(), l.port.HostPort)
+		switch {
+		case err == nil, errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EADDRNOTAVAIL): // no IPv6 here
+			return l, nil
+		case port.HostPort != 0 || try == 10:
+			l.close()
+			return nil, err
+		}
+		l.close()
+		l = &listening{port: port}
+	}
+}
+
+// open opens one socket.
+func (l *listening) open(ip netip.Addr, port uint16) error {
+	family, kind := unix.AF_INET, unix.SOCK_STREAM
+	if ip.Is6() {
+		family = unix.AF_INET6
+	}
+	if l.port.Protocol == "udp" {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	if err := l.bind(fd, ip, port); err != nil {
+		unix.Close(fd)
+		l.port.HostPort = port
+		return cannotListen(l.port, err)
+	}
+	l.sockets = append(l.sockets, os.NewFile(uintptr(fd), "port"))
+	return nil
+}
+
+func (l *listening) bind(fd int, ip netip.Addr, port uint16) error {
+	address4 := &unix.SockaddrInet4{Port: int(port)}
+	if ip.Is4() {
+		address4.Addr = ip.As4()
+	}
+	var address unix.Sockaddr = address4
+	if ip.Is6() {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return err
+		}
+		address = &unix.SockaddrInet6{Port: int(port), Addr: ip.As16(), ZoneId: interfaceIndex(ip.Zone())}
+	}
+	if l.port.Protocol == "tcp" {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	if err := unix.Bind(fd, address); err != nil {
+		return err
+	}
+	if l.port.Protocol == "tcp" {
+		if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
+			return err
+		}
+	}
+	if port == 0 {
+		bound, err := unix.Getsockname(fd)
+		if err != nil {
+			return err
+		}
+		switch a := bound.(type) {
+		case *unix.SockaddrInet4:
+			port = uint16(a.Port)
+		case *unix.SockaddrInet6:
+			port = uint16(a.Port)
+		}
+	}
+	l.port.HostPort = port
+	return nil
+}
+
+// interfaceIndex is what the zone of a link-local address means; 0 for none.
+func interfaceIndex(name string) uint32 {
+	if name == "" || strings.Contains(name, "/") {
+		return 0
+	}
+	text, err := os.ReadFile("/sys/class/net/" + name + "/ifindex")
+	if err != nil {
+		return 0 // bind(2) says EINVAL
+	}
+	index, _ := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	return uint32(index)
+}
+
+// cannotListen says why a port could not be opened.
+func cannotListen(port network.Port, err error) error {
+	what := fmt.Errorf("publish %s: %w", port, err)
+	show, family := "ss -ltnp", "tcp"
+	if port.Protocol == "udp" {
+		show, family = "ss -lunp", "udp"
+	}
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return withHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom; host port 0 takes any that is free", port.HostPort, family, show)
+	case errors.Is(err, unix.EACCES):
+		first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start") // the number helps, the name does most
+		return withHint(what, "without root ports below %s are closed: use a higher one, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d",
+			strings.TrimSpace(string(first)), port.HostPort)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return withHint(what, "%s is no address of this host: `ip addr` shows those there are", port.HostIP)
+	}
+	return what
+}

@@ -1,0 +1,181 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/nsenter"
+)
+
+// maker is an executor in a pod's user and network namespaces: it makes the sockets there, and sets the
+// network up. It has the two capabilities over that network that this takes, and no others.
+type maker struct {
+	*nsenter.Maker
+}
+
+// netNamespaces are the flags of setns(2) for whoever works on a pod's network.
+func (p *Pod) netNamespaces() int {
+	if p.Namespaces["user"].Kind == "host" {
+		return unix.CLONE_NEWNET
+	}
+	return unix.CLONE_NEWUSER | unix.CLONE_NEWNET
+}
+
+// startMaker leads an executor into namespaces of the process behind a pidfd. keep are the capabilities that
+// it needs there.
+func startMaker(pidfd *os.File, flags int, keep ...capability.Cap) (*maker, error) {
+	executor, err := startHand(pidfd)
+	if err != nil {
+		return nil, err
+	}
+	m := &maker{executor.Maker()}
+	b := builder{}
+	if flags != 0 {
+		b.call(unix.SYS_SETNS, nsenter.EnterFD, flags)
+	}
+	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a pod with the host's pid namespace could look into it
+	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	if os.Geteuid() == 0 || flags&unix.CLONE_NEWUSER != 0 {
+		b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(keep, keep, nil))
+	}
+	b.call(unix.SYS_CHDIR, "/")
+	if _, err := m.Make(b.steps.calls()); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("enter the pod's network: %w", b.named(err))
+	}
+	return m, nil
+}
+
+// forNetwork are the capabilities that setting a network up takes: over the network, and to listen below 1024.
+var forNetwork = []capability.Cap{capability.CAP_NET_ADMIN, capability.CAP_NET_RAW, capability.CAP_NET_BIND_SERVICE}
+
+// startHand starts an executor in the host's namespaces, with more descriptors for it.
+func startHand(extra ...*os.File) (*nsenter.Executor, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	return nsenter.Start("/proc/self/exe", null, extra, &syscall.SysProcAttr{Setsid: true})
+}
+
+// named names the call that failed.
+func (b *builder) named(err error) error {
+	var failed *nsenter.CallError
+	if errors.As(err, &failed) {
+		if step, _, ok := b.steps.at(failed.Place); ok {
+			name := callName(step.Call)
+			return withHints(fmt.Errorf("%s: %w", name, failed.Errno), hintsFor(callKey(step.Call), failed.Errno))
+		}
+	}
+	return err
+}
+
+// do performs calls, and names the one that failed.
+func (m *maker) do(b *builder, pass ...nsenter.Result) ([]int, error) {
+	fds, err := m.Make(b.steps.calls(), pass...)
+	return fds, b.named(err)
+}
+
+// request sends requests to the kernel's network side, and fails with what it answers.
+func (m *maker) request(what string, requests ...[]byte) error {
+	b := &builder{}
+	b.netlink(requests...)
+	if _, err := m.Make(b.steps.calls()); err != nil {
+		var failed *nsenter.CallError
+		if errors.As(err, &failed) {
+			return fmt.Errorf("%s: %w", what, failed.Errno)
+		}
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+func (b *builder) netlink(requests ...[]byte) {
+	socket := b.call(unix.SYS_SOCKET, unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	for _, request := range requests {
+		place := b.calls
+		b.call(unix.SYS_SENDTO, socket, request, len(request), 0, 0, 0)
+		for _, call := range nsenter.Answer(socket, place) {
+			b.call(call.Nr, call.Args...)
+		}
+	}
+	b.call(unix.SYS_CLOSE, socket)
+}
+
+// setSysctl writes a setting of the network that the maker is in: /proc/sys/net shows each process its own.
+func (m *maker) setSysctl(key, value string) error {
+	b := &builder{}
+	fd := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/sys/"+key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	b.call(unix.SYS_WRITE, fd, value, len(value))
+	b.call(unix.SYS_CLOSE, fd)
+	if _, err := m.do(b); err != nil {
+		return fmt.Errorf("set %s: %w", strings.ReplaceAll(key, "/", "."), err)
+	}
+	return nil
+}
+
+// giveAddress gives a pod without any other an address of its own, on its loopback interface: not every
+// kernel has dummy ones.
+func (m *maker) giveAddress(ipv6 bool) ([]netip.Addr, error) {
+	own := []netip.Addr{network.OwnAddress4.Addr()}
+	requests := [][]byte{network.SetLink(network.Loopback, 65536), network.AddAddress(network.Loopback, netip.PrefixFrom(own[0], 32))}
+	if ipv6 {
+		ip := network.OwnAddress6.Addr()
+		own = append(own, ip)
+		requests = append(requests, network.AddAddress(network.Loopback, netip.PrefixFrom(ip, 128)))
+	}
+	return own, m.request("address on lo", requests...)
+}
+
+// keepReplies makes what answers a client of a published port stay in the pod.
+func (m *maker) keepReplies(own []netip.Addr) error {
+	if err := m.setSysctl("net/ipv4/tcp_fwmark_accept", "1"); err != nil {
+		return err
+	}
+	for _, ip := range firstOfEach(own) {
+		if err := m.request("route for answers", network.AddReplyRoute(ip)); err != nil {
+			return err
+		}
+		if err := m.request("rule for answers", network.AddReplyRule(ip)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	return nil
+}
+
+// firstOfEach is one address of each family.
+func firstOfEach(ips []netip.Addr) []netip.Addr {
+	var first []netip.Addr
+	seen := map[bool]bool{}
+	for _, ip := range ips {
+		if !seen[ip.Is4()] {
+			first = append(first, ip)
+			seen[ip.Is4()] = true
+		}
+	}
+	return first
+}
+
+// keepPortReplies does so for what UDP ports send.
+func (m *maker) keepPortReplies(own []netip.Addr, ports []network.Port) error {
+	for _, ip := range firstOfEach(own) {
+		for _, port := range ports {
+			if port.Protocol != "udp" {
+				continue
+			}
+			if err := m.request("rule for answers", network.AddPortRule(ip, port.PodPort)); err != nil && !errors.Is(err, unix.EEXIST) {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package sandbox
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/podsh/podsh/network"
+)
+
+// Net is what a user asked for of a pod's own network namespace.
+type Net struct {
+	Down       bool           `json:"down,omitempty"`     // not even loopback
+	WayOut     string         `json:"way_out,omitempty"`  // one of the WayOut constants
+	Hub        bool           `json:"hub,omitempty"`      // where networks are, though perhaps on none
+	Networks   []string       `json:"networks,omitempty"` // to be on, by name
+	Ports      []network.Port `json:"ports,omitempty"`    // to publish
+	DNS        []netip.Addr   `json:"dns,omitempty"`      // name servers in place of the host's
+	Search     []string       `json:"search,omitempty"`   // domains, resolv.conf(5)
+	Hosts      []NamedHost    `json:"hosts,omitempty"`    // for /etc/hosts
+	HostAccess bool           `json:"host_access,omitempty"`
+	HostPorts  []uint16       `json:"host_ports,omitempty"` // that it reaches on the host's loopback; none are all
+	Sysctls    []Sysctl       `json:"sysctls,omitempty"`    // net.*
+}
+
+// How a pod that is on no network gets out.
+const (
+	WayOutNone  = ""
+	WayOutStack = "stack" // gVisor's network stack, in the helper
+	WayOutPasta = "pasta"
+	WayOutSlirp = "slirp4netns"
+)
+
+// NamedHost is a line of /etc/hosts.
+type NamedHost struct {
+	Name string     `json:"name"`
+	IP   netip.Addr `json:"ip"`
+}
+
+// Sysctl is a setting of the pod's network namespace.
+type Sysctl struct {
+	Key   string `json:"key"` // as sysctl(8) writes it: net.core.somaxconn
+	Value string `json:"value"`
+}
+
+// Own says whether a spec asks for more than an empty network of its own.
+func (n *Net) wantsHelper() bool {
+	return n.WayOut != WayOutNone || len(n.Ports) > 0 || n.onNetworks()
+}
+
+// onNetworks says whether the pod is made where networks can be connected.
+func (n *Net) onNetworks() bool { return n.Hub || len(n.Networks) > 0 }
+
+const netForms = "one of: new, none, host, path:FILE, pod:OTHER, outbound[:pasta|:slirp4netns], hub, NETWORK[,NETWORK…]"
+
+// ParseNet reads what --net says.
+func ParseNet(text string) (Choice, Net, error) {
+	kind, value, has := strings.Cut(text, ":")
+	own := Choice{Kind: "new"}
+	switch {
+	case kind == "path" || kind == "pod" || text == "new" || text == "host":
+		choice, err := ParseChoice("net", text)
+		return choice, Net{}, err
+	case text == "none":
+		return own, Net{Down: true}, nil
+	case text == "outbound":
+		return own, Net{WayOut: WayOutStack}, nil
+	case kind == "outbound" && (value == WayOutPasta || value == WayOutSlirp):
+		return own, Net{WayOut: value}, nil
+	case text == "hub":
+		return own, Net{Hub: true}, nil
+	case has:
+		return Choice{}, Net{}, fail(ErrInvalid, []string{netForms}, "--net %q is no network", text)
+	}
+	names := strings.Split(text, ",")
+	for i, name := range names {
+		if !isName(name) || reservedNetwork(name) || slices.Contains(names[:i], name) {
+			return Choice{}, Net{}, fail(ErrInvalid, []string{netForms}, "--net %q: no network can be called %q here", text, name)
+		}
+	}
+	return own, Net{Networks: names}, nil
+}
+
+// reservedNetwork says whether a name means something else to --net.
+func reservedNetwork(name string) bool {
+	return slices.Contains([]string{"new", "none", "host", "path", "pod", "outbound", "hub", "default"}, name)
+}
+
+// ParseHost reads NAME:IP, as in --add-host.
+func ParseHost(text string) (NamedHost, error) {
+	name, ip, _ := strings.Cut(text, ":")
+	address, err := netip.ParseAddr(strings.Trim(ip, "[]"))
+	if err != nil || !isHostname(name) || address.Zone() != "" {
+		return NamedHost{}, fail(ErrInvalid, []string{"--add-host NAME:IP, such as db:192.0.2.7"}, "--add-host %q is no name and address", text)
+	}
+	return NamedHost{name, address}, nil
+}
+
+// ParseSysctl reads KEY=VALUE, as in --sysctl. Only settings of a network namespace are a pod's own.
+func ParseSysctl(text string) (Sysctl, error) {
+	key, value, has := strings.Cut(text, "=")
+	path := strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-/")
+	switch {
+	case !has || path != "" || strings.Contains(key, "..") || strings.ContainsAny(value, "\x00\n"):
+		return Sysctl{}, fail(ErrInvalid, []string{"--sysctl net.KEY=VALUE, such as net.core.somaxconn=1024"}, "malformed setting %q", text)
+	case !strings.HasPrefix(key, "net."):
+		return Sysctl{}, fail(ErrInvalid, []string{"--sysctl takes what is a network namespace's own: net.*"}, "--sysctl %s: that setting is not the pod's own", key)
+	}
+	return Sysctl{key, value}, nil
+}
+
+// path of the file that holds a setting, below /proc/sys. A dot in the name of an interface is written as a
+// slash, sysctl(8).
+func (s Sysctl) path() string {
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case '.':
+			return '/'
+		case '/':
+			return '.'
+		}
+		return r
+	}, s.Key)
+}
+
+// ParseHostAccess reads the value of --host-access: all, or ports.
+func ParseHostAccess(text string) ([]uint16, error) {
+	var ports []uint16
+	for part := range strings.SplitSeq(text, ",") {
+		port, err := strconv.ParseUint(part, 10, 16)
+		if err != nil || port == 0 {
+			return nil, fail(ErrInvalid, []string{"--host-access alone, or ports: --host-access=5432,6379"}, "--host-access: %q is no port", part)
+		}
+		ports = append(ports, uint16(port))
+	}
+	return ports, nil
+}
+
+// validateNet refuses what contradicts itself.
+func (s *Spec) validateNet() error {
+	n := &s.Net
+	kind := s.choice("net")
+	if kind != "" && kind != "new" {
+		for flag, given := range map[string]bool{"--publish": len(n.Ports) > 0, "--host-access": n.HostAccess, "--sysctl": len(n.Sysctls) > 0} {
+			if given {
+				return fail(ErrInvalid, []string{"leave out --net, or " + flag}, "%s needs a network namespace of the pod's own, and --net %s is another's", flag, kind)
+			}
+		}
+	}
+	if n.Down && len(n.Ports) > 0 {
+		return fail(ErrInvalid, []string{"leave out --net none"}, "--publish does not go with --net none: nothing in there can be reached")
+	}
+	if n.HostAccess && n.WayOut != WayOutStack && !n.onNetworks() {
+		return fail(ErrInvalid, []string{"--net outbound --host-access"}, "--host-access needs --net outbound or a network")
+	}
+	for i, p := range n.Ports {
+		for _, q := range n.Ports[i+1:] {
+			if p.Overlaps(q) {
+				return fail(ErrInvalid, []string{"each port of the host's leads to one place: --publish " + network.PortForm}, "--publish: %s is there twice", p.Listens())
+			}
+		}
+	}
+	for _, domain := range n.Search {
+		if !isHostname(strings.TrimSuffix(domain, ".")) && domain != "." {
+			return fail(ErrInvalid, []string{"--dns-search DOMAIN"}, "malformed domain %q", domain)
+		}
+	}
+	if len(n.DNS) > 3 {
+		return fail(ErrInvalid, []string{"resolv.conf(5) knows three"}, "--dns: %d name servers are more than three", len(n.DNS))
+	}
+	return nil
+}

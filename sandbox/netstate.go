@@ -1,0 +1,75 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+)
+
+// NetState is what a pod's network is like at the moment. Unlike the pod's description it changes while the
+// pod lives.
+type NetState struct {
+	Addresses   []netip.Addr         `json:"addresses"`         // its own: published ports are dialled there
+	Ports       []network.Port       `json:"ports"`             // that are published
+	Attachments []network.Attachment `json:"attachments"`       // to networks
+	Replies     bool                 `json:"replies,omitempty"` // answers to clients stay in the pod
+	Helper      *Holder              `json:"helper,omitempty"`  // the process that leads with this pod
+	Served      bool                 `json:"served,omitempty"`  // by a helper: its own, or the hub's
+}
+
+// netName is the file that holds it, in the pod's folder.
+const netName = "net.json"
+
+// Net reads what the pod's network is like; nothing, where it is empty.
+func (p *Pod) Net() (*NetState, error) {
+	state := &NetState{}
+	text, err := os.ReadFile(p.store.path("pods", p.ID, netName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return state, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, state)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("network of pod %q: %w", p.Title(), err)
+	}
+	return state, nil
+}
+
+// saveNet writes it, whole or not at all.
+func (p *Pod) saveNet(state *NetState) error {
+	return p.store.full(writeWhole(p.store.path("pods", p.ID, netName), state))
+}
+
+// writeWhole writes JSON under another name, and renames it.
+func writeWhole(path string, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, text, 0o600); err != nil {
+		os.Remove(temporary)
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// lockNet keeps other commands from changing the pod's network.
+func (p *Pod) lockNet() (unlock func(), err error) {
+	folder, err := lockFolder(p.store.path("pods", p.ID), unix.LOCK_EX)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fail(ErrNoPod, nil, "no pod %q", p.Title())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() { folder.Close() }, nil
+}

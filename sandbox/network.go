@@ -1,0 +1,444 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/bits"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/nsenter"
+)
+
+var native = binary.NativeEndian
+
+// Networks are described in the store, beside the pods:
+//
+//	networks/NAME       the network
+//	hub                 the id of the hub, the pod that holds the bridges
+//	leases/NAME/IP      the id of the pod that has an address, as the plugin host-local writes it
+//	leases/cache        what libcni keeps
+
+// NetworkSpec is what a user asked for.
+type NetworkSpec struct {
+	Name     string
+	Subnets  []netip.Prefix
+	IPv6     bool
+	Internal bool
+	Conflist []byte // of the user's own
+}
+
+// firstSubnets are where networks are looked for that say nothing of it.
+var (
+	firstSubnet4 = netip.MustParsePrefix("10.89.0.0/24")
+	firstSubnet6 = netip.MustParsePrefix("fd70:6f64:7368:1::/64")
+)
+
+const mostNetworks = 256 // of the default subnets
+
+// Validate says what is wrong with it by itself.
+func (n *NetworkSpec) Validate() error {
+	if !isName(n.Name) || reservedNetwork(n.Name) || strings.Contains(n.Name, "..") {
+		return fail(ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most; and no word that --net knows"}, "malformed network name %q", n.Name)
+	}
+	if n.Conflist != nil && (len(n.Subnets) > 0 || n.IPv6 || n.Internal) {
+		return fail(ErrInvalid, []string{"say it in the configuration itself"}, "--conflist excludes --subnet, --ipv6 and --internal")
+	}
+	families := map[bool]int{}
+	for _, subnet := range n.Subnets {
+		families[subnet.Addr().Is4()]++
+		most := 126
+		if subnet.Addr().Is4() {
+			most = 29
+		}
+		if subnet.Masked() != subnet {
+			return fail(ErrInvalid, []string{"--subnet " + subnet.Masked().String()}, "--subnet %s: there are bits behind the mask", subnet)
+		}
+		if subnet.Bits() > most || subnet.Bits() < 8 || subnet.Addr().IsLoopback() || subnet.Addr().IsMulticast() || subnet.Addr().IsLinkLocalUnicast() {
+			return fail(ErrInvalid, []string{"such as --subnet 10.90.0.0/24, up to /29, or --subnet fd00:1234::/64"}, "--subnet %s is not for pods", subnet)
+		}
+		if subnet.Overlaps(netip.PrefixFrom(network.OwnAddress4.Addr(), 24).Masked()) || subnet.Overlaps(network.OwnAddress6.Masked()) {
+			return fail(ErrInvalid, []string{"such as --subnet 10.90.0.0/24"}, "--subnet %s: pods without a network have their address there", subnet)
+		}
+	}
+	if families[true] > 1 || families[false] > 1 || families[false] == 1 && families[true] == 0 {
+		return fail(ErrInvalid, []string{"--subnet 10.90.0.0/24 --subnet fd00:1234::/64"}, "a network has one subnet of IPv4, and at most one of IPv6")
+	}
+	return nil
+}
+
+// CreateNetwork writes a network down. It comes into being with its first pod.
+func (s *Store) CreateNetwork(spec *NetworkSpec) (*network.Network, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return nil, s.full(err)
+	}
+	defer unlock()
+	others, err := s.Networks()
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range others {
+		if other.Name == spec.Name {
+			return nil, fail(ErrNameTaken, []string{"podsh network rm " + spec.Name + ", or choose another name"}, "network %q is there already", spec.Name)
+		}
+	}
+	n := &network.Network{Name: spec.Name, Internal: spec.Internal, Conflist: spec.Conflist, Subnets: spec.Subnets, Bridge: freeBridge(others)}
+	if spec.Conflist == nil {
+		if err := chooseSubnets(n, spec.IPv6, others); err != nil {
+			return nil, err
+		}
+	} else if n.Conflist, err = namedConflist(spec.Conflist, spec.Name); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.path("networks"), 0o700); err != nil {
+		return nil, s.full(err)
+	}
+	return n, s.full(writeWhole(s.path("networks", n.Name), n))
+}
+
+// namedConflist checks a CNI configuration as far as this can be done without libcni, and gives it the name
+// by which podsh knows it. A configuration of one plugin becomes a list.
+func namedConflist(text []byte, name string) ([]byte, error) {
+	hint := []string{"a CNI network configuration list: {\"cniVersion\": \"1.0.0\", \"name\": …, \"plugins\": [{\"type\": \"bridge\", …}]}"}
+	var list map[string]any
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, fail(nil, hint, "that is no JSON: %v", err)
+	}
+	if kind, ok := list["type"].(string); ok && list["plugins"] == nil {
+		version := list["cniVersion"]
+		list = map[string]any{"cniVersion": version, "plugins": []any{list}}
+		_ = kind
+	}
+	plugins, _ := list["plugins"].([]any)
+	if len(plugins) == 0 {
+		return nil, fail(nil, hint, "it has no plugins")
+	}
+	for i, plugin := range plugins {
+		if p, ok := plugin.(map[string]any); !ok || p["type"] == nil {
+			return nil, fail(nil, hint, "plugin %d has no type", i+1)
+		}
+	}
+	list["name"] = name
+	return json.Marshal(list)
+}
+
+func freeBridge(others []*network.Network) string {
+	taken := map[string]bool{}
+	for _, other := range others {
+		taken[other.Bridge] = true
+	}
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("podsh%d", i)
+		if !taken[name] && !exists("/sys/class/net/"+name) {
+			return name
+		}
+	}
+}
+
+// chooseSubnets finds subnets that nobody has, and refuses those that somebody has.
+func chooseSubnets(n *network.Network, ipv6 bool, others []*network.Network) error {
+	has6 := false
+	for _, subnet := range n.Subnets {
+		has6 = has6 || subnet.Addr().Is6()
+		if other := overlapping(subnet, others); other != nil {
+			return fail(nil, []string{"`podsh network ls` shows which are taken; without --subnet one is chosen"},
+				"subnet %s overlaps that of network %q", subnet, other.Name)
+		}
+	}
+	if len(n.Subnets) == 0 {
+		subnet, ok := freeSubnet(firstSubnet4, 2, others)
+		if !ok {
+			return fail(nil, []string{"--subnet names one of your own"}, "all %d subnets from %s are taken", mostNetworks, firstSubnet4)
+		}
+		n.Subnets = append(n.Subnets, subnet)
+	}
+	if ipv6 && !has6 {
+		subnet, ok := freeSubnet(firstSubnet6, 7, others)
+		if !ok {
+			return fail(nil, []string{"--subnet names one of your own"}, "all %d subnets from %s are taken", mostNetworks, firstSubnet6)
+		}
+		n.Subnets = append(n.Subnets, subnet)
+	}
+	return nil
+}
+
+// freeSubnet counts the byte at up until nobody has the subnet, and the host itself has no address in it.
+func freeSubnet(first netip.Prefix, at int, others []*network.Network) (netip.Prefix, bool) {
+	bytes := first.Addr().AsSlice()
+	for range mostNetworks {
+		ip, _ := netip.AddrFromSlice(bytes) // of the length that an address has
+		subnet := netip.PrefixFrom(ip, first.Bits())
+		if overlapping(subnet, others) == nil && !hostRoutes(subnet) {
+			return subnet, true
+		}
+		bytes[at]++
+	}
+	return netip.Prefix{}, false
+}
+
+func overlapping(subnet netip.Prefix, networks []*network.Network) *network.Network {
+	for _, other := range networks {
+		for _, taken := range other.Subnets {
+			if taken.Overlaps(subnet) {
+				return other
+			}
+		}
+	}
+	return nil
+}
+
+// Networks lists the networks, by name.
+func (s *Store) Networks() ([]*network.Network, error) {
+	entries, err := os.ReadDir(s.path("networks"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var networks []*network.Network
+	for _, entry := range entries {
+		if !isName(entry.Name()) || strings.HasSuffix(entry.Name(), ".new") {
+			continue
+		}
+		n, err := s.readNetwork(entry.Name())
+		if err != nil {
+			return nil, err
+		}
+		networks = append(networks, n)
+	}
+	return networks, nil
+}
+
+// Network finds a network by its name.
+func (s *Store) Network(name string) (*network.Network, error) {
+	n, err := s.readNetwork(name)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return n, err
+	}
+	hint := "podsh network create " + name
+	networks, _ := s.Networks() // for the hint alone
+	var known []string
+	for _, other := range networks {
+		known = append(known, other.Name)
+	}
+	if near := Nearest(name, known); near != "" {
+		hint = fmt.Sprintf("did you mean %q? `podsh network ls` shows all networks", near)
+	}
+	return nil, fail(ErrNoNetwork, []string{hint}, "no network named %q", name)
+}
+
+func (s *Store) readNetwork(name string) (*network.Network, error) {
+	if !isName(name) {
+		return nil, fs.ErrNotExist
+	}
+	text, err := os.ReadFile(s.path("networks", name))
+	if err != nil {
+		return nil, err
+	}
+	n := &network.Network{}
+	if err := json.Unmarshal(text, n); err != nil {
+		return nil, withHint(fmt.Errorf("network %q: %w", name, err), "podsh network rm %s, and create it again", name)
+	}
+	return n, nil
+}
+
+// RemoveNetwork removes a network that no pod is on.
+func (s *Store) RemoveNetwork(name string) error {
+	n, err := s.Network(name)
+	if err != nil {
+		return err
+	}
+	hub, unlock, err := s.lockHub(unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	on, err := s.podsOn(name)
+	if err != nil {
+		return err
+	}
+	if len(on) > 0 {
+		return fail(nil, []string{fmt.Sprintf("podsh network disconnect %s POD, or podsh rm -f %s", name, strings.Join(on, " "))},
+			"network %q is in use by %s", name, strings.Join(on, ", "))
+	}
+	if hub != nil {
+		work, err := s.startWork(hub)
+		if err != nil {
+			return err
+		}
+		defer work.close()
+		if _, err := work.do(removal(n)); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(s.path("leases", name)); err != nil {
+		return err
+	}
+	return os.Remove(s.path("networks", name))
+}
+
+// podsOn names the pods that are on a network.
+func (s *Store) podsOn(name string) ([]string, error) {
+	pods, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	var on []string
+	for _, p := range pods {
+		state, err := p.Net()
+		if err != nil || p.Status() != Running {
+			continue // such a pod is removed, and its lease with it
+		}
+		if slices.ContainsFunc(state.Attachments, func(a network.Attachment) bool { return a.Network == name }) {
+			on = append(on, p.Title())
+		}
+	}
+	return on, nil
+}
+
+// work is the network's program at work where networks are.
+type work struct {
+	conn     *os.File
+	executor *nsenter.Executor
+	store    *Store
+	hub      *Pod
+}
+
+// startWork starts it in the hub; a hub that has the host's network is the host.
+func (s *Store) startWork(hub *Pod) (*work, error) {
+	pidfd, err := hub.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	namespaces := hub.netNamespaces()
+	if hub.Namespaces["net"].Kind == "host" {
+		namespaces = 0
+	}
+	conn, executor, err := startProgram(workRole, pidfd, namespaces)
+	if err != nil {
+		return nil, err
+	}
+	return &work{conn, executor, s, hub}, nil
+}
+
+// do does one thing, and waits until it is done.
+func (w *work) do(job *control.Work, files ...*os.File) (*control.Done, error) {
+	if err := w.fill(job); err != nil {
+		return nil, err
+	}
+	if err := control.Send(w.conn, job, files...); err != nil {
+		return nil, err
+	}
+	done := &control.Done{}
+	_, err := control.Receive(w.conn, done)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("network %q: the work on it ended without a word: %w", job.Network.Name, err)
+	case done.Error != "" && done.Hint != "":
+		return nil, withHint(errors.New(done.Error), "%s", done.Hint)
+	case done.Error != "":
+		return nil, fail(nil, []string{"`podsh network inspect " + job.Network.Name + "` shows how it was made"}, "%s", done.Error)
+	}
+	return done, nil
+}
+
+// fill adds what all work needs to know.
+func (w *work) fill(job *control.Work) error {
+	networks, err := w.store.Networks()
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		if n.Name != job.Network.Name {
+			job.Others = append(job.Others, *n)
+		}
+	}
+	job.Leases, job.Cache = w.store.path("leases"), w.store.path("leases", "cache")
+	job.PluginPath = pluginPath()
+	job.Masquerade = w.hub.Namespaces["net"].Kind == "host"
+	return os.MkdirAll(job.Leases, 0o700)
+}
+
+// close lets the program end, which is ours to reap.
+func (w *work) close() {
+	w.conn.Close()
+	w.executor.Reap()
+}
+
+// pluginPath is where CNI plugins are looked for: where the user says, beside podsh, and where they usually are.
+func pluginPath() []string {
+	path := filepath.SplitList(os.Getenv("CNI_PATH"))
+	if self, err := os.Readlink("/proc/self/exe"); err == nil {
+		path = append(path, filepath.Join(filepath.Dir(self), "cni"), filepath.Join(filepath.Dir(self), "../lib/podsh/cni"))
+	}
+	return append(path, "/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+}
+
+// canMasquerade says whether the host's kernel can be told to do what the helper does else: send what comes
+// from pods out under the host's address.
+func canMasquerade() bool {
+	for _, program := range []string{"nft", "iptables"} {
+		if _, err := exec.LookPath(program); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// hostRoutes says whether the host has a route into a subnet: pods there would hide it. What can't be read is
+// no obstacle.
+func hostRoutes(subnet netip.Prefix) bool {
+	routes, _ := os.ReadFile("/proc/net/route")
+	for line := range strings.Lines(string(routes)) {
+		fields := strings.Fields(line)
+		if len(fields) < 8 {
+			continue
+		}
+		destination, err1 := strconv.ParseUint(fields[1], 16, 32)
+		mask, err2 := strconv.ParseUint(fields[7], 16, 32)
+		if err1 != nil || err2 != nil || mask == 0 {
+			continue
+		}
+		ip := netip.AddrFrom4([4]byte(native.AppendUint32(nil, uint32(destination)))) // as in memory: proc_pid_net(5)
+		if netip.PrefixFrom(ip, bits.OnesCount32(uint32(mask))).Overlaps(subnet) {
+			return true
+		}
+	}
+	routes, _ = os.ReadFile("/proc/net/ipv6_route")
+	for line := range strings.Lines(string(routes)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		destination, err1 := hex.DecodeString(fields[0])
+		length, err2 := strconv.ParseUint(fields[1], 16, 8)
+		ip, ok := netip.AddrFromSlice(destination)
+		if err1 == nil && err2 == nil && ok && length > 0 && netip.PrefixFrom(ip, int(length)).Overlaps(subnet) {
+			return true
+		}
+	}
+	return false
+}
+
+// isGone says whether what was to be removed was not there.
+func isGone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
+
+func removal(n *network.Network) *control.Work {
+	return &control.Work{Do: control.Remove, Network: *n}
+}

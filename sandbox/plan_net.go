@@ -1,0 +1,263 @@
+package sandbox
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
+)
+
+// What a pod's network has beyond localhost is made from outside: by a Maker in the pod's network namespace
+// (maker.go), by work in the hub (hub.go), and by the helper that carries the data (helper.go). These are
+// steps of the host's side, and they come when the pod itself is done.
+
+// netFacts are what must be known of networks to plan a pod.
+type netFacts struct {
+	Networks []*network.Network // that the spec names, in its order
+	Hub      *Pod               // where they are; nil: on the host
+	IPv6     bool               // the kernel has it
+	Servers  []netip.Addr       // name servers of the host's
+}
+
+// resolver is the text of the pod's /etc/resolv.conf.
+func (p *creation) resolver() string {
+	n := &p.pod.Spec.Net
+	if p.pod.Namespaces["net"].Kind != "new" && len(n.DNS)+len(n.Search) == 0 {
+		return p.facts.Resolver
+	}
+	return network.Resolver(p.nameServers(), n.Search)
+}
+
+// nameServers are whom the pod asks: the helper, where it has one that answers.
+func (p *creation) nameServers() []netip.Addr {
+	n := &p.pod.Spec.Net
+	switch {
+	case n.WayOut == WayOutStack, n.onNetworks() && p.facts.Net.Hub != nil:
+		return []netip.Addr{network.Resolver4}
+	case n.onNetworks():
+		for _, on := range p.facts.Net.Networks {
+			if gateway := on.Gateway(); gateway.IsValid() {
+				return []netip.Addr{gateway}
+			}
+		}
+	case n.WayOut != WayOutNone && len(n.DNS) == 0:
+		return []netip.Addr{network.Resolver4}
+	}
+	if len(n.DNS) == 0 && n.onNetworks() {
+		return p.facts.Net.Servers
+	}
+	return n.DNS
+}
+
+func (n *Net) hostLines() (entries [][2]string) {
+	for _, h := range n.Hosts {
+		entries = append(entries, [2]string{h.IP.String(), h.Name})
+	}
+	return entries
+}
+
+// enter is the prefix of a command that runs on the pod's network, by hand.
+func (p *creation) enter() string {
+	if p.pod.Namespaces["user"].Kind == "host" {
+		return "nsenter --target $HOLDER --net "
+	}
+	return "nsenter --target $HOLDER --user --preserve-credentials --net "
+}
+
+func (p *creation) enterAll(commands ...string) string {
+	for i := range commands {
+		commands[i] = p.enter() + commands[i]
+	}
+	return strings.Join(commands, "\n")
+}
+
+// attachNetwork gives the pod's network what was asked for.
+func (p *creation) attachNetwork() {
+	n := &p.pod.Spec.Net
+	if !p.pod.own("net") || !n.wantsHelper() {
+		return
+	}
+	for i, on := range p.facts.Net.Networks {
+		p.explain("attach the pod to network "+on.Name, "veth(4)", p.attachByHand(i, on))
+		p.host("attach")
+	}
+	if n.WayOut != WayOutNone {
+		p.explain(p.wayOutWhy(), "ip-tuntap(8)", p.wayOutByHand())
+		p.host("way out")
+	}
+	if len(n.Ports) == 0 {
+		p.explain("let the helper of networks know the pod", "unix(7)", "")
+		p.host("serve")
+		return
+	}
+	if n.WayOut == WayOutNone && len(n.Networks) == 0 {
+		commands := []string{"ip link set lo up", "ip addr add " + network.OwnAddress4.Addr().String() + "/32 dev lo"}
+		if p.facts.Net.IPv6 {
+			commands = append(commands, "ip addr add "+network.OwnAddress6.Addr().String()+"/128 dev lo")
+		}
+		p.explain("give the pod an address of its own, beside localhost", "ip-address(8)", p.enterAll(commands...))
+		p.host("address")
+	}
+	p.explain("keep the answers to clients in the pod, where the sockets with their addresses are", "ip-rule(8)", p.repliesByHand())
+	p.host("replies")
+	p.explain("publish "+enumerate(portTexts(n.Ports)), "splice(2)", p.publishByHand())
+	p.host("publish")
+}
+
+func portTexts(ports []network.Port) (texts []string) {
+	for _, port := range ports {
+		texts = append(texts, port.String())
+	}
+	return texts
+}
+
+func (p *creation) wayOutWhy() string {
+	if program := p.pod.Spec.Net.WayOut; program != WayOutStack {
+		return "let " + program + " carry what leaves the pod"
+	}
+	return "let a network stack in the helper carry what leaves the pod, as ordinary connections of yours"
+}
+
+// wayOutByHand: by hand slirp4netns does what the helper's own stack does.
+func (p *creation) wayOutByHand() string {
+	if p.pod.Spec.Net.WayOut == WayOutPasta {
+		return strings.Join(append(network.Pasta(), "$HOLDER"), " ")
+	}
+	userns := "/proc/$HOLDER/ns/user"
+	if p.pod.Namespaces["user"].Kind == "host" {
+		userns = ""
+	}
+	return strings.Join(network.Slirp("/proc/$HOLDER/ns/net", userns), " ") + " </dev/null >/dev/null 2>&1 &"
+}
+
+func (p *creation) repliesByHand() string {
+	mark, table := fmt.Sprintf("%#x", network.ReplyMark), strconv.Itoa(network.ReplyTable)
+	commands := []string{"sysctl -q -w net.ipv4.tcp_fwmark_accept=1"}
+	families := []struct{ option, source string }{{"-4", p.ownAddressByHand(network.OwnAddress4.Addr())}}
+	if p.facts.Net.IPv6 && len(p.pod.Spec.Net.Networks) == 0 {
+		families = append(families, struct{ option, source string }{"-6", p.ownAddressByHand(network.OwnAddress6.Addr())})
+	}
+	for _, f := range families {
+		commands = append(commands, fmt.Sprintf("ip %s route replace local default dev lo src %s table %s", f.option, f.source, table),
+			fmt.Sprintf("ip %s rule add fwmark %s lookup %s", f.option, mark, table))
+		for _, port := range p.pod.Spec.Net.Ports {
+			if port.Protocol == "udp" {
+				commands = append(commands, fmt.Sprintf("ip %s rule add ipproto udp sport %d lookup %s", f.option, port.PodPort, table))
+			}
+		}
+	}
+	return p.enterAll(commands...)
+}
+
+// ownAddressByHand: on a network the address is known only when the pod is there.
+func (p *creation) ownAddressByHand(own netip.Addr) string {
+	if len(p.pod.Spec.Net.Networks) == 0 {
+		return own.String()
+	}
+	return "$ADDRESS"
+}
+
+// publishByHand: socat starts a process for each connection, and the pod sees an address of its own in place
+// of the client's; else it is the same.
+func (p *creation) publishByHand() string {
+	var lines []string
+	for _, port := range p.pod.Spec.Net.Ports {
+		protocol := strings.ToUpper(port.Protocol)
+		bind := ""
+		if port.HostIP.IsValid() {
+			bind = ",bind=" + port.HostIP.String()
+		}
+		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:'%ssocat STDIO %[1]s:%s:%d' &",
+			protocol, port.HostPort, bind, strings.ReplaceAll(p.enter(), "$HOLDER", `'"$HOLDER"'`),
+			p.ownAddressByHand(network.OwnAddress4.Addr()), port.PodPort))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// attachByHand is what package link does by netlink.
+func (p *creation) attachByHand(i int, on *network.Network) string {
+	if on.Conflist != nil {
+		return fmt.Sprintf("CNI_PATH=/opt/cni/bin NETCONFPATH=. cnitool add %s /proc/$HOLDER/ns/net", on.Name)
+	}
+	inHub := ""
+	if hub := p.facts.Net.Hub; hub != nil {
+		inHub = fmt.Sprintf("nsenter --target %d --user --preserve-credentials --net ", hub.Holder.PID)
+	}
+	address := "$ADDRESS"
+	if i > 0 {
+		address += strconv.Itoa(i)
+	}
+	bits := 24
+	for _, subnet := range on.Subnets {
+		if subnet.Addr().Is4() {
+			bits = subnet.Bits()
+		}
+	}
+	link := fmt.Sprintf("%sip link add podsh-$HOLDER-%d type veth peer name eth%[2]d netns $HOLDER", inHub, i)
+	master := fmt.Sprintf("%sip link set podsh-$HOLDER-%d master %s up", inHub, i, on.Bridge)
+	free := fmt.Sprintf("%s=${%[1]s:-%s} # one that is free", address[1:], on.Gateway().Next())
+	commands := []string{fmt.Sprintf("ip addr add %s/%d dev eth%d", address, bits, i), fmt.Sprintf("ip link set eth%d up", i)}
+	if i == 0 && !on.Internal {
+		commands = append(commands, "ip route add default via "+on.Gateway().String())
+	}
+	return strings.Join([]string{free, link, master, p.enterAll(commands...)}, "\n")
+}
+
+// readNet looks at the networks that a spec names, and makes the hub where they are, but for a dry run.
+// release lets the hub go again.
+func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), err error) {
+	facts.IPv6 = exists("/proc/sys/net/ipv6")
+	release = func() {}
+	for _, name := range spec.Net.Networks {
+		n, err := s.Network(name)
+		if err != nil {
+			return facts, nil, err
+		}
+		facts.Networks = append(facts.Networks, n)
+	}
+	if !spec.Net.onNetworks() {
+		return facts, release, nil
+	}
+	facts.Servers = hostServers()
+	if o.DryRun {
+		facts.Hub, err = s.Hub()
+		return facts, release, err
+	}
+	facts.Hub, release, err = s.useHub()
+	return facts, release, err
+}
+
+// enterHub: the user namespace of a pod on networks is a child of the hub's.
+func (f *Facts) enterHub() error {
+	hub := f.Net.Hub
+	if hub == nil || !hub.own("user") {
+		return nil
+	}
+	pidfd, err := hub.Open()
+	if err != nil {
+		return err
+	}
+	f.Enter = append(f.Enter, Entrance{File: pidfd, Flags: unix.CLONE_NEWUSER, What: "the hub that its networks are in", Pod: hub,
+		Cmd: fmt.Sprintf("--target %d --user --preserve-credentials", hub.Holder.PID)})
+	return nil
+}
+
+// hostServers are the name servers of the host, resolv.conf(5); what can't be read is none.
+func hostServers() (servers []netip.Addr) {
+	text, _ := os.ReadFile("/etc/resolv.conf")
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if ip, err := netip.ParseAddr(fields[1]); err == nil && !ip.IsLoopback() {
+			servers = append(servers, ip)
+		}
+	}
+	return servers
+}

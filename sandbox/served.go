@@ -1,0 +1,498 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
+)
+
+// leader is the pod that this one's helper leads with: itself, or its hub.
+func (p *Pod) leader() (*Pod, error) {
+	if p.Hub == "" {
+		return p, nil
+	}
+	hub, err := p.store.Hub()
+	if err != nil {
+		return nil, err
+	}
+	if hub == nil || hub.ID != p.Hub {
+		return nil, fail(nil, []string{fmt.Sprintf("its networks are gone; podsh rm -f %s, and create it again", p.Title())},
+			"the hub that pod %q was made in has ended", p.Title())
+	}
+	return hub, nil
+}
+
+// findHelper connects to the helper that leads with this pod. One that has ended is started anew, and gets
+// back all that the last one had.
+func (p *Pod) findHelper() (h *helper, restarted bool, err error) {
+	if h, err = p.dial(); !errors.Is(err, errNoHelper) {
+		return h, false, err
+	}
+	unlock, err := p.lockNet()
+	if err != nil {
+		return nil, false, err
+	}
+	defer unlock()
+	if h, err = p.dial(); !errors.Is(err, errNoHelper) { // somebody was faster
+		return h, false, err
+	}
+	if h, err = p.restartHelper(); err != nil {
+		return nil, false, fmt.Errorf("start the helper of pod %q anew: %w", p.Title(), err)
+	}
+	return h, true, nil
+}
+
+// restartHelper starts a helper in place of one that has ended.
+func (p *Pod) restartHelper() (h *helper, err error) {
+	state, err := p.Net()
+	if err != nil {
+		return nil, err
+	}
+	if h, err = startHelper(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			h.kill()
+		}
+	}()
+	served := []*Pod{p}
+	if p.IsHub {
+		in, err := p.store.inHub(p)
+		if err != nil {
+			return nil, err
+		}
+		served = append(served, in...)
+	}
+	for _, pod := range served {
+		if err := pod.serveAgain(h, pod == p); err != nil {
+			return nil, err
+		}
+	}
+	os.Remove(p.store.path("pods", p.ID, controlName)) // the last one's; else bind(2) says so
+	listener, err := listenIn(p.store.path("pods", p.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	if _, err := h.ask(&control.Request{Do: control.Listen}, listener); err != nil {
+		return nil, err
+	}
+	state.Helper = &h.process
+	return h, p.saveNet(state)
+}
+
+// serveAgain makes a new helper do for a pod what the last one did.
+func (p *Pod) serveAgain(h *helper, leads bool) error {
+	state, err := p.Net()
+	if err != nil {
+		return err
+	}
+	pidfd, err := p.Open()
+	if errors.Is(err, ErrExited) && !leads {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	again := *state
+	again.Ports = nil
+	w := newWiring(p, &again)
+	w.helper, w.own = &helper{conn: h.conn}, leads
+	defer func() {
+		w.helper = nil // it is the caller's
+		w.close()
+	}()
+	if w.maker, err = startMaker(pidfd, p.netNamespaces(), forNetwork...); err != nil {
+		return err
+	}
+	if p.Spec.Net.WayOut == WayOutStack {
+		if err := w.openTun(); err != nil {
+			return err
+		}
+	}
+	if err := w.serve(pidfd); err != nil {
+		return err
+	}
+	if err := w.listen(state.Ports); err != nil {
+		return err
+	}
+	return w.publish()
+}
+
+// hasHelper says whether a helper does something for the pod.
+func (s *NetState) hasHelper() bool { return s.Served }
+
+// EnsureHelpers looks whether the helpers of pods are there, and starts those anew that have ended. It tells
+// of each, and of what went wrong.
+func EnsureHelpers(pods []*Pod) (warnings []error) {
+	looked := map[string]bool{}
+	for _, p := range pods {
+		state, err := p.Net()
+		if err != nil {
+			warnings = append(warnings, err)
+			continue
+		}
+		if !state.hasHelper() {
+			continue
+		}
+		leader, err := p.leader()
+		if err != nil {
+			warnings = append(warnings, err)
+			continue
+		}
+		if looked[leader.ID] {
+			continue
+		}
+		looked[leader.ID] = true
+		if err := leader.ensureHelper(); err != nil {
+			warnings = append(warnings, err)
+		}
+	}
+	return warnings
+}
+
+// ensureHelper returns what is to be told: that the helper had ended, or can't be started.
+func (p *Pod) ensureHelper() error {
+	state, err := p.Net()
+	if err != nil {
+		return err
+	}
+	if state.Helper != nil {
+		pidfd, err := state.Helper.Open()
+		if err == nil {
+			pidfd.Close()
+			return nil
+		}
+	}
+	h, restarted, err := p.findHelper()
+	if err != nil {
+		if p.Status() == Exited {
+			return nil
+		}
+		return err
+	}
+	h.close()
+	if restarted {
+		what := fmt.Sprintf("pod %q", p.Title())
+		if p.IsHub {
+			what = "networks"
+		}
+		return fail(nil, []string{"connections that went through it are gone; was it killed, or is memory short?"},
+			"the helper of %s had ended: it was started anew, with all its ports", what)
+	}
+	return nil
+}
+
+// rewire changes the network of a pod that runs: change is undone if it fails.
+func (p *Pod) rewire(change func(w *wiring, pidfd *os.File) error) error {
+	if p.Namespaces["net"].Kind != "new" || p.IsHub {
+		return fail(nil, []string{"it is done with the pod whose network that is"}, "pod %q has no network of its own", p.Title())
+	}
+	pidfd, err := p.Open()
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	leader, err := p.leader()
+	if err != nil {
+		return err
+	}
+	unlock, err := p.lockNet()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	state, err := p.Net()
+	if err != nil {
+		return err
+	}
+	w := newWiring(p, state)
+	defer w.undoAll()
+	if err := p.findOrStart(w, leader); err != nil {
+		return err
+	}
+	if w.maker, err = startMaker(pidfd, p.netNamespaces(), forNetwork...); err != nil {
+		return err
+	}
+	if err := change(w, pidfd); err != nil {
+		return err
+	}
+	if err := p.saveNet(state); err != nil {
+		return err
+	}
+	w.keep()
+	return nil
+}
+
+// findOrStart gives the wiring a helper: the one that the pod has, or its first.
+func (p *Pod) findOrStart(w *wiring, leader *Pod) (err error) {
+	if leader != p {
+		w.helper, _, err = leader.findHelper()
+		return err
+	}
+	if !w.state.Served {
+		return w.startHelper(nil)
+	}
+	if w.helper, err = p.dial(); errors.Is(err, errNoHelper) {
+		w.helper, err = p.restartHelper()
+	}
+	return err
+}
+
+// Publish publishes more ports of a pod that runs, and returns them with the numbers that they got.
+func (p *Pod) Publish(ports []network.Port) ([]network.Port, error) {
+	if p.Spec.Net.Down {
+		return nil, fail(nil, []string{"create it without --net none"}, "in pod %q not even localhost works: nothing can be reached", p.Title())
+	}
+	var published []network.Port
+	err := p.rewire(func(w *wiring, pidfd *os.File) error {
+		for _, port := range ports {
+			if i := slices.IndexFunc(w.state.Ports, port.Overlaps); i >= 0 {
+				return fail(nil, []string{"podsh port rm " + p.Title() + " " + w.state.Ports[i].String()}, "%s is published already, as %s", port.Listens(), w.state.Ports[i])
+			}
+		}
+		if err := w.listen(ports); err != nil {
+			return err
+		}
+		if !w.state.Served {
+			if err := w.begin(pidfd); err != nil {
+				return err
+			}
+		}
+		if err := w.keepReplies(ports); err != nil {
+			return err
+		}
+		if err := w.publish(); err != nil {
+			return err
+		}
+		for _, l := range w.ports {
+			published = append(published, l.port)
+		}
+		return nil
+	})
+	return published, err
+}
+
+// begin makes a first helper serve a pod that had none.
+func (w *wiring) begin(pidfd *os.File) (err error) {
+	if len(w.state.Addresses) == 0 {
+		if w.state.Addresses, err = w.maker.giveAddress(exists("/proc/sys/net/ipv6")); err != nil {
+			return err
+		}
+	}
+	if err := w.serve(pidfd); err != nil {
+		return err
+	}
+	dir := w.pod.store.path("pods", w.pod.ID)
+	os.Remove(dir + "/" + controlName) // of one that has ended
+	listener, err := w.listenForRequests(dir)
+	if err != nil || listener == nil {
+		return err
+	}
+	defer listener.Close()
+	w.undo = append(w.undo, func() { os.Remove(dir + "/" + controlName) })
+	_, err = w.helper.ask(&control.Request{Do: control.Listen}, listener)
+	return err
+}
+
+// Unpublish ends published ports, and what goes through them. A port without a number of the pod's means
+// whichever it leads to.
+func (p *Pod) Unpublish(ports []network.Port) error {
+	return p.rewire(func(w *wiring, _ *os.File) error {
+		var gone []network.Port
+		for _, port := range ports {
+			i := slices.IndexFunc(w.state.Ports, func(q network.Port) bool {
+				return q.HostPort == port.HostPort && q.Protocol == port.Protocol && (q.HostIP == port.HostIP || !port.HostIP.IsValid()) &&
+					(port.PodPort == 0 || q.PodPort == port.PodPort)
+			})
+			if i < 0 {
+				return fail(nil, []string{"`podsh port ls " + p.Title() + "` shows those that are"}, "%s of pod %q is not published", port.Listens(), p.Title())
+			}
+			gone = append(gone, w.state.Ports[i])
+			w.state.Ports = slices.Delete(w.state.Ports, i, i+1)
+		}
+		_, err := w.helper.ask(&control.Request{Do: control.Unpublish, Pod: p.ID, Ports: gone})
+		if err == nil {
+			err = w.maker.forgetPortReplies(w.state, gone)
+		}
+		return err
+	})
+}
+
+// forgetPortReplies removes the rules of UDP ports that are not published any more.
+func (m *maker) forgetPortReplies(state *NetState, gone []network.Port) error {
+	for _, port := range gone {
+		if port.Protocol != "udp" || slices.ContainsFunc(state.Ports, func(q network.Port) bool { return q.Protocol == "udp" && q.PodPort == port.PodPort }) {
+			continue
+		}
+		for _, ip := range firstOfEach(state.Addresses) {
+			if err := m.request("rule for answers", network.DeletePortRule(ip, port.PodPort)); err != nil && !isGone(err) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Report asks the pod's helper how it is doing; nil if there is none.
+func (p *Pod) Report() (*control.Report, error) {
+	state, err := p.Net()
+	if err != nil || !state.hasHelper() {
+		return nil, err
+	}
+	leader, err := p.leader()
+	if err != nil {
+		return nil, err
+	}
+	h, _, err := leader.findHelper()
+	if err != nil {
+		return nil, err
+	}
+	defer h.close()
+	answer, err := h.ask(&control.Request{Do: control.Status, Pod: p.ID})
+	if err != nil {
+		return nil, err
+	}
+	return answer.Status, nil
+}
+
+// endHelper ends what a helper does for a pod that is removed: the helper itself, if it is the pod's own. The
+// pod's leases go, too, if it was on networks, with what is left of its interfaces.
+func (p *Pod) endHelper() error {
+	state, err := p.Net()
+	if err != nil {
+		return nil // there is nothing to be known; the helper ends with the pod
+	}
+	if state.Helper != nil {
+		if err := endProcess(*state.Helper, "the helper of the pod's network"); err != nil {
+			return err
+		}
+	}
+	if p.Hub == "" {
+		return nil
+	}
+	hub, err := p.store.Hub()
+	if err != nil || hub == nil || hub.ID != p.Hub {
+		return err
+	}
+	if h, err := hub.dial(); err == nil {
+		_, _ = h.ask(&control.Request{Do: control.Forget, Pod: p.ID}) // it watches the pod as well
+		h.close()
+	}
+	return p.detachAll(hub, state)
+}
+
+func (p *Pod) detachAll(hub *Pod, state *NetState) error {
+	if len(state.Attachments) == 0 {
+		return nil
+	}
+	work, err := p.store.startWork(hub)
+	if err != nil {
+		return err
+	}
+	defer work.close()
+	for i := range state.Attachments {
+		a := &state.Attachments[i]
+		n, nerr := p.store.readNetwork(a.Network)
+		if nerr != nil {
+			continue // it was removed by force, and its leases with it
+		}
+		if _, derr := work.do(&control.Work{Do: control.Detach, Network: *n, Pod: p.ID, Attachment: a}); derr != nil {
+			err = errors.Join(err, derr)
+		}
+	}
+	return err
+}
+
+// Connect puts a pod that runs on one more network.
+func (p *Pod) Connect(name string) (*network.Attachment, error) {
+	n, err := p.store.Network(name)
+	if err != nil {
+		return nil, err
+	}
+	hub, release, err := p.connectable(name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var attached *network.Attachment
+	err = p.rewire(func(w *wiring, pidfd *os.File) error {
+		if slices.ContainsFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name }) {
+			return fail(nil, []string{"`podsh inspect " + p.Title() + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
+		}
+		if err := w.attach(hub, p.Holder.PID, n); err != nil {
+			return err
+		}
+		attached = &w.state.Attachments[len(w.state.Attachments)-1]
+		if len(w.state.Ports) > 0 {
+			if err := w.maker.keepReplies(w.state.Addresses); err != nil {
+				return err
+			}
+		}
+		return w.update(pidfd)
+	})
+	return attached, err
+}
+
+// update tells the helper what has changed.
+func (w *wiring) update(pidfd *os.File) error {
+	if !w.state.Served {
+		return w.serve(pidfd)
+	}
+	_, err := w.helper.ask(&control.Request{Do: control.Update, Member: w.member()})
+	return err
+}
+
+// connectable returns the hub, if the pod can be connected to networks there; release it afterwards.
+func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
+	hub, release, err = p.store.useHub()
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Hub == hub.ID {
+		return hub, release, nil
+	}
+	release()
+	return nil, nil, fail(nil, []string{fmt.Sprintf("create it with --net %s, or --net hub to connect it later", name)},
+		"pod %q was not made in the hub: the kernel lets nobody but root link two user namespaces that are not related", p.Title())
+}
+
+// Disconnect takes a pod that runs off a network.
+func (p *Pod) Disconnect(name string) error {
+	n, err := p.store.Network(name)
+	if err != nil {
+		return err
+	}
+	hub, err := p.leader()
+	if err != nil {
+		return err
+	}
+	return p.rewire(func(w *wiring, pidfd *os.File) error {
+		i := slices.IndexFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name })
+		if i < 0 {
+			return fail(nil, []string{"`podsh inspect " + p.Title() + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
+		}
+		if err := w.openNetwork(p.Holder.PID); err != nil {
+			return err
+		}
+		if w.work, err = p.store.startWork(hub); err != nil {
+			return err
+		}
+		a := w.state.Attachments[i]
+		if _, err := w.work.do(&control.Work{Do: control.Detach, Network: *n, Pod: p.ID, Attachment: &a}, w.netns); err != nil {
+			return err
+		}
+		w.state.Attachments = slices.Delete(w.state.Attachments, i, i+1)
+		w.state.Addresses = slices.DeleteFunc(w.state.Addresses, func(ip netip.Addr) bool {
+			return slices.ContainsFunc(a.Addresses, func(own netip.Prefix) bool { return own.Addr() == ip })
+		})
+		return w.update(pidfd)
+	})
+}
