@@ -105,8 +105,8 @@ func (s *Store) ensureHub() error {
 	return nil
 }
 
-// releaseHub removes the hub if no pod needs it any more. While somebody uses it, it is theirs to release.
-func (s *Store) releaseHub() error {
+// ReleaseHub removes the hub if no pod needs it any more. While somebody uses it, it is theirs to release.
+func (s *Store) ReleaseHub() error {
 	if !exists(s.path(hubFile)) {
 		return nil
 	}

@@ -257,7 +257,7 @@ func (p *Pod) Remove(force bool) error {
 	}
 	err := p.remove(force)
 	if err == nil && p.Hub != "" {
-		err = p.store.releaseHub()
+		err = p.store.ReleaseHub()
 	}
 	return err
 }

@@ -172,8 +172,8 @@ func (p *creation) publishByHand() string {
 		if port.HostIP.IsValid() {
 			bind = ",bind=" + port.HostIP.String()
 		}
-		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:'%ssocat STDIO %[1]s:%s:%d' &",
-			protocol, port.HostPort, bind, strings.ReplaceAll(p.enter(), "$HOLDER", `'"$HOLDER"'`),
+		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:'%ssocat STDIO %s:%s:%d' &",
+			protocol, port.HostPort, bind, strings.ReplaceAll(p.enter(), "$HOLDER", `'"$HOLDER"'`), protocol,
 			p.ownAddressByHand(network.OwnAddress4.Addr()), port.PodPort))
 	}
 	return strings.Join(lines, "\n")
