@@ -39,15 +39,50 @@ func (p Port) Overlaps(q Port) bool {
 			q.HostIP.IsUnspecified() && p.HostIP.Is4() == q.HostIP.Is4() || p.HostIP == q.HostIP)
 }
 
-// ParsePorts reads [HOSTIP:]HOSTPORT:PODPORT[/tcp|/udp]. Ports may be ranges of the same size, such as
-// 8000-8009:80-89; host port 0 is any that is free. An IPv6 address stands in brackets.
-func ParsePorts(text string) ([]Port, error) {
+// ParsePublished reads what names published ports: what ParsePorts reads, or the host's end alone,
+// [HOSTIP:]HOSTPORT[/tcp|/udp]; then PodPort is 0, which is no port.
+func ParsePublished(text string) ([]Port, error) {
+	rest, protocol, err := cutProtocol(text)
+	if err != nil {
+		return nil, err
+	}
+	ip, host, err := cutHost(rest)
+	if err != nil { // HOSTPORT:PODPORT, with an address before it or not
+		ports, err := ParsePorts(text)
+		if err == nil && ports[0].HostPort == 0 {
+			err = fmt.Errorf("%q: a port that is published has a number", text)
+		}
+		return ports, err
+	}
+	first, last, err := parseRange(host)
+	if err != nil || first == 0 {
+		return nil, fmt.Errorf("%q: %q is no port of the host's", text, host)
+	}
+	var ports []Port
+	for port := first; port <= last; port++ {
+		ports = append(ports, Port{HostIP: ip, HostPort: uint16(port), Protocol: protocol})
+	}
+	return ports, nil
+}
+
+// cutProtocol takes the protocol from the end of a port.
+func cutProtocol(text string) (rest, protocol string, err error) {
 	rest, protocol, has := strings.Cut(text, "/")
 	if !has {
 		protocol = "tcp"
 	}
 	if protocol != "tcp" && protocol != "udp" {
-		return nil, fmt.Errorf("%q: no protocol %q: tcp or udp", text, protocol)
+		return "", "", fmt.Errorf("%q: no protocol %q: tcp or udp", text, protocol)
+	}
+	return rest, protocol, nil
+}
+
+// ParsePorts reads [HOSTIP:]HOSTPORT:PODPORT[/tcp|/udp]. Ports may be ranges of the same size, such as
+// 8000-8009:80-89; host port 0 is any that is free. An IPv6 address stands in brackets.
+func ParsePorts(text string) ([]Port, error) {
+	rest, protocol, err := cutProtocol(text)
+	if err != nil {
+		return nil, err
 	}
 	at := strings.LastIndexByte(rest, ':')
 	if at < 0 {
@@ -85,9 +120,11 @@ func cutHost(text string) (netip.Addr, string, error) {
 	if at < 0 {
 		return netip.Addr{}, text, nil
 	}
-	host := strings.TrimSuffix(strings.TrimPrefix(text[:at], "["), "]")
+	host, closed := strings.CutSuffix(text[:at], "]")
+	host, opened := strings.CutPrefix(host, "[")
 	ip, err := netip.ParseAddr(host)
-	if err != nil || ip.Zone() != "" && !ip.IsLinkLocalUnicast() || ip.Is6() != strings.HasPrefix(text, "[") {
+	if err != nil || ip.Zone() != "" && !ip.IsLinkLocalUnicast() || strings.ContainsAny(ip.Zone(), "[]") ||
+		ip.Is6() != opened || opened != closed {
 		return netip.Addr{}, "", fmt.Errorf("%q is no address (an IPv6 one stands in brackets)", text[:at])
 	}
 	return ip, text[at+1:], nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -116,11 +117,39 @@ func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
 	w.undo = append(w.undo, func() {
 		_, _ = w.work.do(&control.Work{Do: control.Detach, Network: *n, Pod: w.pod.ID, Attachment: attached}, w.netns) // the hub's end clears the rest
 	})
+	if err := w.resolveOn(hub, n); err != nil {
+		return err
+	}
 	w.state.Attachments = append(w.state.Attachments, *attached)
 	for _, address := range attached.Addresses {
 		w.state.Addresses = append(w.state.Addresses, address.Addr())
 	}
 	return nil
+}
+
+// resolveOn makes the helper answer names at a network's gateway, if the network is on the host: in a hub the
+// helper's own stack does.
+func (w *wiring) resolveOn(hub *Pod, n *network.Network) error {
+	gateway := n.Gateway()
+	if hub.own("net") || !gateway.IsValid() {
+		return nil
+	}
+	answer, err := w.helper.ask(&control.Request{Do: control.Status, Pod: hub.ID})
+	if err != nil || slices.Contains(answer.Status.Resolves, gateway) {
+		return err
+	}
+	const hint = "a name server of the host's listens on all addresses, such as dnsmasq: `ss -lnp 'sport = :53'`"
+	var sockets []*os.File
+	defer func() { control.Close(sockets) }()
+	for _, protocol := range []string{"udp", "tcp"} {
+		l, err := listen(network.Port{HostIP: gateway, HostPort: 53, Protocol: protocol})
+		if err != nil {
+			return withHint(fmt.Errorf("name server of network %q: listen on %s, port 53: %w", n.Name, gateway, errors.Unwrap(err)), hint)
+		}
+		sockets = append(sockets, l.sockets...)
+	}
+	_, err = w.helper.ask(&control.Request{Do: control.Resolve, Address: gateway}, sockets...)
+	return err
 }
 
 // freeInterface is the first of eth0, eth1, … that the pod has not.

@@ -83,7 +83,7 @@ func (s *Store) ensureHub() error {
 	}
 	spec := &Spec{Hostname: "hub", Namespaces: map[string]Choice{}}
 	spec.Rootfs.Kind = "host"
-	if os.Geteuid() == 0 && canMasquerade() {
+	if networksOnHost() {
 		spec.Namespaces["net"] = Choice{Kind: "host"}
 	} else {
 		spec.Net = Net{WayOut: WayOutStack, Sysctls: []Sysctl{{"net.ipv4.ip_forward", "1"}}}

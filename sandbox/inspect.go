@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
 )
 
 // Inspection is everything known about a pod. What the kernel is asked for is there only of a running one;
@@ -30,9 +34,27 @@ type Inspection struct {
 	GIDMap       []IDMap                   `json:"gid_map"`
 	OneID        bool                      `json:"one_id"`
 	Capabilities *CapabilitySets           `json:"capabilities"` // of the holder
+	Network      *NetInspection            `json:"network"`
 	Mounts       []Mount                   `json:"mounts"`
 	Upper        string                    `json:"upper,omitempty"`
 	Holder       Holder                    `json:"holder"`
+}
+
+// NetInspection is what a pod's network is like, and what its helper says of it.
+type NetInspection struct {
+	Addresses []netip.Addr         `json:"addresses"` // its own
+	Ports     []control.PortReport `json:"ports"`
+	Networks  []network.Attachment `json:"networks"`
+	Helper    *HelperState         `json:"helper"`   // null: it needs none
+	WayOut    *control.WayReport   `json:"way_out"`  // null: there is none through the helper
+	Resolver  []string             `json:"resolver"` // the host's name servers, that the helper asks
+	Warnings  []string             `json:"warnings"`
+}
+
+// HelperState is the process that carries a pod's data: its own, or that of the hub.
+type HelperState struct {
+	PID int    `json:"pid"`
+	RSS uint64 `json:"rss_bytes"`
 }
 
 // Credentials are who a command is that joins.
@@ -127,14 +149,71 @@ func (i *Inspection) ask(p *Pod) error {
 	if i.Capabilities, err = capabilitySets(status); err != nil {
 		return err
 	}
-	kilobytes, _ := strconv.ParseUint(strings.TrimSuffix(status["VmRSS"], " kB"), 10, 64)
-	i.RSS = kilobytes * 1024
+	i.RSS = residentSize(status)
+	if i.Network, err = p.inspectNet(); err != nil {
+		return err
+	}
 	members, err := Members([]*Pod{p})
 	if list, ok := members[p.ID]; ok {
 		n := 1 + len(list)
 		i.Processes = &n
 	}
 	return err
+}
+
+// residentSize is the memory that a process has, in bytes.
+func residentSize(status map[string]string) uint64 {
+	kilobytes, _ := strconv.ParseUint(strings.TrimSuffix(status["VmRSS"], " kB"), 10, 64) // a zombie has none
+	return kilobytes * 1024
+}
+
+// inspectNet asks the helper, if there is one. That it does not answer is one more thing to tell.
+func (p *Pod) inspectNet() (*NetInspection, error) {
+	report, reportErr := p.Report() // first: it starts a helper anew that has ended
+	if report == nil {
+		report = &control.Report{}
+	}
+	state, err := p.Net()
+	if err != nil {
+		return nil, err
+	}
+	i := &NetInspection{
+		Addresses: orEmpty(state.Addresses), Ports: orEmpty(report.Ports), Networks: orEmpty(state.Attachments),
+		WayOut: report.WayOut, Resolver: orEmpty(report.Resolver), Warnings: orEmpty(report.Warnings),
+	}
+	if reportErr != nil {
+		i.Warnings = append(i.Warnings, reportErr.Error())
+		for _, port := range state.Ports {
+			i.Ports = append(i.Ports, control.PortReport{Pod: p.ID, Port: port})
+		}
+	} else if state.hasHelper() || p.IsHub {
+		i.Helper, err = p.helperState()
+	}
+	return i, err
+}
+
+func (p *Pod) helperState() (*HelperState, error) {
+	leader, err := p.leader()
+	if err != nil {
+		return nil, err
+	}
+	state, err := leader.Net()
+	if err != nil || state.Helper == nil {
+		return nil, err
+	}
+	status, err := readStatus(state.Helper.PID)
+	if err != nil {
+		return nil, nil // it has ended just now
+	}
+	return &HelperState{state.Helper.PID, residentSize(status)}, nil
+}
+
+// orEmpty makes of no list an empty one, which JSON writes as [].
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func readMounts(pid int) ([]Mount, error) {

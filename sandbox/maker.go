@@ -47,6 +47,7 @@ func startMaker(pidfd *os.File, flags int, keep ...capability.Cap) (*maker, erro
 		b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(keep, keep, nil))
 	}
 	b.call(unix.SYS_CHDIR, "/")
+	b.call(unix.SYS_PRCTL, unix.PR_SET_NAME, "podsh-maker")
 	if _, err := m.Make(b.steps.calls()); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("enter the pod's network: %w", b.named(err))
@@ -138,10 +139,17 @@ func (m *maker) giveAddress(ipv6 bool) ([]netip.Addr, error) {
 
 // keepReplies makes what answers a client of a published port stay in the pod.
 func (m *maker) keepReplies(own []netip.Addr) error {
-	if err := m.setSysctl("net/ipv4/tcp_fwmark_accept", "1"); err != nil {
+	if err := m.setSysctl("net/ipv4/tcp_fwmark_accept", "1"); err != nil { // connections
 		return err
 	}
 	for _, ip := range firstOfEach(own) {
+		reflect := "net/ipv4/fwmark_reflect" // resets, and ICMP: that a port is closed must be told, too
+		if ip.Is6() {
+			reflect = "net/ipv6/fwmark_reflect"
+		}
+		if err := m.setSysctl(reflect, "1"); err != nil {
+			return err
+		}
 		if err := m.request("route for answers", network.AddReplyRoute(ip)); err != nil {
 			return err
 		}

@@ -3,11 +3,14 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
 )
 
 // Resident is the host or a pod, and the namespaces that it lives in, by Namespace.Name.
@@ -17,6 +20,9 @@ type Resident struct {
 	Host       bool              `json:"host"` // where podsh itself runs
 	PID        int               `json:"pid"`  // of the holder
 	Namespaces map[string]Shared `json:"namespaces"`
+	Addresses  []netip.Addr      `json:"addresses"` // of a network of its own; those of the host nobody asks for
+	Networks   []string          `json:"networks"`
+	Ports      []network.Port    `json:"ports"`
 }
 
 // Shared is one namespace as one resident sees it.
@@ -35,8 +41,11 @@ type Map struct {
 	owners  map[uint64]uint64 // all namespaces to the user namespaces that own them
 }
 
-// HostName is what a map calls the host. It is no name that a pod could have.
-const HostName = "(host)"
+// What lists call the host, and the pod that networks are in: no names that a pod could have.
+const (
+	HostName = "(host)"
+	HubName  = "(hub)"
+)
 
 // Draw maps the host and pods. Of those that have ended nothing is left to map.
 func Draw(pods []*Pod) (*Map, error) {
@@ -50,7 +59,7 @@ func Draw(pods []*Pod) (*Map, error) {
 			continue
 		}
 		if err == nil {
-			err = m.add(&Resident{Name: p.Title(), ID: p.ID, PID: p.Holder.PID}, strconv.Itoa(p.Holder.PID))
+			err = m.add(newResident(p), strconv.Itoa(p.Holder.PID))
 			if err != nil && ending(pidfd) || exited(pidfd) { // what was read may be of another process
 				m.Residents = slices.DeleteFunc(m.Residents, func(r *Resident) bool { return r.ID == p.ID })
 				err = nil
@@ -65,8 +74,25 @@ func Draw(pods []*Pod) (*Map, error) {
 	return m, nil
 }
 
+func newResident(p *Pod) *Resident {
+	r := &Resident{Name: p.Title(), ID: p.ID, PID: p.Holder.PID}
+	if p.IsHub {
+		r.Name = HubName
+	}
+	state, err := p.Net()
+	if err != nil {
+		return r // its namespaces are there all the same
+	}
+	r.Addresses, r.Ports = state.Addresses, state.Ports
+	for _, a := range state.Attachments {
+		r.Networks = append(r.Networks, a.Network)
+	}
+	return r
+}
+
 // add reads the namespaces of a process.
 func (m *Map) add(r *Resident, pid string) error {
+	r.Addresses, r.Networks, r.Ports = orEmpty(r.Addresses), orEmpty(r.Networks), orEmpty(r.Ports)
 	r.Namespaces = map[string]Shared{}
 	for _, ns := range Namespaces {
 		inode, err := namespaceInode(pid, ns.Name)

@@ -390,9 +390,12 @@ func pluginPath() []string {
 	return append(path, "/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 }
 
-// canMasquerade says whether the host's kernel can be told to do what the helper does else: send what comes
-// from pods out under the host's address.
-func canMasquerade() bool {
+// networksOnHost says whether networks come to be on the host: for root, if the kernel can be told to do what
+// the helper does else, to send what comes from pods out under the host's address.
+func networksOnHost() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
 	for _, program := range []string{"nft", "iptables"} {
 		if _, err := exec.LookPath(program); err == nil {
 			return true

@@ -19,7 +19,8 @@ import (
 // netFacts are what must be known of networks to plan a pod.
 type netFacts struct {
 	Networks []*network.Network // that the spec names, in its order
-	Hub      *Pod               // where they are; nil: on the host
+	Hub      *Pod               // that holds them; nil: it is not there yet
+	OnHost   bool               // they are on the host, not in a namespace of their own
 	IPv6     bool               // the kernel has it
 	Servers  []netip.Addr       // name servers of the host's
 }
@@ -37,7 +38,7 @@ func (p *creation) resolver() string {
 func (p *creation) nameServers() []netip.Addr {
 	n := &p.pod.Spec.Net
 	switch {
-	case n.WayOut == WayOutStack, n.onNetworks() && p.facts.Net.Hub != nil:
+	case n.WayOut == WayOutStack, n.onNetworks() && !p.facts.Net.OnHost:
 		return []netip.Addr{network.Resolver4}
 	case n.onNetworks():
 		for _, on := range p.facts.Net.Networks {
@@ -137,8 +138,11 @@ func (p *creation) wayOutByHand() string {
 
 func (p *creation) repliesByHand() string {
 	mark, table := fmt.Sprintf("%#x", network.ReplyMark), strconv.Itoa(network.ReplyTable)
-	commands := []string{"sysctl -q -w net.ipv4.tcp_fwmark_accept=1"}
+	commands := []string{"sysctl -q -w net.ipv4.tcp_fwmark_accept=1 net.ipv4.fwmark_reflect=1"}
 	families := []struct{ option, source string }{{"-4", p.ownAddressByHand(network.OwnAddress4.Addr())}}
+	if p.facts.Net.IPv6 {
+		commands[0] += " net.ipv6.fwmark_reflect=1"
+	}
 	if p.facts.Net.IPv6 && len(p.pod.Spec.Net.Networks) == 0 {
 		families = append(families, struct{ option, source string }{"-6", p.ownAddressByHand(network.OwnAddress6.Addr())})
 	}
@@ -172,7 +176,7 @@ func (p *creation) publishByHand() string {
 		if port.HostIP.IsValid() {
 			bind = ",bind=" + port.HostIP.String()
 		}
-		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:'%ssocat STDIO %s:%s:%d' &",
+		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:'%ssocat STDIO %s:%s:%d' </dev/null >/dev/null 2>&1 &",
 			protocol, port.HostPort, bind, strings.ReplaceAll(p.enter(), "$HOLDER", `'"$HOLDER"'`), protocol,
 			p.ownAddressByHand(network.OwnAddress4.Addr()), port.PodPort))
 	}
@@ -185,7 +189,7 @@ func (p *creation) attachByHand(i int, on *network.Network) string {
 		return fmt.Sprintf("CNI_PATH=/opt/cni/bin NETCONFPATH=. cnitool add %s /proc/$HOLDER/ns/net", on.Name)
 	}
 	inHub := ""
-	if hub := p.facts.Net.Hub; hub != nil {
+	if hub := p.facts.Net.Hub; hub != nil && !p.facts.Net.OnHost {
 		inHub = fmt.Sprintf("nsenter --target %d --user --preserve-credentials --net ", hub.Holder.PID)
 	}
 	address := "$ADDRESS"
@@ -226,9 +230,13 @@ func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), 
 	facts.Servers = hostServers()
 	if o.DryRun {
 		facts.Hub, err = s.Hub()
-		return facts, release, err
+	} else {
+		facts.Hub, release, err = s.useHub()
 	}
-	facts.Hub, release, err = s.useHub()
+	facts.OnHost = networksOnHost()
+	if facts.Hub != nil {
+		facts.OnHost = !facts.Hub.own("net")
+	}
 	return facts, release, err
 }
 

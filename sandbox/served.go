@@ -74,6 +74,9 @@ func (p *Pod) restartHelper() (h *helper, err error) {
 			return nil, err
 		}
 	}
+	if err := p.resolveAgain(h); err != nil {
+		return nil, err
+	}
 	os.Remove(p.store.path("pods", p.ID, controlName)) // the last one's; else bind(2) says so
 	listener, err := listenIn(p.store.path("pods", p.ID))
 	if err != nil {
@@ -85,6 +88,29 @@ func (p *Pod) restartHelper() (h *helper, err error) {
 	}
 	state.Helper = &h.process
 	return h, p.saveNet(state)
+}
+
+// resolveAgain makes a new helper of networks on the host answer names there.
+func (p *Pod) resolveAgain(h *helper) error {
+	if !p.IsHub || p.own("net") {
+		return nil
+	}
+	w := newWiring(p, &NetState{})
+	w.helper = h
+	networks, err := p.store.Networks()
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		on, err := p.store.podsOn(n.Name)
+		if err == nil && len(on) > 0 {
+			err = w.resolveOn(p, n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // serveAgain makes a new helper do for a pod what the last one did.

@@ -20,7 +20,7 @@ const (
 	Serve     = "serve"     // Member; descriptors: its holder's pidfd, and a Maker in its network namespace
 	Update    = "update"    // Member: what is known of it has changed
 	WayOut    = "way out"   // Way, for the member Pod; descriptors: a tun device
-	Resolve   = "resolve"   // answer names; descriptors: sockets, of datagrams or listening
+	Resolve   = "resolve"   // answer names at Address; descriptors: sockets there, of datagrams and listening
 	Forget    = "forget"    // Pod
 	Publish   = "publish"   // Ports of Pod; descriptors: for each, Sockets of them
 	Unpublish = "unpublish" // Ports of Pod
@@ -36,6 +36,7 @@ type Request struct {
 	Way     *Way           `json:"way,omitempty"`
 	Ports   []network.Port `json:"ports,omitempty"`
 	Sockets []int          `json:"sockets,omitempty"`
+	Address netip.Addr     `json:"address"`
 }
 
 // Member is a pod that a helper serves.
@@ -113,6 +114,7 @@ type Report struct {
 	Ports    []PortReport `json:"ports"`
 	WayOut   *WayReport   `json:"way_out,omitempty"`
 	Resolver []string     `json:"resolver,omitempty"` // the host's name servers
+	Resolves []netip.Addr `json:"resolves,omitempty"` // where names are answered, on sockets
 	Warnings []string     `json:"warnings,omitempty"`
 }
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -42,15 +43,16 @@ func Main(args []string) int {
 
 // helper is what one process does. All is guarded by its lock but what locks by itself.
 type helper struct {
-	lock    sync.Mutex
-	members map[string]*member
-	relay   *relay.Relay
-	names   *names.Forwarder
-	stack   *stack.Stack
-	program *program
-	led     bool          // some member leads: then the helper ends with that one, else with the last
-	end     chan struct{} // closed: all is over
-	ending  sync.Once
+	lock     sync.Mutex
+	members  map[string]*member
+	relay    *relay.Relay
+	names    *names.Forwarder
+	stack    *stack.Stack
+	resolves []netip.Addr
+	program  *program
+	led      bool          // some member leads: then the helper ends with that one, else with the last
+	end      chan struct{} // closed: all is over
+	ending   sync.Once
 }
 
 // mostConnections bounds what published ports have open at a time; descriptors bound it, too.
@@ -194,12 +196,15 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 				Open: c.Open, Refused: c.Refused, BytesIn: c.BytesIn, BytesOut: c.BytesOut})
 		}
 	}
+	report.Resolves = h.resolves
 	if h.stack != nil {
 		c := h.stack.Counters()
 		report.WayOut = &control.WayReport{Connections: c.Opened, Open: uint64(c.Connections), Refused: c.Refused, BytesIn: c.Fetched, BytesOut: c.Sent}
 		if err := stack.CanPing(); err != nil {
 			report.Warnings = append(report.Warnings, err.Error())
 		}
+	}
+	if h.stack != nil || len(h.resolves) > 0 {
 		servers, err := h.names.Upstream()
 		if err != nil {
 			report.Warnings = append(report.Warnings, err.Error())

@@ -256,7 +256,7 @@ func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.An
 	}
 	h.stack, err = stack.New(stack.Config{
 		Tun: files[0], MTU: uint32(request.Way.MTU), Gateway: []netip.Addr{network.Gateway4, network.Gateway6},
-		Resolver: []netip.Addr{network.Resolver4, network.Resolver6}, DNS: h.names.Answer, HostAccess: func(port uint16) bool { return h.hostAccess(network.OwnAddress4.Addr(), port) }, Blocked: h.blocked,
+		Resolver: []netip.Addr{network.Resolver4, network.Resolver6}, DNS: h.names.Answer, HostAccess: h.hostAccess, Blocked: h.blocked,
 	})
 	return &control.Answer{}, err
 }
@@ -305,7 +305,7 @@ func (h *helper) blocked(from, _ netip.Addr) bool {
 }
 
 // resolve answers names on sockets that stand where pods reach them.
-func (h *helper) resolve(_ *control.Request, files []*os.File) (*control.Answer, error) {
+func (h *helper) resolve(request *control.Request, files []*os.File) (*control.Answer, error) {
 	defer control.Close(files)
 	for _, file := range files {
 		kind, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_TYPE)
@@ -326,6 +326,7 @@ func (h *helper) resolve(_ *control.Request, files []*os.File) (*control.Answer,
 		}
 		go h.names.ServeTCP(listener)
 	}
+	h.resolves = append(h.resolves, request.Address)
 	return &control.Answer{}, nil
 }
 

@@ -32,7 +32,7 @@ func (s *stream) flow(from int) (again bool) {
 		if f.ended {
 			f.passed = true
 			f.drop(s.loop)
-			if !src.broken {
+			if !src.broken && !s.flows[1-from].passed { // else close says it
 				_ = unix.Shutdown(dst.fd, unix.SHUT_WR) // ENOTCONN: it is broken, and will say so
 			}
 			break

@@ -30,7 +30,6 @@ type loop struct {
 	swept    time.Duration // when the UDP sessions were last looked through
 
 	buffer []byte // what is on its way, during one call
-
 	pipes  pipes
 	packet packet
 

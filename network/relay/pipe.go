@@ -2,7 +2,8 @@ package relay
 
 import "golang.org/x/sys/unix"
 
-// pipe is what splice(2) moves pages through: they are handed on without being copied.
+// pipe is what splice(2) moves pages through: they are handed on without being copied. A byte so moved cost
+// three quarters of the processor time of one copied through the buffer.
 type pipe struct{ read, write int }
 
 // pipes are a loop's, spare and lent.

@@ -57,7 +57,7 @@ func newWorld(t *testing.T, limit int) *world {
 
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	var err error
-	if w.relay, err = New(limit); err != nil {
+	if w.relay, err = start(limit, maxLoops); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -190,6 +190,18 @@ func (w *world) dial(from, network, address string) net.Conn {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	w.Cleanup(func() { c.Close() })
 	return c
+}
+
+// end returns the error that a client meets who connects and listens.
+func (w *world) end(port string) error {
+	c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 2*time.Second)
+	if err != nil {
+		return err // it came as fast as that
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_, err = c.Read(make([]byte, 1))
+	return err
 }
 
 // say sends a word and returns all that comes back before the end.

@@ -93,6 +93,9 @@ func (s *stock) make() {
 	s.mu.Lock()
 	count := max(s.batch-len(s.fds), min(len(s.waiting), maxBatch))
 	s.mu.Unlock()
+	if count == 0 {
+		return // whoever comes to wait from now on nudges again
+	}
 	fds, err := s.key.sockets.Make(s.key.family, s.key.kind, count)
 	for i := 0; err == nil && i < len(fds); i++ {
 		err = s.prepare(fds[i])

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The calls of the data path never block, so they need not tell the Go scheduler (RawSyscall): a quarter of
-// the time of a small message is saved.
+// The calls of the data path never block, so they need not tell the Go scheduler: RawSyscall.
 
 const no = syscall.Errno(0)
 

@@ -33,7 +33,7 @@ var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 // may not reach it.
 func (s *Stack) destinations(src netip.Addr, dst netip.AddrPort) ([]netip.AddrPort, error) {
 	if slices.Contains(s.config.Gateway, dst.Addr()) {
-		if s.config.HostAccess == nil || !s.config.HostAccess(dst.Port()) {
+		if s.config.HostAccess == nil || !s.config.HostAccess(src, dst.Port()) {
 			return nil, errRefused
 		}
 		loopback4, loopback6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()

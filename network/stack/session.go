@@ -3,6 +3,7 @@ package stack
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync"
@@ -290,21 +291,14 @@ func (c *session) reply(data []byte) {
 	}
 }
 
-// CanPing says whether the caller may make ping sockets. If not, no pod's pings to anything but the Gateway
-// are answered.
+// CanPing says whether the caller may make ping sockets. If not, only the stack's own addresses answer pings.
 func CanPing() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	if errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("socket of IPPROTO_ICMP: %w: none of our groups is in net.ipv4.ping_group_range", err)
+	}
 	if err != nil {
-		return &PingError{err}
+		return fmt.Errorf("socket of IPPROTO_ICMP: %w", err)
 	}
 	return unix.Close(fd)
 }
-
-// PingError is why ping sockets can't be made.
-type PingError struct{ Err error }
-
-func (e *PingError) Error() string {
-	return "ping socket: " + e.Err.Error() + ": net.ipv4.ping_group_range does not include our group"
-}
-
-func (e *PingError) Unwrap() error { return e.Err }

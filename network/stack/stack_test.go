@@ -174,7 +174,7 @@ func TestHostAccess(t *testing.T) {
 		return
 	}
 	l := newLab(t)
-	l.start(Config{HostAccess: func(port uint16) bool { return port != 81 }})
+	l.start(Config{HostAccess: func(_ netip.Addr, port uint16) bool { return port != 81 }})
 	l.listen(nil, "127.0.0.1:80", echo)
 	l.listen(nil, "127.0.0.1:81", echo)
 	l.listen(nil, "[::1]:82", echo)
@@ -493,14 +493,24 @@ func TestDeviceDeleted(t *testing.T) {
 
 // What New is told wrong.
 func TestNewRefuses(t *testing.T) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
+	open := func() *os.File {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return null
 	}
+	null := open()
 	if _, err := New(Config{Tun: null, MTU: 576}); err == nil || !strings.Contains(err.Error(), "MTU 576") {
 		t.Errorf("MTU 576: %v", err)
 	}
 	if _, err := New(Config{Tun: null}); err == nil {
 		t.Error("a closed file was taken")
+	}
+	if _, err := New(Config{Tun: open(), Gateway: make([]netip.Addr, 1)}); err == nil || !strings.Contains(err.Error(), "neither IPv4") {
+		t.Errorf("no address: %v", err)
+	}
+	if _, err := New(Config{Tun: open(), Gateway: []netip.Addr{gateway4, gateway4}}); err == nil || !strings.Contains(err.Error(), "10.0.2.2") {
+		t.Errorf("an address twice: %v", err)
 	}
 }

@@ -1,0 +1,141 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Port is a published port.
+type Port struct {
+	relay     *Relay
+	target    Target
+	kind      int
+	listeners []int
+	stocks    [2]*stock // of IPv4 and IPv6
+
+	connections, open, refused, bytesIn, bytesOut atomic.Uint64
+}
+
+// Counters are what a port has done since it was published. UDP sessions count as connections.
+type Counters struct {
+	Connections uint64 `json:"connections"`
+	Open        uint64 `json:"open"`      // now
+	Refused     uint64 `json:"refused"`   // the pod did not take them
+	BytesIn     uint64 `json:"bytes_in"`  // to the pod
+	BytesOut    uint64 `json:"bytes_out"` // to the clients
+}
+
+// Counters returns the port's counters; after Close, the last ones.
+func (p *Port) Counters() Counters {
+	return Counters{
+		Connections: p.connections.Load(), Open: p.open.Load(), Refused: p.refused.Load(),
+		BytesIn: p.bytesIn.Load(), BytesOut: p.bytesOut.Load(),
+	}
+}
+
+// Close closes the port's listeners and resets its connections. To close it twice is no error.
+func (p *Port) Close() error {
+	r := p.relay
+	r.mu.Lock()
+	ours := r.ports[p]
+	delete(r.ports, p)
+	r.mu.Unlock()
+	if ours {
+		p.end()
+	}
+	return nil
+}
+
+// end is Close, once.
+func (p *Port) end() {
+	for _, l := range p.relay.loops {
+		_ = l.do(func() error { l.endPort(p); return nil }) // ErrClosed: it has none any more
+	}
+	closeAll(p.listeners)
+	p.relay.mu.Lock()
+	defer p.relay.mu.Unlock()
+	for _, s := range p.stocks {
+		if s.users--; s.users == 0 {
+			delete(p.relay.stocks, s.key)
+			s.close()
+		}
+	}
+}
+
+// check says what is wrong with the target.
+func (p *Port) check() error {
+	p.target.Addresses = slices.Clone(p.target.Addresses)
+	var four, six int
+	for i, a := range p.target.Addresses {
+		a = a.Unmap()
+		p.target.Addresses[i] = a
+		if a.Is4() {
+			four++
+		} else if a.Is6() {
+			six++
+		}
+	}
+	switch {
+	case p.target.Sockets == nil:
+		return errors.New("target: no one to make sockets in the pod")
+	case p.target.Port == 0:
+		return errors.New("target: port 0 is no port")
+	case four > 1 || six > 1 || four+six == 0 || four+six < len(p.target.Addresses):
+		return fmt.Errorf("target: want one address of a family, have %v", p.target.Addresses)
+	case len(p.listeners) == 0:
+		return errors.New("no listening sockets")
+	}
+	return nil
+}
+
+// prepare sets the options of a listener. What is set on a listening TCP socket holds for those accepted.
+func (p *Port) prepare(fd int) error {
+	var kind, family, protocol int
+	for option, value := range map[int]*int{unix.SO_TYPE: &kind, unix.SO_DOMAIN: &family, unix.SO_PROTOCOL: &protocol} {
+		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
+		if err != nil {
+			return fmt.Errorf("getsockopt of listener %d: %w", fd, err)
+		}
+		*value = n
+	}
+	if p.kind != 0 && p.kind != kind || protocol != unix.IPPROTO_TCP && protocol != unix.IPPROTO_UDP {
+		return fmt.Errorf("listener %d: protocol %d where all must be TCP, or all UDP", fd, protocol)
+	}
+	p.kind = kind
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return fmt.Errorf("fcntl O_NONBLOCK on listener %d: %w", fd, err)
+	}
+	for _, o := range listenerOptions {
+		if o.kind != kind || o.family != 0 && o.family != family {
+			continue
+		}
+		if err := unix.SetsockoptInt(fd, o.level, o.option, 1); err != nil {
+			return fmt.Errorf("setsockopt %s on listener %d: %w", o.name, fd, err)
+		}
+	}
+	return nil
+}
+
+var listenerOptions = []struct {
+	kind, family  int // 0: any
+	level, option int
+	name          string
+}{
+	{unix.SOCK_STREAM, 0, unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY"},
+	// The service's own keepalive reaches no further than the relay: a client that vanished is ours to find.
+	{unix.SOCK_STREAM, 0, unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE"},
+	{unix.SOCK_STREAM, 0, unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE"}, // urgent data is not lost
+	// Replies come from the address that the client wrote to: ip(7), ipv6(7).
+	{unix.SOCK_DGRAM, unix.AF_INET, unix.IPPROTO_IP, unix.IP_PKTINFO, "IP_PKTINFO"},
+	{unix.SOCK_DGRAM, unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO"},
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
