@@ -10,9 +10,10 @@ import (
 // the words, for those who only speak of it.
 type Network struct {
 	Name     string          `json:"name"`
-	Subnets  []netip.Prefix  `json:"subnets"`  // one of IPv4, at most one of IPv6; none where a Conflist decides
-	Internal bool            `json:"internal"` // without a way out
-	Bridge   string          `json:"bridge"`   // its interface
+	Subnets  []netip.Prefix  `json:"subnets"`           // one of IPv4, at most one of IPv6; none where a Conflist decides
+	Internal bool            `json:"internal"`          // without a way out
+	Bridge   string          `json:"bridge"`            // its interface
+	Resolver netip.Addr      `json:"resolver,omitzero"` // whom its pods ask for names, beyond the gateway; none: the gateway
 	Conflist json.RawMessage `json:"conflist,omitempty"`
 }
 

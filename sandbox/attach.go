@@ -79,7 +79,7 @@ func (w *wiring) startHelper(hub *Pod) (err error) {
 		w.helper, _, err = hub.findHelper()
 		return err
 	}
-	if w.helper, err = startHelper(); err != nil {
+	if w.helper, err = w.pod.startHelper(); err != nil {
 		return err
 	}
 	w.own = true
@@ -96,7 +96,7 @@ func (w *wiring) openNetwork(pid int) (err error) {
 	return err
 }
 
-// attach puts the pod on a network. Its first one leads out.
+// attach puts the pod on a network. The first that has a way out leads there.
 func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
 	if err := w.openNetwork(pid); err != nil {
 		return err
@@ -108,7 +108,7 @@ func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
 		}
 		w.work = work
 	}
-	job := &control.Work{Do: control.Attach, Network: *n, Pod: w.pod.ID, Interface: w.freeInterface(), Default: len(w.state.Attachments) == 0}
+	job := &control.Work{Do: control.Attach, Network: *n, Pod: w.pod.ID, Interface: w.freeInterface(), Default: !w.hasDefault()}
 	done, err := w.work.do(job, w.netns)
 	if err != nil {
 		return err
@@ -150,6 +150,11 @@ func (w *wiring) resolveOn(hub *Pod, n *network.Network) error {
 	}
 	_, err = w.helper.ask(&control.Request{Do: control.Resolve, Address: gateway}, sockets...)
 	return err
+}
+
+// hasDefault says whether one of the pod's networks leads out already.
+func (w *wiring) hasDefault() bool {
+	return slices.ContainsFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Default })
 }
 
 // freeInterface is the first of eth0, eth1, … that the pod has not.
@@ -367,7 +372,7 @@ func (run *performance) leadOut() error {
 		return run.net.leadOut(run.facts.Net.IPv6)
 	}
 	run.net.state.Addresses = []netip.Addr{network.OwnAddress4.Addr()} // which both programs are told to give
-	return nil
+	return run.serve()                                                 // the helper starts them
 }
 
 func (run *performance) giveAddress() (err error) {
@@ -377,7 +382,12 @@ func (run *performance) giveAddress() (err error) {
 
 func (run *performance) keepReplies() error { return run.net.keepReplies(run.Pod.Spec.Net.Ports) }
 
-func (run *performance) serve() error { return run.net.serve(run.executor.PIDFD) }
+func (run *performance) serve() error {
+	if run.net.state.Served {
+		return nil
+	}
+	return run.net.serve(run.executor.PIDFD)
+}
 
 func (run *performance) publish() error {
 	if err := run.serve(); err != nil {

@@ -76,7 +76,7 @@ func programPlan(what string, namespaces int) *builder {
 	b.call(unix.SYS_CLOSE_RANGE, requestFD+1, allFDs, 0)
 	b.call(unix.SYS_UMASK, 0o077)
 	b.call(unix.SYS_CHDIR, "/")
-	if what == helperRole {
+	if what != workRole {
 		if os.Geteuid() == 0 {
 			b.call(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, noRoot, 0, 0, 0)
 			b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(nil, nil, nil))
@@ -87,7 +87,7 @@ func programPlan(what string, namespaces int) *builder {
 		b.call(unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC)
 	}
 	env := []string{}
-	if what != helperRole {
+	if what == workRole {
 		env = append(env, "PATH="+defaultPath)
 	}
 	b.call(unix.SYS_EXECVEAT, programFD, "", nsenter.Strings([]string{program.Name, what}), nsenter.Strings(env), unix.AT_EMPTY_PATH)
@@ -100,13 +100,18 @@ const noRoot = 0xcf
 
 // Roles of the network's program.
 const (
-	helperRole = "helper"
-	workRole   = "work"
+	helperRole  = "helper"
+	programRole = "helper+program" // and may start another's program
+	workRole    = "work"
 )
 
-// startHelper starts a helper.
-func startHelper() (*helper, error) {
-	conn, executor, err := startProgram(helperRole, nil, 0)
+// startHelper starts a helper that is to lead with the pod.
+func (p *Pod) startHelper() (*helper, error) {
+	role := helperRole
+	if p.Spec.Net.WayOut == WayOutPasta || p.Spec.Net.WayOut == WayOutSlirp {
+		role = programRole
+	}
+	conn, executor, err := startProgram(role, nil, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -96,19 +96,24 @@ func (s *Store) ensureHub() error {
 		return fmt.Errorf("the hub of networks: %w", err)
 	}
 	defer proposal.Close()
-	if hub, _, err = proposal.Create(); err != nil {
-		return fmt.Errorf("the hub of networks: %w", err)
+	if err := writeText(s.path(hubFile), proposal.Pod.ID); err != nil { // first: a hub that nobody finds would stay
+		return s.full(err)
 	}
-	if err := writeText(s.path(hubFile), hub.ID); err != nil {
-		return errors.Join(s.full(err), hub.remove(true))
+	if _, _, err := proposal.Create(); err != nil {
+		return errors.Join(fmt.Errorf("the hub of networks: %w", err), s.forgetHub())
 	}
 	return nil
 }
 
-// ReleaseHub removes the hub if no pod needs it any more. While somebody uses it, it is theirs to release.
+// ReleaseHub removes the hub, with all networks that are there, if no pod needs it any more; else what pods have
+// left in it that are gone. While somebody makes a pod there, it is theirs to release.
 func (s *Store) ReleaseHub() error {
-	if !exists(s.path(hubFile)) {
+	id, err := os.ReadFile(s.path(hubFile))
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	hub, unlock, err := s.lockHub(unix.LOCK_EX | unix.LOCK_NB)
 	if err == unix.EWOULDBLOCK {
@@ -118,40 +123,62 @@ func (s *Store) ReleaseHub() error {
 		return err
 	}
 	defer unlock()
-	if hub == nil { // it has ended by itself
-		return s.forgetHub()
-	}
-	ids, err := s.ids()
+	needed, err := s.madeIn(strings.TrimSpace(string(id)))
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		pod, err := s.load(id)
-		if err == nil && pod.Hub == hub.ID {
-			return nil
-		}
+	if needed {
+		return s.sweepLeases(hub)
 	}
-	return s.removeHub(hub)
-}
-
-// removeHub removes it with all networks that are there; where they are on the host, one by one.
-func (s *Store) removeHub(hub *Pod) error {
-	if hub.Namespaces["net"].Kind == "host" {
-		if err := s.clearNetworks(hub); err != nil {
+	if hub == nil && !networksOnHost() { // it ended by itself, and its networks with it
+		return s.forgetHub()
+	}
+	if err := s.clearNetworks(hub); err != nil {
+		return err
+	}
+	if hub != nil {
+		if err := hub.remove(true); err != nil {
 			return err
 		}
-	}
-	if err := hub.remove(true); err != nil {
-		return err
 	}
 	return s.forgetHub()
 }
 
-func (s *Store) forgetHub() error {
-	return errors.Join(os.RemoveAll(s.path("leases")), os.Remove(s.path(hubFile)))
+// madeIn says whether there are pods that were made in a hub, even if they have ended: they hold addresses.
+func (s *Store) madeIn(hub string) (bool, error) {
+	ids, err := s.ids()
+	if err != nil {
+		return false, err
+	}
+	for _, id := range ids {
+		if pod, err := s.load(id); err == nil && pod.Hub == hub {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
+// forgetHub removes what describes it. One that is dead is removed as a pod, too.
+func (s *Store) forgetHub() error {
+	if id, err := os.ReadFile(s.path(hubFile)); err == nil {
+		if dead, err := s.load(strings.TrimSpace(string(id))); err == nil {
+			if err := dead.remove(true); err != nil {
+				return err
+			}
+		}
+	}
+	err := errors.Join(os.RemoveAll(s.path("leases")), os.Remove(s.path(hubFile)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// clearNetworks takes networks away that are on the host; those in a hub go with it. hub may be nil.
 func (s *Store) clearNetworks(hub *Pod) error {
+	if hub != nil && hub.own("net") {
+		return nil
+	}
 	networks, err := s.Networks()
 	if err != nil || len(networks) == 0 {
 		return err
@@ -162,9 +189,34 @@ func (s *Store) clearNetworks(hub *Pod) error {
 	}
 	defer work.close()
 	for _, n := range networks {
-		if _, derr := work.do(removal(n)); derr != nil {
-			err = errors.Join(err, derr)
+		err = errors.Join(err, work.remove(n))
+	}
+	return err
+}
+
+// sweepLeases gives addresses back that pods had which are not there any more: their creation was killed.
+func (s *Store) sweepLeases(hub *Pod) error {
+	if hub == nil {
+		return nil
+	}
+	networks, err := s.Networks()
+	if err != nil {
+		return err
+	}
+	var swept *work
+	for _, n := range networks {
+		orphans, oerr := s.orphans(n)
+		if oerr != nil || len(orphans) == 0 {
+			err = errors.Join(err, oerr)
+			continue
 		}
+		if swept == nil {
+			if swept, err = s.startWork(hub); err != nil {
+				return err
+			}
+			defer swept.close()
+		}
+		err = errors.Join(err, swept.release(n, orphans))
 	}
 	return err
 }

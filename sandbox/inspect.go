@@ -150,9 +150,7 @@ func (i *Inspection) ask(p *Pod) error {
 		return err
 	}
 	i.RSS = residentSize(status)
-	if i.Network, err = p.inspectNet(); err != nil {
-		return err
-	}
+	i.Network = p.inspectNet()
 	members, err := Members([]*Pod{p})
 	if list, ok := members[p.ID]; ok {
 		n := 1 + len(list)
@@ -167,31 +165,34 @@ func residentSize(status map[string]string) uint64 {
 	return kilobytes * 1024
 }
 
-// inspectNet asks the helper, if there is one. That it does not answer is one more thing to tell.
-func (p *Pod) inspectNet() (*NetInspection, error) {
-	report, reportErr := p.Report() // first: it starts a helper anew that has ended
+// inspectNet asks the helper, if there is one. What can't be known is one more thing to tell.
+func (p *Pod) inspectNet() *NetInspection {
+	report, err := p.Report() // first: it starts a helper anew that has ended
 	if report == nil {
 		report = &control.Report{}
 	}
-	state, err := p.Net()
-	if err != nil {
-		return nil, err
+	state, stateErr := p.Net()
+	if stateErr != nil { // then there was no report either, for the same reason
+		state = &NetState{}
 	}
 	i := &NetInspection{
 		Addresses: orEmpty(state.Addresses), Ports: orEmpty(report.Ports), Networks: orEmpty(state.Attachments),
 		WayOut: report.WayOut, Resolver: orEmpty(report.Resolver), Warnings: orEmpty(report.Warnings),
 	}
-	if reportErr != nil {
-		i.Warnings = append(i.Warnings, reportErr.Error())
+	if err != nil {
 		for _, port := range state.Ports {
 			i.Ports = append(i.Ports, control.PortReport{Pod: p.ID, Port: port})
 		}
 	} else if state.hasHelper() || p.IsHub {
 		i.Helper, err = p.helperState()
 	}
-	return i, err
+	if err != nil {
+		i.Warnings = append(i.Warnings, err.Error())
+	}
+	return i
 }
 
+// helperState finds the helper that does something for the pod.
 func (p *Pod) helperState() (*HelperState, error) {
 	leader, err := p.leader()
 	if err != nil {
@@ -206,6 +207,17 @@ func (p *Pod) helperState() (*HelperState, error) {
 		return nil, nil // it has ended just now
 	}
 	return &HelperState{state.Helper.PID, residentSize(status)}, nil
+}
+
+// Nets reads what the networks of pods are like: nil for one that can't be read, of which EnsureHelpers tells.
+func Nets(pods []*Pod) []*NetState {
+	states := make([]*NetState, len(pods))
+	inParts(len(pods), func(from, to int) {
+		for i := from; i < to; i++ {
+			states[i], _ = pods[i].Net()
+		}
+	})
+	return states
 }
 
 // orEmpty makes of no list an empty one, which JSON writes as [].

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/podsh/podsh/network"
 )
 
 func TestInspectAgreesWithTheKernel(t *testing.T) {
@@ -31,8 +33,38 @@ func TestInspectAgreesWithTheKernel(t *testing.T) {
 	if err != nil || len(i.Mounts) != strings.Count(string(table), "\n") || i.Mounts[0].MountPoint != "/" {
 		t.Errorf("%d mounts: %v", len(i.Mounts), err)
 	}
+	if n, err := json.Marshal(i.Network); err != nil ||
+		string(n) != `{"addresses":[],"ports":[],"networks":[],"helper":null,"way_out":null,"resolver":[],"warnings":[]}` {
+		t.Errorf("network %s: %v", n, err)
+	}
 	if !slices.Contains(i.Capabilities.Effective, "SYS_ADMIN") || i.RSS == 0 {
 		t.Errorf("capabilities %v, rss %d", i.Capabilities, i.RSS)
+	}
+}
+
+// TestInspectWithoutAHub: what the hub's helper would say is lost, the rest is there.
+func TestInspectWithoutAHub(t *testing.T) {
+	pod := handmade(t, newStore(t), "web", "user", "pid", "net")
+	pod.Hub = "0123456789ab"
+	port := network.Port{HostPort: 8080, PodPort: 80, Protocol: "tcp"}
+	state := &NetState{Ports: []network.Port{port}, Attachments: []network.Attachment{{Network: "front"}}, Served: true}
+	if err := pod.saveNet(state); err != nil {
+		t.Fatal(err)
+	}
+	i, err := pod.Inspect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := i.Network
+	if len(n.Ports) != 1 || n.Ports[0].Port != port || n.Ports[0].Pod != pod.ID || len(n.Networks) != 1 || n.Helper != nil {
+		t.Errorf("%+v", n)
+	}
+	if len(n.Warnings) != 1 || !strings.Contains(n.Warnings[0], "the hub") {
+		t.Errorf("warnings %q", n.Warnings)
+	}
+	m, err := Draw([]*Pod{pod})
+	if err != nil || len(m.Residents) != 2 || !slices.Equal(m.Residents[1].Ports, state.Ports) || !slices.Equal(m.Residents[1].Networks, []string{"front"}) {
+		t.Errorf("%+v, %v", m.Residents, err)
 	}
 }
 

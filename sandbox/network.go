@@ -100,6 +100,9 @@ func (s *Store) CreateNetwork(spec *NetworkSpec) (*network.Network, error) {
 		}
 	}
 	n := &network.Network{Name: spec.Name, Internal: spec.Internal, Conflist: spec.Conflist, Subnets: spec.Subnets, Bridge: freeBridge(others)}
+	if !networksOnHost() {
+		n.Resolver = network.Resolver4
+	}
 	if spec.Conflist == nil {
 		if err := chooseSubnets(n, spec.IPv6, others); err != nil {
 			return nil, err
@@ -276,13 +279,13 @@ func (s *Store) RemoveNetwork(name string) error {
 		return fail(nil, []string{fmt.Sprintf("podsh network disconnect %s POD, or podsh rm -f %s", name, strings.Join(on, " "))},
 			"network %q is in use by %s", name, strings.Join(on, ", "))
 	}
-	if hub != nil {
+	if hub != nil || networksOnHost() {
 		work, err := s.startWork(hub)
 		if err != nil {
 			return err
 		}
 		defer work.close()
-		if _, err := work.do(removal(n)); err != nil {
+		if err := work.remove(n); err != nil {
 			return err
 		}
 	}
@@ -301,8 +304,8 @@ func (s *Store) podsOn(name string) ([]string, error) {
 	var on []string
 	for _, p := range pods {
 		state, err := p.Net()
-		if err != nil || p.Status() != Running {
-			continue // such a pod is removed, and its lease with it
+		if err != nil {
+			continue // it can only be removed
 		}
 		if slices.ContainsFunc(state.Attachments, func(a network.Attachment) bool { return a.Network == name }) {
 			on = append(on, p.Title())
@@ -316,25 +319,78 @@ type work struct {
 	conn     *os.File
 	executor *nsenter.Executor
 	store    *Store
-	hub      *Pod
+	onHost   bool
 }
 
-// startWork starts it in the hub; a hub that has the host's network is the host.
-func (s *Store) startWork(hub *Pod) (*work, error) {
-	pidfd, err := hub.Open()
-	if err != nil {
+// remove takes a network away that no pod is on. Leases that are left are those of creations that were killed.
+func (w *work) remove(n *network.Network) error {
+	orphans, err := w.store.orphans(n)
+	if err == nil {
+		err = w.release(n, orphans)
+	}
+	if err == nil {
+		_, err = w.do(&control.Work{Do: control.Remove, Network: *n})
+	}
+	return err
+}
+
+// release gives back what pods have of a network that are gone.
+func (w *work) release(n *network.Network, leases []lease) error {
+	for _, l := range leases {
+		if _, err := w.do(&control.Work{Do: control.Detach, Network: *n, Pod: l.pod, Interface: l.link}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lease is who has an address.
+type lease struct{ pod, link string }
+
+// orphans are the leases of pods that are not there. Whoever asks has the hub alone, so none is just being made.
+func (s *Store) orphans(n *network.Network) ([]lease, error) {
+	entries, err := os.ReadDir(s.path("leases", n.Name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	defer pidfd.Close()
-	namespaces := hub.netNamespaces()
-	if hub.Namespaces["net"].Kind == "host" {
-		namespaces = 0
+	var orphans []lease
+	for _, entry := range entries {
+		if _, err := netip.ParseAddr(entry.Name()); err != nil {
+			continue // the lock, and the last address that was given
+		}
+		text, err := os.ReadFile(s.path("leases", n.Name, entry.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		l := lease{}
+		l.pod, l.link, _ = strings.Cut(string(text), "\r\n") // as host-local writes it
+		if isID(l.pod) && !exists(s.path("pods", l.pod)) && !slices.Contains(orphans, l) {
+			orphans = append(orphans, l)
+		}
+	}
+	return orphans, nil
+}
+
+// startWork starts it in the hub, or on the host, if networks are there.
+func (s *Store) startWork(hub *Pod) (*work, error) {
+	var pidfd *os.File
+	namespaces := 0
+	if hub != nil && hub.own("net") {
+		var err error
+		if pidfd, err = hub.Open(); err != nil {
+			return nil, err
+		}
+		defer pidfd.Close()
+		namespaces = hub.netNamespaces()
 	}
 	conn, executor, err := startProgram(workRole, pidfd, namespaces)
 	if err != nil {
 		return nil, err
 	}
-	return &work{conn, executor, s, hub}, nil
+	return &work{conn, executor, s, namespaces == 0}, nil
 }
 
 // do does one thing, and waits until it is done.
@@ -360,18 +416,9 @@ func (w *work) do(job *control.Work, files ...*os.File) (*control.Done, error) {
 
 // fill adds what all work needs to know.
 func (w *work) fill(job *control.Work) error {
-	networks, err := w.store.Networks()
-	if err != nil {
-		return err
-	}
-	for _, n := range networks {
-		if n.Name != job.Network.Name {
-			job.Others = append(job.Others, *n)
-		}
-	}
 	job.Leases, job.Cache = w.store.path("leases"), w.store.path("leases", "cache")
 	job.PluginPath = pluginPath()
-	job.Masquerade = w.hub.Namespaces["net"].Kind == "host"
+	job.Masquerade = w.onHost
 	return os.MkdirAll(job.Leases, 0o700)
 }
 
@@ -441,7 +488,3 @@ func hostRoutes(subnet netip.Prefix) bool {
 
 // isGone says whether what was to be removed was not there.
 func isGone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
-
-func removal(n *network.Network) *control.Work {
-	return &control.Work{Do: control.Remove, Network: *n}
-}

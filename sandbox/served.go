@@ -53,7 +53,7 @@ func (p *Pod) restartHelper() (h *helper, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if h, err = startHelper(); err != nil {
+	if h, err = p.startHelper(); err != nil {
 		return nil, err
 	}
 	defer func() {

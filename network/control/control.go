@@ -91,9 +91,8 @@ const (
 type Work struct {
 	Do         string              `json:"do"`
 	Network    network.Network     `json:"network"`
-	Others     []network.Network   `json:"others,omitempty"` // that are there beside it
-	Leases     string              `json:"leases"`           // folder
-	Cache      string              `json:"cache"`            // folder
+	Leases     string              `json:"leases"` // folder
+	Cache      string              `json:"cache"`  // folder
 	PluginPath []string            `json:"plugin_path,omitempty"`
 	Masquerade bool                `json:"masquerade,omitempty"`
 	Pod        string              `json:"pod,omitempty"` // its id

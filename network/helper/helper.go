@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 
@@ -33,8 +34,8 @@ func Main(args []string) int {
 	unix.CloseOnExec(requestFD)
 	conn := os.NewFile(requestFD, "control")
 	switch {
-	case len(args) == 2 && args[1] == "helper":
-		return serve(conn)
+	case len(args) == 2 && (args[1] == "helper" || args[1] == "helper+program"):
+		return serve(conn, args[1] != "helper")
 	case len(args) == 2 && args[1] == "work":
 		return workOn(conn)
 	}
@@ -58,14 +59,22 @@ type helper struct {
 // mostConnections bounds what published ports have open at a time; descriptors bound it, too.
 const mostConnections = 16384
 
-func serve(conn *os.File) int {
+func serve(conn *os.File, startsPrograms bool) int {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)            // a pod with the host's pid namespace could look into it
 	_ = os.WriteFile("/proc/self/comm", []byte("podsh-net"), 0) // what ps shows
+	runtime.GOMAXPROCS(max(1, min(4, runtime.NumCPU()/2)))      // what it serves needs processors, too
 	debug.SetGCPercent(50)                                      // it idles most of its life: memory counts
 	h := &helper{members: map[string]*member{}, end: make(chan struct{})}
 	descriptors := raiseFiles()
 	var err error
-	if h.relay, err = relay.New(min(mostConnections, descriptors/3)); err != nil {
+	if !startsPrograms { // else when it has: they would inherit it
+		err = confine()
+	}
+	if err == nil {
+		h.relay, err = relay.New(min(mostConnections, descriptors/3))
+	}
+	if err != nil {
+		_ = control.Send(conn, &control.Answer{Error: err.Error()}) // in place of the first answer
 		return 1
 	}
 	h.names = names.New(names.Config{HostAddresses: h.hostAddresses})

@@ -244,7 +244,9 @@ func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.An
 	}
 	if request.Way.Program != "" {
 		control.Close(files)
-		h.program, err = startProgram(request.Way.Program, m)
+		if h.program, err = startProgram(request.Way.Program, m); err == nil {
+			err = confine()
+		}
 		return &control.Answer{}, err
 	}
 	if len(files) != 1 {

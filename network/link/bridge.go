@@ -147,6 +147,10 @@ func (n Network) rules() []*netlink.Rule {
 		rule := add(ruleOwn, family(subnet.Addr()))
 		rule.Dst, rule.Table = ipNet(subnet), unix.RT_TABLE_MAIN
 	}
+	if n.Internal && n.Resolver.IsValid() { // names are answered all the same
+		rule := add(ruleOwn, family(n.Resolver))
+		rule.Dst, rule.Table = ipNet(host(n.Resolver)), unix.RT_TABLE_MAIN
+	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		add(ruleApart, family).Table = ApartTable
 		if n.Internal {
@@ -155,6 +159,8 @@ func (n Network) rules() []*netlink.Rule {
 	}
 	return rules
 }
+
+func host(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }
 
 func refusal(subnet netip.Prefix) *netlink.Route {
 	return &netlink.Route{Dst: ipNet(subnet), Type: unix.RTN_PROHIBIT, Table: ApartTable}

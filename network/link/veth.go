@@ -43,7 +43,7 @@ func (p Place) attach(ctx context.Context, n Network, pod Pod) (a *Attachment, e
 	if err := connect(h, bridge, pod, a, &undo); err != nil {
 		return nil, err
 	}
-	return a, awaitCarrier(ctx, h, name, func() error { return a.configure(pod) })
+	return a, awaitCarrier(ctx, h, name, func() error { return a.configure(n, pod) })
 }
 
 // prepare takes what a pod needs of a network, under the lock that Remove takes as well: addresses, a bridge.
@@ -97,7 +97,7 @@ func connect(h *netlink.Handle, bridge netlink.Link, pod Pod, a *Attachment, und
 }
 
 // configure gives the pod's end its addresses and routes.
-func (a *Attachment) configure(pod Pod) error {
+func (a *Attachment) configure(n Network, pod Pod) error {
 	netns, err := ns.GetNS(fmt.Sprintf("/proc/self/fd/%d", pod.NetNS.Fd()))
 	if err != nil {
 		return fmt.Errorf("open the pod's network namespace: %w", err)
@@ -124,6 +124,12 @@ func (a *Attachment) configure(pod Pod) error {
 		}
 		if err := h.LinkSetUp(link); err != nil {
 			return fmt.Errorf("bring %s up in the pod: %w", a.Interface, err)
+		}
+		if n.Internal && n.Resolver.IsValid() {
+			route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(host(n.Resolver)), Gw: a.Gateways[0].AsSlice()}
+			if err := h.RouteReplace(route); err != nil {
+				return fmt.Errorf("add a route to %s: %w", n.Resolver, err)
+			}
 		}
 		if !a.Default {
 			return nil
