@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -59,7 +61,8 @@ func createCommand() *cli.Command {
 			"  podsh create --rootfs ./debian --volume ./src:/src:ro\n" +
 			"  podsh create --name db --net pod:web          share web's network\n" +
 			"  podsh create --name web -p 8080:80            localhost:8080 leads to port 80 of the pod\n" +
-			"  podsh create --name get --net outbound        a way out to the internet",
+			"  podsh create --name get --net outbound        a way out to the internet\n" +
+			"  podsh create --name db --net front            on a network (podsh network create front)",
 		Flags:  flags,
 		Action: create,
 	}
@@ -135,6 +138,24 @@ func create(c *cli.Context) error {
 	}
 	if _, err := fmt.Println(pod.ID); err != nil {
 		return fmt.Errorf("pod %s was made, but its id could not be printed: %w", pod.ID, err)
+	}
+	return sayPorts(os.Stderr, pod)
+}
+
+// sayPorts tells which numbers the ports got that were to be any.
+func sayPorts(w io.Writer, pod *sandbox.Pod) error {
+	asked := pod.Spec.Net.Ports
+	if !slices.ContainsFunc(asked, func(p network.Port) bool { return p.HostPort == 0 }) {
+		return nil
+	}
+	state, err := pod.Net()
+	if err != nil {
+		return err
+	}
+	for i, port := range state.Ports { // in the order in which they were asked for
+		if i < len(asked) && asked[i].HostPort == 0 {
+			fmt.Fprintf(w, "podsh: published %s\n", port)
+		}
 	}
 	return nil
 }

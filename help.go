@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -62,12 +61,12 @@ func completion(c *cli.Context) error {
 
 // word is a command as completion sees it.
 type word struct {
-	names []string
+	names []string // "ps" and "ls", or "port ls"
 	usage string
 	flags []flagWord
-	pods  bool     // its arguments are pods
-	many  bool     // more than one
-	words []string // or one of these
+	group bool       // what follows is one of the commands that belong to it
+	words []string   // of which one follows
+	args  []argument // or what podsh can list
 }
 
 // flagWord is a flag: what is typed, and what may follow.
@@ -76,7 +75,26 @@ type flagWord struct {
 	usage      string
 	takesValue bool
 	values     []string // those that are known; none: a file, for all that we know
+	also       argument // or one of these
 }
+
+// argument is something that podsh itself can list.
+type argument struct {
+	name string // in ArgsUsage
+	list string // the command that prints what there is, a line each; "": none of these
+	at   int    // its place among the arguments, from 0; or everywhere
+}
+
+const everywhere = -1
+
+var (
+	podArgument     = argument{"POD", "podsh ps -a --format '{{if not .Hub}}{{or .Name .ID}}{{end}}' 2>/dev/null", everywhere}
+	networkArgument = argument{"NETWORK", "podsh network ls -q 2>/dev/null", everywhere}
+	knownArguments  = []argument{podArgument, networkArgument}
+)
+
+// shell is the name of a shell function that offers them.
+func (a argument) shell() string { return "_podsh_" + strings.ToLower(a.name) }
 
 // dashed are the names as they are typed.
 func (f flagWord) dashed() []string {
@@ -93,21 +111,45 @@ func (f flagWord) dashed() []string {
 // completionWords reads the command table.
 func completionWords(app *cli.App) []word {
 	var words []word
-	for _, command := range app.Commands {
+	for _, command := range allCommands(app) {
 		if command.Hidden {
 			continue
 		}
-		w := word{names: command.Names(), usage: command.Usage, pods: strings.Contains(command.ArgsUsage, "POD"),
-			many: strings.Contains(command.ArgsUsage, "POD...")}
-		if !w.pods && strings.Contains(command.ArgsUsage, "|") {
+		w := word{names: command.names, usage: command.Usage, group: command.Subcommands != nil, args: argumentsOf(command.ArgsUsage)}
+		for _, below := range command.Subcommands {
+			w.words = append(w.words, below.Names()...)
+		}
+		if w.args == nil && strings.Contains(command.ArgsUsage, "|") {
 			w.words = strings.Split(command.ArgsUsage, "|")
 		}
-		for _, flag := range append(shownFlags(command), cli.HelpFlag) {
+		for _, flag := range append(shownFlags(command.Command), cli.HelpFlag) {
 			w.flags = append(w.flags, newFlagWord(flag))
 		}
 		words = append(words, w)
 	}
 	return words
+}
+
+// argumentsOf finds what podsh can list in a text such as "NETWORK POD" or "POD [-- CMD [ARG...]]".
+func argumentsOf(usage string) []argument {
+	var args []argument
+	places := 0
+	for _, name := range strings.Fields(usage) {
+		name = strings.Trim(name, "[.]")
+		if strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+			break // other forms, or what is the pod's
+		}
+		if i := slices.IndexFunc(knownArguments, func(a argument) bool { return a.name == name }); i >= 0 {
+			arg := knownArguments[i]
+			arg.at = places
+			args = append(args, arg)
+		}
+		places++
+	}
+	if places == 1 && args != nil {
+		args[0].at = everywhere
+	}
+	return args
 }
 
 // shownFlags are a command's own flags. cli gives --help to the one that runs alone.
@@ -126,7 +168,11 @@ func newFlagWord(flag cli.Flag) flagWord {
 		f.values = signalNames()
 	}
 	for _, ns := range sandbox.Namespaces {
-		if slices.Contains(f.names, ns.Option) && ns.Name != "time" {
+		switch {
+		case !slices.Contains(f.names, ns.Option) || ns.Name == "time":
+		case ns.Name == "net":
+			f.values, f.also = []string{"new", "none", "host", "outbound", "hub", "pod:", "path:"}, networkArgument
+		default:
 			f.values = []string{"new", "host", "pod:", "path:"}
 		}
 	}
@@ -141,156 +187,4 @@ func mayStandAlone(flag cli.Flag) bool {
 	}
 	value, ok := generic.Value.(interface{ IsBoolFlag() bool })
 	return ok && value.IsBoolFlag()
-}
-
-// listPods prints what a pod can be called, a line each.
-const listPods = "podsh ps -a --format '{{or .Name .ID}}' 2>/dev/null"
-
-func bashScript(w io.Writer, words []word) {
-	var names []string
-	for _, word := range words {
-		names = append(names, word.names...)
-	}
-	fmt.Fprintf(w, `# bash completion for podsh, made by: podsh completion bash
-_podsh() {
-	local cur=$2 prev=$3 values= flags= args= i
-	COMPREPLY=()
-	if ((COMP_CWORD == 1)); then
-		COMPREPLY=($(compgen -W '%s' -- "$cur"))
-		return
-	fi
-	for ((i = 2; i < COMP_CWORD; i++)); do
-		if [[ ${COMP_WORDS[i]} == -- ]]; then # a command of the pod's, and its arguments
-			compopt -o default
-			return
-		fi
-	done
-	case ${COMP_WORDS[1]} in
-`, strings.Join(names, " "))
-	for _, word := range words {
-		fmt.Fprintf(w, "\t%s)\n\t\tcase $prev in\n", strings.Join(word.names, "|"))
-		var flags []string
-		values := map[string][]string{}
-		for _, flag := range word.flags {
-			flags = append(flags, flag.dashed()...)
-			if known := strings.Join(flag.values, " "); flag.takesValue {
-				values[known] = append(values[known], flag.dashed()...)
-			}
-		}
-		for _, known := range slices.Sorted(maps.Keys(values)) {
-			then := "values='" + known + "'"
-			if known == "" {
-				then = "compopt -o default; return"
-			}
-			fmt.Fprintf(w, "\t\t%s) %s ;;\n", strings.Join(values[known], "|"), then)
-		}
-		fmt.Fprint(w, "\t\tesac\n")
-		fmt.Fprintf(w, "\t\tflags='%s'\n", strings.Join(flags, " "))
-		switch {
-		case word.pods:
-			fmt.Fprintf(w, "\t\targs=$(%s)\n", listPods)
-		case word.words != nil:
-			fmt.Fprintf(w, "\t\targs='%s'\n", strings.Join(word.words, " "))
-		}
-		fmt.Fprintf(w, "\t\t;;\n")
-	}
-	fmt.Fprint(w, `	esac
-	[[ $cur == -* ]] && args=$flags
-	COMPREPLY=($(compgen -W "${values:-$args}" -- "$cur"))
-	[[ ${COMPREPLY-} == *: ]] && compopt -o nospace
-}
-complete -F _podsh podsh
-`)
-}
-
-func zshScript(w io.Writer, words []word) {
-	fmt.Fprintf(w, `#compdef podsh
-# zsh completion for podsh, made by: podsh completion zsh
-_podsh_pods() { compadd -- ${(f)"$(%s)"} }
-_podsh() {
-	local -a commands=(
-`, listPods)
-	for _, word := range words {
-		for _, name := range word.names {
-			fmt.Fprintf(w, "\t\t%s\n", shellQuote(name+":"+word.usage))
-		}
-	}
-	fmt.Fprint(w, `	)
-	if ((CURRENT == 2)); then
-		_describe command commands
-		return
-	fi
-	if ((${words[(i)--]} < CURRENT)); then # a command of the pod's, and its arguments
-		_default
-		return
-	fi
-	shift words
-	((CURRENT--))
-	case $words[1] in
-`)
-	zshEscape := strings.NewReplacer(`\`, `\\`, "[", `\[`, "]", `\]`)
-	for _, word := range words {
-		fmt.Fprintf(w, "\t%s)\n\t\t_arguments -s", strings.Join(word.names, "|"))
-		for _, flag := range word.flags {
-			value := ""
-			if flag.takesValue {
-				value = ":value:_default"
-				if flag.values != nil {
-					value = ":value:(" + strings.ReplaceAll(strings.Join(flag.values, " "), ":", `\:`) + ")"
-				}
-			}
-			for _, name := range flag.dashed() {
-				fmt.Fprintf(w, " \\\n\t\t\t%s", shellQuote("*"+name+"["+zshEscape.Replace(flag.usage)+"]"+value))
-			}
-		}
-		switch {
-		case word.pods && word.many:
-			fmt.Fprint(w, " \\\n\t\t\t'*:pod:_podsh_pods'")
-		case word.pods:
-			fmt.Fprint(w, " \\\n\t\t\t'1:pod:_podsh_pods'")
-		case word.words != nil:
-			fmt.Fprintf(w, " \\\n\t\t\t'1:word:(%s)'", strings.Join(word.words, " "))
-		}
-		fmt.Fprint(w, "\n\t\t;;\n")
-	}
-	fmt.Fprint(w, "\tesac\n}\nif [[ $funcstack[1] == _podsh ]]; then _podsh \"$@\"; else compdef _podsh podsh; fi\n")
-}
-
-func fishScript(w io.Writer, words []word) {
-	fmt.Fprint(w, "# fish completion for podsh, made by: podsh completion fish\ncomplete -c podsh -f\n")
-	for _, word := range words {
-		for _, name := range word.names {
-			fmt.Fprintf(w, "complete -c podsh -n __fish_use_subcommand -a %s -d %s\n", name, shellQuote(word.usage))
-		}
-		seen := shellQuote("__fish_seen_subcommand_from " + strings.Join(word.names, " "))
-		for _, flag := range word.flags {
-			fmt.Fprintf(w, "complete -c podsh -n %s", seen)
-			for _, name := range flag.names {
-				if len(name) > 1 {
-					fmt.Fprintf(w, " -l %s", name)
-				} else {
-					fmt.Fprintf(w, " -s %s", name)
-				}
-			}
-			switch {
-			case flag.values != nil:
-				fmt.Fprintf(w, " -x -a %s", shellQuote(strings.Join(flag.values, " ")))
-			case flag.takesValue:
-				fmt.Fprint(w, " -r -F")
-			}
-			fmt.Fprintf(w, " -d %s\n", shellQuote(flag.usage))
-		}
-		switch {
-		case word.pods:
-			fmt.Fprintf(w, "complete -c podsh -n %s -a %s\n", seen, shellQuote("("+listPods+")"))
-		case word.words != nil:
-			fmt.Fprintf(w, "complete -c podsh -n %s -a %s\n", seen, shellQuote(strings.Join(word.words, " ")))
-		}
-	}
-}
-
-// shellQuote makes one word of text. Fish reads a backslash between single quotes, the others do not; there
-// is none in the command table.
-func shellQuote(text string) string {
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

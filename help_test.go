@@ -31,13 +31,13 @@ func TestManPageNamesEveryCommandAndFlag(t *testing.T) {
 			t.Errorf("no section %s", section)
 		}
 	}
-	for _, command := range app.Commands {
-		if !strings.Contains(page, ".SS \"podsh "+command.Name) {
-			t.Errorf("no command %s", command.Name)
+	for _, command := range allCommands(app) {
+		if !strings.Contains(page, ".SS \"podsh "+command.names[0]) {
+			t.Errorf("no command %s", command.names[0])
 		}
 		for _, flag := range command.Flags {
 			if name := troff(newFlagWord(flag).dashed()[0]); !strings.Contains(page, name) {
-				t.Errorf("%s: no flag %s", command.Name, name)
+				t.Errorf("%s: no flag %s", command.names[0], name)
 			}
 		}
 	}
@@ -48,11 +48,12 @@ func TestManPageNamesEveryCommandAndFlag(t *testing.T) {
 	}
 }
 
-// complete asks the bash script what it would offer, with a podsh that knows two pods.
+// complete asks the bash script what it would offer, with a podsh that knows two pods and two networks.
 func complete(t *testing.T, words ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "podsh"), []byte("#!/bin/sh\necho web\necho wiki\n"), 0o700); err != nil {
+	const podsh = "#!/bin/sh\nif [ $1 = network ]; then echo front; echo back; else echo web; echo; echo wiki; fi\n"
+	if err := os.WriteFile(filepath.Join(dir, "podsh"), []byte(podsh), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	var script strings.Builder
@@ -82,6 +83,23 @@ func TestBashCompletion(t *testing.T) {
 		{"kill -s HUP w", "web wiki"},
 		{"completion ", "bash zsh fish"},
 		{"create --net p", "pod: path:"},
+		{"create --net h", "host hub"},
+		{"create --net f", "front"},
+		{"create --ipc h", "host"},
+		{"po", "port"},
+		{"port ", "ls add rm"},
+		{"port --", "--help"},
+		{"port add ", "web wiki"},
+		{"port add web ", ""}, // a port
+		{"port ls web ", "web wiki"},
+		{"port ls --", "--json --help"},
+		{"network c", "create connect"},
+		{"network create ", ""}, // a new name
+		{"network create --i", "--ipv6 --internal"},
+		{"network rm ", "front back"},
+		{"network connect ", "front back"},
+		{"network connect front ", "web wiki"},
+		{"network connect front web ", ""},
 		{"create --dry-run --n", "--name --net"},
 		{"create --rootfs ", ""}, // files
 		{"join web -- l", ""},    // files
@@ -109,14 +127,33 @@ func TestCompletionScriptsAreTaken(t *testing.T) {
 }
 
 func TestEveryCommandHasAnExample(t *testing.T) {
-	for _, command := range newApp().Commands {
+	for _, command := range allCommands(newApp()) {
 		if command.Name != "doctor" && !strings.Contains(command.Description, "Examples:\n  ") {
-			t.Errorf("%s has none", command.Name)
+			t.Errorf("%s has none", command.names[0])
 		}
 		for line := range strings.Lines(command.Description) {
 			if len(line) > 120 {
-				t.Errorf("%s: a line of %d characters", command.Name, len(line))
+				t.Errorf("%s: a line of %d characters", command.names[0], len(line))
 			}
+		}
+	}
+}
+
+func TestFlagsFirst(t *testing.T) {
+	for typed, want := range map[string]string{
+		"":                                  "",
+		"--help":                            "--help",
+		"ps -a":                             "ps -a",
+		"join web -u 1000 -- id -u":         "join -u 1000 -- web -- id -u",
+		"port ls web --json":                "port ls --json -- web",
+		"port lss --json":                   "port --json -- lss",
+		"network create front --subnet A/8": "network create --subnet A/8 -- front",
+		"network connect front web":         "network connect -- front web",
+		"network":                           "network",
+	} {
+		got := flagsFirst(newApp(), append([]string{"podsh"}, strings.Fields(typed)...))
+		if text := strings.Join(got[1:], " "); text != want {
+			t.Errorf("podsh %s: %s, not %s", typed, text, want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,9 @@ func stop(c *cli.Context) error {
 		return usagef("-t 0 does not wait at all", "-t %d: no time to wait", seconds)
 	}
 	return eachPodAtOnce(c, func(p *sandbox.Pod) (say func(), err error) {
+		if p.IsHub {
+			return func() {}, refuseHub(c, p)
+		}
 		stubborn, err := p.Stop(time.Duration(seconds) * time.Second)
 		return func() {
 			if p.MemberNamespace() == "" && err == nil {
@@ -75,12 +79,20 @@ func kill(c *cli.Context) error {
 		return err
 	}
 	return eachPod(c, func(p *sandbox.Pod) error {
+		if p.IsHub {
+			return refuseHub(c, p)
+		}
 		n, err := p.Kill(sig)
 		if n == 0 && err == nil {
 			warn(fmt.Errorf("pod %q has no processes but the pause", p.Title()))
 		}
 		return err
 	})
+}
+
+// refuseHub says why the hub is left alone: what is done to it is done to the network of all that are in it.
+func refuseHub(c *cli.Context, hub *sandbox.Pod) error {
+	return usagef("it goes with the last of them: podsh rm -f --all removes all", "%s: pod %q is the hub of the pods on networks", called(c), hub.Title())
 }
 
 // The real-time signals that glibc leaves to programs, signal(7); the kernel's begin with 32.
@@ -182,7 +194,10 @@ func rm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return atOnce(pods, remove)
+	var failed errorList
+	failed.add(atOnce(slices.DeleteFunc(pods, func(p *sandbox.Pod) bool { return p.IsHub }), remove))
+	failed.add(store.ReleaseHub()) // the last pod in it takes it along, but there may have been none
+	return failed.last
 }
 
 // findPod finds a pod; one whose description can't be read can only be removed.
@@ -221,8 +236,8 @@ func needPods(c *cli.Context) (*sandbox.Store, error) {
 }
 
 func needsPod(c *cli.Context) error {
-	return usagef(fmt.Sprintf("podsh %s %s: an id, the start of one, or a name; `podsh ps -a` lists them",
-		c.Command.Name, c.Command.ArgsUsage), "%s needs a pod", c.Command.Name)
+	return usagef(fmt.Sprintf("%s %s: an id, the start of one, or a name; `podsh ps -a` lists them",
+		c.Command.HelpName, c.Command.ArgsUsage), "%s needs a pod", called(c))
 }
 
 // eachPodAtOnce is eachPod for what takes its time: to all pods at the same time, reported in their order.

@@ -39,6 +39,7 @@ func commands() []*cli.Command {
 		createCommand(), joinCommand(),
 		psCommand(), inspectCommand(), topCommand(), mapCommand(),
 		stopCommand(), killCommand(), waitCommand(), rmCommand(),
+		portCommand(), networkCommand(),
 		pauseCommand(), doctorCommand(),
 		completionCommand(), manCommand(), versionCommand(),
 	}
@@ -58,9 +59,12 @@ func newApp() *cli.App {
 		OnUsageError:           usageError,
 		Action:                 noCommand,
 	}
-	for _, command := range app.Commands {
+	for _, command := range allCommands(app) {
 		command.OnUsageError = usageError
 		command.HideHelpCommand = true
+		if len(command.Subcommands) > 0 {
+			command.Action, command.ArgsUsage = noCommand, "COMMAND"
+		}
 		for _, flag := range command.Flags {
 			if b, ok := flag.(*cli.BoolFlag); ok {
 				b.DisableDefaultText = true // "(default: false)" tells nobody anything
@@ -68,6 +72,30 @@ func newApp() *cli.App {
 		}
 	}
 	return app
+}
+
+// fullCommand is a command with all that is typed to call it.
+type fullCommand struct {
+	*cli.Command
+	names []string // its name and aliases, such as "ps" and "ls", or "port ls"
+}
+
+// allCommands lists each command of the table, and behind it those that belong to it.
+func allCommands(app *cli.App) []fullCommand {
+	var all []fullCommand
+	var add func(commands []*cli.Command, above string)
+	add = func(commands []*cli.Command, above string) {
+		for _, command := range commands {
+			full := fullCommand{Command: command}
+			for _, name := range command.Names() {
+				full.names = append(full.names, above+name)
+			}
+			all = append(all, full)
+			add(command.Subcommands, full.names[0]+" ")
+		}
+	}
+	add(app.Commands, "")
+	return all
 }
 
 func main() {
@@ -132,30 +160,35 @@ func usagef(hint, format string, args ...any) error {
 	return &usage{fmt.Sprintf(format, args...), hint}
 }
 
-// noCommand is what runs when the first word is no command.
+// called is the name of the command that runs: "ps", or "port ls".
+func called(c *cli.Context) string { return strings.TrimPrefix(c.Command.HelpName, c.App.HelpName+" ") }
+
+// noCommand is what runs when the first word is no command, of podsh or of a command that has others.
 func noCommand(c *cli.Context) error {
-	if !c.Args().Present() {
+	where := c.Command.HelpName
+	switch {
+	case c.Args().Present():
+	case where == c.App.HelpName:
 		return cli.ShowAppHelp(c)
+	default:
+		return cli.ShowSubcommandHelp(c)
 	}
 	word := c.Args().First()
 	var names []string
-	for _, command := range c.App.Commands {
+	for _, command := range c.Command.Subcommands {
 		names = append(names, command.Names()...)
 	}
+	hint := fmt.Sprintf("`%s --help` lists all commands", where)
 	if near := sandbox.Nearest(word, names); near != "" {
-		return usagef(fmt.Sprintf("did you mean `podsh %s`? `podsh --help` lists all commands", near), "no command %q", word)
+		hint = fmt.Sprintf("did you mean `%s %s`? %s", where, near, hint)
 	}
-	return usagef("`podsh --help` lists all commands", "no command %q", word)
+	return usagef(hint, "no command %q", strings.TrimPrefix(where+" "+word, c.App.HelpName+" "))
 }
 
 // usageError says what is wrong with a flag, and which one was probably meant.
 func usageError(c *cli.Context, err error, _ bool) error {
 	message := err.Error()
-	where := "podsh"
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "podsh" {
-		where += " " + c.Command.Name
-	}
-	hint := fmt.Sprintf("`%s --help` lists the flags", where)
+	hint := fmt.Sprintf("`%s --help` lists the flags", c.Command.HelpName)
 	if name, ok := strings.CutPrefix(message, "flag provided but not defined: -"); ok {
 		message = fmt.Sprintf("no flag --%s", strings.TrimLeft(name, "-"))
 		if near := sandbox.Nearest(strings.TrimLeft(name, "-"), flagNames(c.Command)); near != "" {
@@ -184,15 +217,12 @@ func flagNames(command *cli.Command) []string {
 // flagsFirst moves a command's flags before its arguments, up to --, since cli takes what follows the first
 // argument for arguments: `podsh join web -u 1000 -- id` means what it says.
 func flagsFirst(app *cli.App, args []string) []string {
-	if len(args) < 2 {
-		return args
-	}
-	command := app.Command(args[1])
+	command, first := commandOf(app, args)
 	if command == nil {
 		return args
 	}
 	var flags, rest []string
-	for i := 2; i < len(args); i++ {
+	for i := first; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {
 			rest = append(rest, args[i:]...)
@@ -211,7 +241,20 @@ func flagsFirst(app *cli.App, args []string) []string {
 	if len(rest) > 0 && rest[0] != "--" {
 		flags = append(flags, "--") // what follows is no flag any more
 	}
-	return append(append(args[:2:2], flags...), rest...)
+	return append(append(args[:first:first], flags...), rest...)
+}
+
+// commandOf finds the command that is called, and where its own arguments begin.
+func commandOf(app *cli.App, args []string) (command *cli.Command, first int) {
+	find := app.Command
+	for first = 1; first < len(args); first++ {
+		below := find(args[first])
+		if below == nil {
+			break
+		}
+		command, find = below, below.Command
+	}
+	return command, first
 }
 
 // isBool says whether a flag may stand without a value, as package flag puts it.

@@ -93,7 +93,7 @@ func manPage(app *cli.App) string {
 	fmt.Fprintf(&b, ".B podsh\n.I COMMAND\n[flags] [arguments]\n")
 	manIntroduction.write(&b)
 	b.WriteString(".SH COMMANDS\n")
-	for _, command := range app.Commands {
+	for _, command := range allCommands(app) {
 		if !command.Hidden {
 			writeCommand(&b, command)
 		}
@@ -126,9 +126,9 @@ func (s manSection) write(b *strings.Builder) {
 	}
 }
 
-func writeCommand(b *strings.Builder, command *cli.Command) {
-	title := "podsh " + strings.Join(command.Names(), " | ")
-	flags := shownFlags(command)
+func writeCommand(b *strings.Builder, command fullCommand) {
+	title := "podsh " + strings.Join(command.names, " | ")
+	flags := shownFlags(command.Command)
 	if len(flags) > 0 {
 		title += " [flags]"
 	}

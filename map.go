@@ -21,8 +21,9 @@ func mapCommand() *cli.Command {
 number that stands for each of its namespaces (as lsns and /proc/PID/ns show
 it), or =NAME where it is that of a line above. Below, a tree of the user
 namespaces: what each owns, and who lives there. Whoever is root in a user
-namespace is so over all that it owns. With PODs, only these, and those that
-share something with them.
+namespace is so over all that it owns. At the end addresses, networks and ports
+of pods that have any. With PODs, only these, and those that share something
+with them.
 
 Examples:
   podsh map
@@ -37,11 +38,11 @@ func drawMap(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	ids, err := runningPods(store, c.Args().Slice())
+	pods, err := store.List()
 	if err != nil {
 		return err
 	}
-	pods, err := store.List()
+	around, err := namedPods(store, c.Args().Slice())
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,11 @@ func drawMap(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(ids) > 0 {
+	if len(around) > 0 {
+		var ids []string
+		for _, pod := range around {
+			ids = append(ids, pod.ID)
+		}
 		m.Around(ids)
 	}
 	if c.Bool("json") {
@@ -59,25 +64,10 @@ func drawMap(c *cli.Context) error {
 		return err
 	}
 	fmt.Fprintln(os.Stdout)
-	return mapTree(os.Stdout, m)
-}
-
-// runningPods finds pods that have something to show.
-func runningPods(store *sandbox.Store, refs []string) ([]string, error) {
-	var ids []string
-	for _, ref := range refs {
-		pod, err := store.Find(ref)
-		if err != nil {
-			return nil, err
-		}
-		pidfd, err := pod.Open()
-		if err != nil {
-			return nil, err
-		}
-		pidfd.Close()
-		ids = append(ids, pod.ID)
+	if err := mapTree(os.Stdout, m); err != nil {
+		return err
 	}
-	return ids, nil
+	return mapNets(os.Stdout, m)
 }
 
 // mapTable shows each namespace by its inode once, where it first appears.
@@ -103,6 +93,22 @@ func mapTable(w io.Writer, m *sandbox.Map) error {
 			}
 		}
 		t.row(cells...)
+	}
+	return t.Flush()
+}
+
+// mapNets shows where pods can be reached, behind an empty line; nothing, where none can.
+func mapNets(w io.Writer, m *sandbox.Map) error {
+	reached := slices.DeleteFunc(slices.Clone(m.Residents), func(r *sandbox.Resident) bool {
+		return len(r.Addresses)+len(r.Networks)+len(r.Ports) == 0
+	})
+	if len(reached) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "NAME", "ADDRESSES", "NETWORKS", "PORTS")
+	for _, r := range reached {
+		t.row(r.Name, commas(r.Addresses), commas(r.Networks), arrows(r.Ports))
 	}
 	return t.Flush()
 }

@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox"
 )
 
@@ -21,8 +24,9 @@ func psCommand() *cli.Command {
 		Aliases: []string{"ls"},
 		Usage:   "list pods",
 		Description: `Lists the pods that run: id, name, age, status, the pid of the pause on the
-host, and the number of processes, the pause among them (? where nothing
-tells them from others: podsh inspect says more).
+host, the number of processes, the pause among them (? where nothing
+tells them from others: podsh inspect says more), the first address of IPv4 and
+the published ports. With -a there is also the hub, if pods are on networks.
 
 Fields of a TEMPLATE: ` + psFields + `
 
@@ -50,9 +54,21 @@ type psRow struct {
 	Processes count             `json:"processes"`
 	Hostname  string            `json:"hostname"`
 	Labels    map[string]string `json:"labels"`
+	Addresses []netip.Addr      `json:"addresses"`
+	Ports     []network.Port    `json:"ports"`
+	Networks  []string          `json:"networks"`
+	Hub       bool              `json:"hub"` // networks are in it
 }
 
-const psFields = "ID Name Age Created Status PID Processes Hostname Labels"
+const psFields = "ID Name Age Created Status PID Processes Hostname Labels Addresses Ports Networks Hub"
+
+// Address is the first of IPv4.
+func (r psRow) Address() string {
+	if i := slices.IndexFunc(r.Addresses, netip.Addr.Is4); i >= 0 {
+		return r.Addresses[i].String()
+	}
+	return ""
+}
 
 // Age is how long ago the pod was created.
 func (r psRow) Age() string {
@@ -106,6 +122,13 @@ func ps(c *cli.Context) error {
 	return show(os.Stdout, rows)
 }
 
+// ensureHelpers starts helpers anew that have ended, and tells of it.
+func ensureHelpers(pods []*sandbox.Pod) {
+	for _, w := range sandbox.EnsureHelpers(pods) {
+		warn(w)
+	}
+}
+
 // sweep clears away what killed commands have left. That it could not is worth a word, and no more.
 func sweep(store *sandbox.Store) {
 	if err := store.Sweep(); err != nil {
@@ -121,6 +144,7 @@ func psRows(pods []*sandbox.Pod, all, processes bool) ([]psRow, error) {
 			running = append(running, p)
 		}
 	}
+	nets := netsOf(running)
 	members := map[string][]int{}
 	if processes {
 		var err error
@@ -130,7 +154,11 @@ func psRows(pods []*sandbox.Pod, all, processes bool) ([]psRow, error) {
 	}
 	rows := []psRow{}
 	for i, p := range pods {
-		row := psRow{ID: p.ID, Name: p.Spec.Name, Status: statuses[i], Hostname: p.Hostname, Labels: p.Spec.Labels}
+		if !all && (statuses[i] != sandbox.Running || p.IsHub) {
+			continue
+		}
+		row := newRow(p)
+		row.Status = statuses[i]
 		if row.Status != sandbox.Broken {
 			row.Created = &p.Created
 		}
@@ -139,15 +167,46 @@ func psRows(pods []*sandbox.Pod, all, processes bool) ([]psRow, error) {
 			if p.MemberNamespace() != "" {
 				row.Processes = count(1 + len(members[p.ID]))
 			}
-		} else if !all {
-			continue
-		}
-		if row.Labels == nil {
-			row.Labels = map[string]string{}
+			row.addNet(nets[p.ID])
 		}
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// newRow is what a pod's description says of it.
+func newRow(p *sandbox.Pod) psRow {
+	row := psRow{ID: p.ID, Name: p.Spec.Name, Hostname: p.Hostname, Labels: p.Spec.Labels, Hub: p.IsHub,
+		Addresses: []netip.Addr{}, Ports: []network.Port{}, Networks: []string{}}
+	if row.Labels == nil {
+		row.Labels = map[string]string{}
+	}
+	return row
+}
+
+// netsOf reads what the networks of pods are like, by id, and looks after their helpers.
+func netsOf(pods []*sandbox.Pod) map[string]*sandbox.NetState {
+	nets := map[string]*sandbox.NetState{}
+	var served []*sandbox.Pod
+	for i, state := range sandbox.Nets(pods) {
+		if state == nil || state.Served {
+			served = append(served, pods[i]) // nil: ensureHelpers says why
+		}
+		nets[pods[i].ID] = state
+	}
+	ensureHelpers(served)
+	return nets
+}
+
+// addNet adds what the pod's network is like, if that is known.
+func (r *psRow) addNet(state *sandbox.NetState) {
+	if state == nil {
+		return
+	}
+	r.Addresses, r.Ports = append(r.Addresses, state.Addresses...), append(r.Ports, state.Ports...)
+	for _, a := range state.Attachments {
+		r.Networks = append(r.Networks, a.Network)
+	}
 }
 
 type psShow func(w io.Writer, rows []psRow) error
@@ -175,24 +234,26 @@ func psView(c *cli.Context) (psShow, error) {
 }
 
 func psTable(w io.Writer, rows []psRow) error {
-	t := newTable(w, "ID", "NAME", "AGE", "STATUS", "PID", "PROCESSES")
+	t := newTable(w, "ID", "NAME", "AGE", "STATUS", "PID", "PROCESSES", "ADDRESS", "PORTS")
 	for _, r := range rows {
-		pid := ""
+		pid, name := "", r.Name
 		if r.PID != 0 {
 			pid = fmt.Sprint(r.PID)
 		}
-		t.row(r.ID, r.Name, r.Age(), r.Status, pid, r.Processes)
+		if r.Hub {
+			name = sandbox.HubName
+		}
+		t.row(r.ID, name, r.Age(), r.Status, pid, r.Processes, r.Address(), arrows(r.Ports))
 	}
 	return t.Flush()
 }
 
 func psQuiet(w io.Writer, rows []psRow) error {
-	var out strings.Builder
+	var ids []string
 	for _, r := range rows {
-		out.WriteString(r.ID + "\n")
+		ids = append(ids, r.ID)
 	}
-	_, err := io.WriteString(w, out.String())
-	return err
+	return printLines(w, ids)
 }
 
 // psTemplate reads a template and tries it on a pod, so that a wrong field is told even where there is no pod.
@@ -216,102 +277,4 @@ func psTemplate(text string) (psShow, error) {
 		_, err := w.Write(out.Bytes())
 		return err
 	}, nil
-}
-
-func inspectCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "inspect",
-		Usage:     "show everything known about pods, as JSON",
-		ArgsUsage: "POD...",
-		Description: `Prints a JSON array: what was asked for (spec), the holder (pid, holder),
-every namespace with its inode, the id maps, the mounts and the holder's
-capabilities as the kernel has them now. Of a pod that has ended it shows
-what its description says.
-
-Examples:
-  podsh inspect web | jq '.[0].namespaces.net.inode'
-  podsh inspect web | jq -r '.[0].mounts[].mount_point'`,
-		Action: inspect,
-	}
-}
-
-func inspect(c *cli.Context) error {
-	inspections := []*sandbox.Inspection{}
-	err := eachPod(c, func(p *sandbox.Pod) error {
-		i, err := p.Inspect()
-		if err != nil {
-			return err
-		}
-		if i.Status == sandbox.Running && i.MembersBy == "" {
-			warnNoMembers(p)
-		}
-		inspections = append(inspections, i)
-		return nil
-	})
-	if len(inspections) == 0 && err != nil {
-		return err
-	}
-	if writeErr := writeJSON(os.Stdout, inspections); writeErr != nil {
-		return writeErr
-	}
-	return err
-}
-
-// warnNoMembers says why a pod seems to have no members.
-func warnNoMembers(p *sandbox.Pod) {
-	warn(fmt.Errorf("pod %q has no pid, mount or user namespace of its own: nothing tells its processes from others", p.Title()))
-}
-
-func topCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "top",
-		Usage:     "show the processes of a pod",
-		ArgsUsage: "POD",
-		Description: `Lists the pod's processes, the pause first: the pid on the host and in the
-pod, the user in the pod (? if the pod has no number for it), state, memory,
-age and processor time. It reads /proc from outside, so it needs no program
-in the pod.
-
-Examples:
-  podsh top web
-  podsh top web --json | jq '.[] | select(.state == "Z")'`,
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
-		Action: top,
-	}
-}
-
-func top(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usagef("`podsh top POD`: an id, the start of one, or a name", "top takes one pod, not %d", c.NArg())
-	}
-	store, err := sandbox.OpenStore()
-	if err != nil {
-		return err
-	}
-	pod, err := store.Find(c.Args().First())
-	if err != nil {
-		return err
-	}
-	processes, err := pod.Processes()
-	if err != nil {
-		return err
-	}
-	if pod.MemberNamespace() == "" {
-		warnNoMembers(pod)
-	}
-	if c.Bool("json") {
-		return writeJSON(os.Stdout, processes)
-	}
-	t := newTable(os.Stdout, "PID", "POD-PID", "UID", "STATE", "RSS", "AGE", "TIME", "COMMAND")
-	for i := range processes {
-		p := &processes[i]
-		uid := "?"
-		if p.UID != nil {
-			uid = fmt.Sprint(*p.UID)
-		}
-		cpu := int(p.CPU)
-		t.row(p.PID, p.PodPID, uid, p.State, size(p.RSS), age(time.Since(p.Started)),
-			fmt.Sprintf("%d:%02d", cpu/60, cpu%60), p.CommandLine())
-	}
-	return t.Flush()
 }

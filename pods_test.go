@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox"
 )
 
@@ -13,9 +15,25 @@ func testRows() []psRow {
 	created := time.Now().Add(-90 * time.Minute)
 	return []psRow{
 		{ID: "5f0c3ad91be2", Name: "web", Created: &created, Status: sandbox.Running, PID: 4711, Processes: 3,
-			Hostname: "web", Labels: map[string]string{"tier": "front"}},
+			Hostname: "web", Labels: map[string]string{"tier": "front"}, Ports: manyPorts,
+			Addresses: []netip.Addr{netip.MustParseAddr("fd70:6f64:7368::100"), netip.MustParseAddr("10.0.2.100")}},
 		{ID: "a1b2c3d4e5f6", Status: sandbox.Broken, Processes: 0},
 		{ID: "c0ffee000000", Name: "open", Created: &created, Status: sandbox.Running, PID: 4712, Processes: unknown},
+		{ID: "0123456789ab", Created: &created, Status: sandbox.Running, PID: 4713, Processes: 1, Hub: true},
+	}
+}
+
+var manyPorts = []network.Port{
+	{HostPort: 8080, PodPort: 80, Protocol: "tcp"}, {HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 5353, PodPort: 53, Protocol: "udp"},
+	{HostIP: netip.MustParseAddr("::1"), HostPort: 8443, PodPort: 443, Protocol: "tcp"}, {HostPort: 9000, PodPort: 9000, Protocol: "tcp"},
+}
+
+func TestArrows(t *testing.T) {
+	for n, want := range []string{"", "8080->80/tcp", "8080->80/tcp,127.0.0.1:5353->53/udp",
+		"8080->80/tcp,127.0.0.1:5353->53/udp,[::1]:8443->443/tcp", "8080->80/tcp,127.0.0.1:5353->53/udp,[::1]:8443->443/tcp,…"} {
+		if got := arrows(manyPorts[:n]); got != want {
+			t.Errorf("%d ports: %s, not %s", n, got, want)
+		}
 	}
 }
 
@@ -24,10 +42,11 @@ func TestPsTable(t *testing.T) {
 	if err := psTable(&out, testRows()); err != nil {
 		t.Fatal(err)
 	}
-	want := `ID            NAME  AGE  STATUS   PID   PROCESSES
-5f0c3ad91be2  web   1h   running  4711  3
-a1b2c3d4e5f6             broken         0
-c0ffee000000  open  1h   running  4712  ?
+	want := `ID            NAME   AGE  STATUS   PID   PROCESSES  ADDRESS     PORTS
+5f0c3ad91be2  web    1h   running  4711  3          10.0.2.100  ` + arrows(manyPorts) + `
+a1b2c3d4e5f6              broken         0
+c0ffee000000  open   1h   running  4712  ?
+0123456789ab  (hub)  1h   running  4713  1
 `
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", &out, want)
@@ -43,7 +62,7 @@ func TestPsJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(out.String()), &rows); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"id", "name", "created", "status", "pid", "processes", "hostname", "labels"} {
+	for _, key := range []string{"id", "name", "created", "status", "pid", "processes", "hostname", "labels", "addresses", "ports", "networks", "hub"} {
 		for _, row := range rows {
 			if _, ok := row[key]; !ok {
 				t.Errorf("pod %v has no %q", row["id"], key)
@@ -57,11 +76,13 @@ func TestPsJSON(t *testing.T) {
 
 func TestPsTemplate(t *testing.T) {
 	for template, want := range map[string]string{
-		"{{.ID}} {{.Name}}":                  "5f0c3ad91be2 web\na1b2c3d4e5f6 \nc0ffee000000 open\n",
-		"{{or .Name .ID}}":                   "web\na1b2c3d4e5f6\nopen\n",
-		"{{.Age}}/{{.PID}}/{{.Processes}}":   "1h/4711/3\n/0/0\n1h/4712/?\n",
-		"{{.Labels.tier}}{{.Labels.absent}}": "front<no value>\n<no value><no value>\n<no value><no value>\n",
-		"":                                   "\n\n\n",
+		"{{.ID}} {{.Name}}":                     "5f0c3ad91be2 web\na1b2c3d4e5f6 \nc0ffee000000 open\n0123456789ab \n",
+		"{{or .Name .ID}}":                      "web\na1b2c3d4e5f6\nopen\n0123456789ab\n",
+		"{{.Age}}/{{.PID}}/{{.Processes}}":      "1h/4711/3\n/0/0\n1h/4712/?\n1h/4713/1\n",
+		"{{.Labels.tier}}{{.Labels.absent}}":    "front<no value>\n" + strings.Repeat("<no value><no value>\n", 3),
+		"{{.Address}}{{.Hub}}":                  "10.0.2.100false\nfalse\nfalse\ntrue\n",
+		"{{range .Ports}}{{.HostPort}} {{end}}": "8080 5353 8443 9000 \n\n\n\n",
+		"":                                      "\n\n\n\n",
 	} {
 		show, err := psTemplate(template)
 		if err != nil {

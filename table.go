@@ -1,9 +1,8 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,22 +10,49 @@ import (
 	"time"
 )
 
-// table lines up columns. tabwriter writes cell by cell, so there is a buffer behind it.
+// table lines up columns.
 type table struct {
 	*tabwriter.Writer
-	out *bufio.Writer
+	lines *bytes.Buffer
+	out   io.Writer
 }
 
 func newTable(w io.Writer, columns ...any) table {
-	out := bufio.NewWriter(w)
-	t := table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0), out}
+	lines := &bytes.Buffer{}
+	t := table{tabwriter.NewWriter(lines, 0, 0, 2, ' ', 0), lines, w}
 	t.row(columns...)
 	return t
 }
 
-// Flush writes what was said; it tells of all errors.
+// Flush writes what was said, without the spaces that tabwriter leaves behind empty cells.
 func (t table) Flush() error {
-	return errors.Join(t.Writer.Flush(), t.out.Flush())
+	if err := t.Writer.Flush(); err != nil {
+		return err
+	}
+	var lines []string
+	for line := range strings.Lines(t.lines.String()) {
+		lines = append(lines, strings.TrimRight(line, " \n"))
+	}
+	return printLines(t.out, lines)
+}
+
+// printLines writes each item on a line of its own.
+func printLines[T any](w io.Writer, items []T) error {
+	var out strings.Builder
+	for _, item := range items {
+		fmt.Fprintln(&out, item)
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// commas writes a list into one cell of a table.
+func commas[T any](list []T) string {
+	var words []string
+	for _, item := range list {
+		words = append(words, fmt.Sprint(item))
+	}
+	return strings.Join(words, ",")
 }
 
 // row adds one line.

@@ -192,7 +192,14 @@ func (w *wiring) openTun() error {
 	b.call(unix.SYS_IOCTL, tun, unix.TUNSETPERSIST, 1)
 	b.call(unix.SYS_IOCTL, tun, unix.TUNSETOFFLOAD, tunOffloads)
 	fds, err := w.maker.do(b, tun)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return withHint(err, "as root: chmod 666 /dev/net/tun (most distributions have it so)")
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return withHint(err, "as root: modprobe tun; in a container the device has to be handed in")
+	case errors.Is(err, unix.EBUSY):
+		return withHint(err, "another helper has the pod's way out: `podsh inspect %s`", w.pod.Title())
+	case err != nil:
 		return fmt.Errorf("%s: %w", network.Tun, err)
 	}
 	w.tun = os.NewFile(uintptr(fds[0]), network.Tun)

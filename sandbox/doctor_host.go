@@ -75,7 +75,7 @@ func checkTun(m machine) Finding {
 		unix.Close(fd) // nothing was made: that takes an ioctl
 		return Finding{OK: true, Finding: "can be opened"}
 	}
-	f := Finding{Finding: err.Error(), Lost: "a network for pods without root", Fix: m.asRoot("modprobe tun")}
+	f := Finding{Finding: err.Error(), Lost: "a way out for pods: --net outbound, and networks without root", Fix: m.asRoot("modprobe tun")}
 	if err == unix.EACCES || err == unix.EPERM {
 		f.Fix = m.asRoot("chmod 666 /dev/net/tun")
 	}
@@ -94,7 +94,15 @@ func checkPing(m machine) Finding {
 	if low > high {
 		who = "on the host nobody may without privileges"
 	}
-	return Finding{OK: true, Finding: fmt.Sprintf("%s (net.ipv4.ping_group_range %d %d); in pods all may", who, low, high)}
+	f := Finding{OK: true, Finding: fmt.Sprintf("%s (net.ipv4.ping_group_range %d %d); in pods all may", who, low, high)}
+	if gid := os.Getegid(); gid < low || gid > high {
+		if low > high { // nobody
+			low, high = gid, gid
+		}
+		f.OK, f.Lost = false, "answers to pings that leave a pod"
+		f.Fix = m.asRoot(fmt.Sprintf("sysctl net.ipv4.ping_group_range=\"%d %d\"", min(gid, low), max(gid, high)))
+	}
+	return f
 }
 
 // checkPorts tells which ports of the host are for root, ip(7). In pods none are.

@@ -233,7 +233,7 @@ func (s *Store) Network(name string) (*network.Network, error) {
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return n, err
 	}
-	hint := "podsh network create " + name
+	hint := "`podsh network ls` shows all networks, `podsh network create " + name + "` makes it"
 	networks, _ := s.Networks() // for the hint alone
 	var known []string
 	for _, other := range networks {
@@ -245,6 +245,8 @@ func (s *Store) Network(name string) (*network.Network, error) {
 	return nil, fail(ErrNoNetwork, []string{hint}, "no network named %q", name)
 }
 
+var errBrokenNetwork = errors.New("broken")
+
 func (s *Store) readNetwork(name string) (*network.Network, error) {
 	if !isName(name) {
 		return nil, fs.ErrNotExist
@@ -255,7 +257,8 @@ func (s *Store) readNetwork(name string) (*network.Network, error) {
 	}
 	n := &network.Network{}
 	if err := json.Unmarshal(text, n); err != nil {
-		return nil, withHint(fmt.Errorf("network %q: %w", name, err), "podsh network rm %s, and create it again", name)
+		return nil, fail(errBrokenNetwork, []string{"podsh network rm " + name + ", and create it again"},
+			"description of network %q (%s): %v", name, s.path("networks", name), err)
 	}
 	return n, nil
 }
@@ -263,7 +266,8 @@ func (s *Store) readNetwork(name string) (*network.Network, error) {
 // RemoveNetwork removes a network that no pod is on.
 func (s *Store) RemoveNetwork(name string) error {
 	n, err := s.Network(name)
-	if err != nil {
+	broken := errors.Is(err, errBrokenNetwork) // then nobody knows its bridge
+	if err != nil && !broken {
 		return err
 	}
 	hub, unlock, err := s.lockHub(unix.LOCK_EX)
@@ -279,7 +283,7 @@ func (s *Store) RemoveNetwork(name string) error {
 		return fail(nil, []string{fmt.Sprintf("podsh network disconnect %s POD, or podsh rm -f %s", name, strings.Join(on, " "))},
 			"network %q is in use by %s", name, strings.Join(on, ", "))
 	}
-	if hub != nil || networksOnHost() {
+	if !broken && (hub != nil || networksOnHost()) {
 		work, err := s.startWork(hub)
 		if err != nil {
 			return err
