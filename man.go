@@ -59,7 +59,20 @@ var manSections = []manSection{
 		{"$XDG_DATA_HOME/podsh/upper", "before Linux 6.6: what pods with an overlay have written, until podsh rm. Without that variable below $HOME/.local/share."},
 		{"/etc/subuid, /etc/subgid", "the ranges of ids that a user may map into a user namespace, subuid(5)."},
 	}},
+	{title: "NETWORK", text: `A pod has a network namespace of its own with nothing but localhost in it,
+unless --net says else. What is more is carried by a helper: a process of
+podsh's without capabilities, which ends with the pod. Published ports (-p,
+podsh port) keep the client's address. --net outbound leads out through a
+network stack in the helper, to what the user reaches, but not to this host's
+own addresses, its localhost or link-local ones; --host-access opens the
+host's localhost as host.containers.internal.
+
+Pods on a network (podsh network create, --net NAME) find each other by name.
+Without root networks are in a hub, a pod of podsh's own that comes with the
+first pod on one and goes with the last (podsh ps -a shows it); as root they
+are on the host, and nftables or iptables masquerade.`},
 	{title: "ENVIRONMENT", list: [][2]string{
+		{"CNI_PATH", "folders with CNI plugins, for networks made with --conflist. They are also looked for in cni beside podsh, /opt/cni/bin, /usr/lib/cni and /usr/libexec/cni."},
 		{"PODSH_ROOT", "where pods are described, in place of the folders above."},
 		{"XDG_RUNTIME_DIR, XDG_DATA_HOME, HOME, TMPDIR", "see FILES."},
 		{"NO_COLOR, TERM", "doctor: no colours where NO_COLOR is set or TERM is dumb."},

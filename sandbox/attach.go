@@ -26,12 +26,15 @@ type wiring struct {
 	ports  []*listening
 	tun    *os.File
 	undo   []func()
+
+	started chan error // processes that are being started
 }
 
 func newWiring(pod *Pod, state *NetState) *wiring { return &wiring{pod: pod, state: state} }
 
 // undoAll takes everything back that was not kept.
 func (w *wiring) undoAll() {
+	_ = w.awaitEarly() // why we are here is told already, or this is it
 	for i := len(w.undo) - 1; i >= 0; i-- {
 		w.undo[i]()
 	}
@@ -59,18 +62,26 @@ func (w *wiring) close() {
 	w.work, w.helper, w.maker, w.ports, w.netns, w.tun = nil, nil, nil, nil, nil, nil
 }
 
-// start starts the processes that the pod's network takes, side by side: they need a while.
-func (w *wiring) start(pidfd *os.File, hub *Pod) error {
-	var startErr error
-	started := make(chan bool)
+// startEarly starts the processes that need nothing of the pod: they take a while, and meanwhile it is made.
+func (w *wiring) startEarly(hub *Pod) {
+	w.started = make(chan error, 1)
 	go func() {
-		defer close(started)
-		startErr = w.startHelper(hub)
+		err := w.startHelper(hub)
+		if err == nil && hub != nil && len(w.pod.Spec.Net.Networks) > 0 {
+			w.work, err = w.pod.store.startWork(hub)
+		}
+		w.started <- err
 	}()
-	maker, err := startMaker(pidfd, w.pod.netNamespaces(), forNetwork...)
-	w.maker = maker
-	<-started
-	return errors.Join(err, startErr)
+}
+
+// awaitEarly waits for them.
+func (w *wiring) awaitEarly() error {
+	if w.started == nil {
+		return nil
+	}
+	err := <-w.started
+	w.started = nil
+	return err
 }
 
 // startHelper starts a helper for the pod, or finds the one of its hub.
@@ -354,18 +365,23 @@ func (w *wiring) listenForRequests(dir string) (*os.File, error) {
 // The steps of the host's side.
 
 // wire begins what the pod's network needs, while the pod's own side is still busy.
-func (run *performance) wire() error {
-	return run.net.start(run.executor.PIDFD, run.facts.Net.Hub)
+func (run *performance) wire() (err error) {
+	run.net.maker, err = startMaker(run.executor.PIDFD, run.Pod.netNamespaces(), forNetwork...)
+	return errors.Join(err, run.net.awaitEarly())
 }
 
-// listen opens the ports first of all: what is taken is told before anything is made.
-func (run *performance) listen() error {
+// beginNet opens the ports first of all: what is taken is told before anything is made.
+func (run *performance) beginNet() error {
 	if !run.Pod.Spec.Net.wantsHelper() {
 		return nil
 	}
 	run.net = newWiring(run.Pod, &NetState{Ports: []network.Port{}, Attachments: []network.Attachment{}})
 	run.undo = append(run.undo, run.net.undoAll)
-	return run.net.listen(run.Pod.Spec.Net.Ports)
+	if err := run.net.listen(run.Pod.Spec.Net.Ports); err != nil {
+		return err
+	}
+	run.net.startEarly(run.facts.Net.Hub)
+	return nil
 }
 
 func (run *performance) attachNext() error {

@@ -82,7 +82,7 @@ func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, erro
 	start := planStart(pod, facts, exe)
 	if !o.DryRun {
 		p.run = &performance{Proposal: p}
-		err := p.run.listen()
+		err := p.run.beginNet()
 		if err == nil {
 			err = p.run.begin(start.steps)
 		}

@@ -40,6 +40,20 @@
 // enters a pid namespace is not in it, its children are), the user's ids and a pod's capabilities, execve(2).
 // create saves the plan of a plain join, which nsenter.c runs without starting Go.
 //
+// # Its network
+//
+// A pod's network has nothing but localhost, until more is asked for. What is more takes three kinds of
+// processes, all started by plans as well (helper.go, maker.go):
+//
+//	podsh@net helper  in the host's namespaces, without a capability: carries the data. It is a program of its
+//	                  own (package network/helper), since it is heavy. It ends with the pod it leads with.
+//	podsh@hold        a Maker: an executor in the pod's user and network namespaces, which makes the sockets
+//	                  there that the helper asks for, and passes them out.
+//	podsh@net work    for a moment, where networks are: puts one end of a veth(4) into the pod.
+//
+// Without root networks are in a hub, a pod whose user namespace is the parent of those of all pods on them
+// (hub.go). What a pod's network is like now is in NetState, beside the description, which does not change.
+//
 // To read on: plan.go (what is done, in order), plan_root.go and plan_finish.go (the root), create.go (how it
-// is carried out), join.go.
+// is carried out), join.go; plan_net.go, attach.go and served.go (the network).
 package sandbox
