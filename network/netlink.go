@@ -71,7 +71,8 @@ func AddDefaultRoute(index int, gateway netip.Addr) []byte {
 }
 
 // ReplyMark marks what comes in through a published port, and what answers it; ReplyTable is the routing
-// table for the answers. Any number would do that nobody else uses.
+// table for the answers, and the priority of the rules that lead there. Any number would do that nobody else
+// uses, and that comes before the main table's 32766.
 const (
 	ReplyMark  = 0x7064
 	ReplyTable = 28772
@@ -94,13 +95,14 @@ func route(of netip.Addr, kind, scope byte, table int) message {
 	return newMessage(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, head).attribute(unix.RTA_TABLE, word(uint32(table)))
 }
 
-// AddReplyRule makes marked answers take the ReplyTable: `ip rule add fwmark 0x7064 lookup 28772`.
+// AddReplyRule makes marked answers take the ReplyTable: `ip rule add pref 28772 fwmark 0x7064 lookup 28772`. It
+// fails with EEXIST if it is there.
 func AddReplyRule(of netip.Addr) []byte {
 	return replyRule(unix.RTM_NEWRULE, of).attribute(unix.FRA_FWMARK, word(ReplyMark)).done()
 }
 
 // AddPortRule does so for what a UDP port sends: no mark goes from a datagram to the one that answers it.
-// `ip rule add ipproto udp sport PORT lookup 28772`, Linux 4.17.
+// `ip rule add pref 28772 ipproto udp sport PORT lookup 28772`, Linux 4.17.
 func AddPortRule(of netip.Addr, port uint16) []byte { return portRule(unix.RTM_NEWRULE, of, port) }
 
 // DeletePortRule takes that back.
@@ -118,5 +120,5 @@ func replyRule(kind uint16, of netip.Addr) message {
 	if kind == unix.RTM_NEWRULE {
 		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	}
-	return newMessage(kind, flags, head).attribute(unix.FRA_TABLE, word(ReplyTable))
+	return newMessage(kind, flags, head).attribute(unix.FRA_TABLE, word(ReplyTable)).attribute(unix.FRA_PRIORITY, word(ReplyTable))
 }

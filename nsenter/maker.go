@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -57,7 +58,7 @@ func (m *Maker) Make(calls []Call, pass ...Result) ([]int, error) {
 	}
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	if _, err := m.sock.Write(plan); err != nil && err != syscall.EPIPE {
+	if _, err := m.sock.Write(plan); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return nil, fmt.Errorf("send calls: %w", err)
 	}
 	fds, err := m.receive(len(calls))

@@ -270,7 +270,7 @@ func (w *wiring) member() *control.Member {
 		}
 	}
 	if n.HostAccess {
-		ports := control.HostPorts(n.HostPorts)
+		ports := append(control.HostPorts{}, n.HostPorts...) // nil would be null in JSON: no access
 		m.HostPorts = &ports
 	}
 	for i := range w.state.Attachments {

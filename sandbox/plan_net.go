@@ -148,10 +148,10 @@ func (p *creation) repliesByHand() string {
 	}
 	for _, f := range families {
 		commands = append(commands, fmt.Sprintf("ip %s route replace local default dev lo src %s table %s", f.option, f.source, table),
-			fmt.Sprintf("ip %s rule add fwmark %s lookup %s", f.option, mark, table))
+			fmt.Sprintf("ip %s rule add pref %s fwmark %s lookup %[2]s", f.option, table, mark))
 		for _, port := range p.pod.Spec.Net.Ports {
 			if port.Protocol == "udp" {
-				commands = append(commands, fmt.Sprintf("ip %s rule add ipproto udp sport %d lookup %s", f.option, port.PodPort, table))
+				commands = append(commands, fmt.Sprintf("ip %s rule add pref %s ipproto udp sport %d lookup %[2]s", f.option, table, port.PodPort))
 			}
 		}
 	}
@@ -176,9 +176,8 @@ func (p *creation) publishByHand() string {
 		if port.HostIP.IsValid() {
 			bind = ",bind=" + port.HostIP.String()
 		}
-		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:'%ssocat STDIO %s:%s:%d' </dev/null >/dev/null 2>&1 &",
-			protocol, port.HostPort, bind, strings.ReplaceAll(p.enter(), "$HOLDER", `'"$HOLDER"'`), protocol,
-			p.ownAddressByHand(network.OwnAddress4.Addr()), port.PodPort))
+		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:\"%ssocat STDIO %s:%s:%d\" </dev/null >/dev/null 2>&1 &",
+			protocol, port.HostPort, bind, p.enter(), protocol, p.ownAddressByHand(network.OwnAddress4.Addr()), port.PodPort))
 	}
 	return strings.Join(lines, "\n")
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 )
@@ -67,6 +68,15 @@ func TestGoldenPlans(t *testing.T) {
 			func(f *Facts) { f.Volumes = []bool{true} }},
 		"clocks": {Spec{Name: "web", Rootfs: host, Namespaces: map[string]Choice{"time": {Kind: "new"}},
 			Clocks: []Clock{{"boottime", 86400}}}, func(*Facts) {}},
+		"publish": {Spec{Name: "web", Rootfs: host, Net: Net{Ports: parsePorts(t, "8080:80", "127.0.0.1:5353:53/udp")}},
+			func(f *Facts) { f.Net.IPv6 = true }},
+		"outbound": {Spec{Name: "web", Rootfs: host, Net: Net{WayOut: WayOutStack, Search: []string{"example.test"}}},
+			func(f *Facts) { f.Net.IPv6 = true }},
+		"network": {Spec{Name: "web", Rootfs: host, Net: Net{Networks: []string{"app", "db"}, Ports: parsePorts(t, "8080:80")}},
+			func(f *Facts) {
+				f.Net.Networks = []*network.Network{aNetwork("app", "10.89.0.0/24"), aNetwork("db", "10.90.0.0/28")}
+				f.Net.Hub = &Pod{ID: "ba9876543210", Holder: Holder{PID: 4711}, Namespaces: map[string]Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := machineFacts()

@@ -1,0 +1,212 @@
+package sandbox
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/podsh/podsh/network"
+)
+
+func parsePorts(t *testing.T, texts ...string) (ports []network.Port) {
+	t.Helper()
+	for _, text := range texts {
+		more, err := network.ParsePorts(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, more...)
+	}
+	return ports
+}
+
+func aNetwork(name, subnet string) *network.Network {
+	return &network.Network{Name: name, Bridge: "podsh-" + name, Subnets: []netip.Prefix{netip.MustParsePrefix(subnet)}}
+}
+
+func TestParseNet(t *testing.T) {
+	for text, want := range map[string]struct {
+		kind string
+		net  Net
+	}{
+		"new": {"new", Net{}}, "host": {"host", Net{}}, "pod:web": {"pod", Net{}}, "path:/proc/1/ns/net": {"path", Net{}},
+		"none": {"new", Net{Down: true}}, "hub": {"new", Net{Hub: true}},
+		"outbound": {"new", Net{WayOut: WayOutStack}}, "outbound:pasta": {"new", Net{WayOut: WayOutPasta}},
+		"outbound:slirp4netns": {"new", Net{WayOut: WayOutSlirp}},
+		"app":                  {"new", Net{Networks: []string{"app"}}}, "app,db": {"new", Net{Networks: []string{"app", "db"}}},
+	} {
+		choice, net, err := ParseNet(text)
+		if err != nil || choice.Kind != want.kind || net.Down != want.net.Down || net.Hub != want.net.Hub || net.WayOut != want.net.WayOut ||
+			!slices.Equal(net.Networks, want.net.Networks) {
+			t.Errorf("%s: %+v, %+v, %v", text, choice, net, err)
+		}
+	}
+	for _, text := range []string{"", "outbound:", "outbound:tor", "pod:", "path:", "app,", ",app", "app,app", "app,host", "a b", "-x", "default", "hub,app", "../x"} {
+		if _, _, err := ParseNet(text); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q was taken: %v", text, err)
+		}
+	}
+}
+
+func TestNetContradictions(t *testing.T) {
+	port := parsePorts(t, "8080:80")
+	for what, spec := range map[string]*Spec{
+		"-p --net host":        {Net: Net{Ports: port}, Namespaces: map[string]Choice{"net": {Kind: "host"}}},
+		"-p --net none":        {Net: Net{Ports: port, Down: true}},
+		"--host-access":        {Net: Net{HostAccess: true}},
+		"the same port":        {Net: Net{Ports: parsePorts(t, "8080:80", "127.0.0.1:8080:81")}},
+		"--dns-search a_b":     {Net: Net{Search: []string{"a_b"}}},
+		"four servers":         {Net: Net{DNS: make([]netip.Addr, 4)}},
+		"--userns pod and net": {Net: Net{Hub: true}, Namespaces: map[string]Choice{"user": {Kind: "pod", Value: "x"}}},
+	} {
+		if err := spec.Validate(); !errors.Is(err, ErrInvalid) || len(Hints(err)) == 0 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	fine := &Spec{Net: Net{Ports: parsePorts(t, "8080:80", "8080:80/udp", "0:80", "0:81", "127.0.0.1:81:1", "127.0.0.2:81:1")}}
+	if err := fine.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParseSysctl(t *testing.T) {
+	for text, path := range map[string]string{
+		"net.core.somaxconn=1024":          "net/core/somaxconn",
+		"net.ipv4.conf.eth0/1.rp_filter=0": "net/ipv4/conf/eth0.1/rp_filter",
+	} {
+		if s, err := ParseSysctl(text); err != nil || s.path() != path {
+			t.Errorf("%s: %s, %v", text, s.path(), err)
+		}
+	}
+	for _, text := range []string{"", "net.core.somaxconn", "kernel.hostname=x", "net..core=1", "net.ipv4/../../kernel=1", "net.x=1\n", "net.a b=1"} {
+		if _, err := ParseSysctl(text); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q was taken: %v", text, err)
+		}
+	}
+}
+
+func TestIDsSeenIn(t *testing.T) {
+	hub := []IDMap{{0, 1000, 1}, {1, 100000, 65536}}
+	for _, c := range []struct{ host, want []IDMap }{
+		{hub, hub2(hub)},
+		{[]IDMap{{0, 100000, 10}}, []IDMap{{0, 1, 10}}},
+		{[]IDMap{{5, 1000, 1}, {6, 165535, 1}}, []IDMap{{5, 0, 1}, {6, 65536, 1}}},
+	} {
+		if got, err := idsSeenIn(c.host, hub); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, %v", c.host, got, err)
+		}
+	}
+	if _, err := idsSeenIn([]IDMap{{0, 165535, 2}}, hub); err == nil {
+		t.Error("an id that the hub has not was taken")
+	}
+}
+
+// hub2 is a map of all ids to themselves.
+func hub2(ids []IDMap) (same []IDMap) {
+	for _, m := range ids {
+		same = append(same, IDMap{m.Inside, m.Inside, m.Count})
+	}
+	return same
+}
+
+func storeFor(t *testing.T) *Store {
+	t.Helper()
+	t.Setenv("PODSH_ROOT", filepath.Join(t.TempDir(), "pods"))
+	store, err := OpenStore()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func TestNetworksAreChosenApart(t *testing.T) {
+	store := storeFor(t)
+	var networks []*network.Network
+	for _, name := range []string{"a", "b", "c"} {
+		n, err := store.CreateNetwork(&NetworkSpec{Name: name, IPv6: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(n.Subnets) != 2 || !n.Gateway().Is4() {
+			t.Errorf("%+v", n)
+		}
+		for _, other := range networks {
+			if overlapping(n.Subnets[0], []*network.Network{other}) != nil || overlapping(n.Subnets[1], []*network.Network{other}) != nil || n.Bridge == other.Bridge {
+				t.Errorf("%+v and %+v", n, other)
+			}
+		}
+		networks = append(networks, n)
+	}
+	if _, err := store.CreateNetwork(&NetworkSpec{Name: "a"}); !errors.Is(err, ErrNameTaken) {
+		t.Errorf("a name twice: %v", err)
+	}
+	if _, err := store.CreateNetwork(&NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
+		t.Errorf("a subnet twice: %v", err)
+	}
+	if _, err := store.Network("bb"); !errors.Is(err, ErrNoNetwork) || !strings.Contains(Hints(err)[0], `did you mean "b"`) {
+		t.Errorf("an unknown network: %v %v", err, Hints(err))
+	}
+}
+
+func TestNetworkSpecs(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	for what, spec := range map[string]*NetworkSpec{
+		"no name": {}, "a word of --net": {Name: "host"}, "dots": {Name: "a..b"}, "a slash": {Name: "a/b"},
+		"bits":       {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.3/24")}},
+		"too small":  {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.0/30")}},
+		"loopback":   {Name: "a", Subnets: []netip.Prefix{prefix("127.0.0.0/24")}},
+		"ours":       {Name: "a", Subnets: []netip.Prefix{prefix("10.0.0.0/16")}},
+		"two":        {Name: "a", Subnets: []netip.Prefix{prefix("10.1.0.0/24"), prefix("10.2.0.0/24")}},
+		"IPv6 alone": {Name: "a", Subnets: []netip.Prefix{prefix("fd00::/64")}},
+		"both":       {Name: "a", Internal: true, Conflist: []byte("{}")},
+	} {
+		if err := spec.Validate(); !errors.Is(err, ErrInvalid) || len(Hints(err)) == 0 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestNamedConflist(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"bridge"}]}`: `{"cniVersion":"1.0.0","name":"app","plugins":[{"type":"bridge"}]}`,
+		`{"cniVersion":"1.0.0","name":"x","type":"bridge"}`:               `{"cniVersion":"1.0.0","name":"app","plugins":[{"cniVersion":"1.0.0","name":"x","type":"bridge"}]}`,
+	} {
+		if got, err := namedConflist([]byte(text), "app"); err != nil || string(got) != want {
+			t.Errorf("%s: %s, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "[]", "{}", `{"plugins":[]}`, `{"plugins":[{}]}`, `{"plugins":["bridge"]}`} {
+		if _, err := namedConflist([]byte(text), "app"); err == nil || len(Hints(err)) == 0 {
+			t.Errorf("%s was taken: %v", text, err)
+		}
+	}
+}
+
+// What killed commands leave of a hub does not stay, and does not keep the next one from working.
+func TestForgetHub(t *testing.T) {
+	store := storeFor(t)
+	if hub, err := store.Hub(); hub != nil || err != nil {
+		t.Fatalf("%v, %v", hub, err)
+	}
+	if err := writeText(store.path(hubFile), "0123456789ab"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(store.path("leases", "app"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if hub, err := store.Hub(); hub != nil || err != nil {
+		t.Errorf("a hub that never was: %v, %v", hub, err)
+	}
+	if err := store.ReleaseHub(); err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range []string{hubFile, "leases"} {
+		if exists(store.path(left)) {
+			t.Errorf("%s is left", left)
+		}
+	}
+}
