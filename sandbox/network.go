@@ -293,7 +293,11 @@ func (s *Store) RemoveNetwork(name string) error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(s.path("leases", name)); err != nil {
+	leases := s.path("leases", name)
+	if hub == nil {
+		leases = s.path("leases") // nobody has any
+	}
+	if err := os.RemoveAll(leases); err != nil {
 		return err
 	}
 	return os.Remove(s.path("networks", name))

@@ -176,7 +176,7 @@ func (p *creation) publishByHand() string {
 		if port.HostIP.IsValid() {
 			bind = ",bind=" + port.HostIP.String()
 		}
-		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:\"%ssocat STDIO %s:%s:%d\" </dev/null >/dev/null 2>&1 &",
+		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:\"'%ssocat STDIO %s:%s:%d'\" </dev/null >/dev/null 2>&1 &",
 			protocol, port.HostPort, bind, p.enter(), protocol, p.ownAddressByHand(network.OwnAddress4.Addr()), port.PodPort))
 	}
 	return strings.Join(lines, "\n")
