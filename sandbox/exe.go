@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
 )
 
 // How the holder's own program is kept out of the pod's reach. A process in the pod that keeps
@@ -44,30 +46,12 @@ func (e exeFile) reachable(uids []IDMap) bool {
 	return owner || e.Open
 }
 
-// sealedCopy makes a copy of podsh that cannot be changed, memfd_create(2).
+// sealedCopy makes a copy of podsh that cannot be changed.
 func sealedCopy() (*os.File, error) {
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	fd, err := unix.MemfdCreate("podsh", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if err == unix.EINVAL { // MFD_EXEC came with Linux 6.3
-		fd, err = unix.MemfdCreate("podsh", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	file := os.NewFile(uintptr(fd), "podsh")
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
-		file.Close()
 		return nil, err
 	}
 	defer self.Close()
-	if _, err := file.ReadFrom(self); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("copy podsh: %w", err)
-	}
-	if _, err := unix.FcntlInt(file.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("seal the copy of podsh: %w", err)
-	}
-	return file, nil
+	return nsenter.Sealed("podsh", self)
 }
