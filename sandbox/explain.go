@@ -84,6 +84,9 @@ func (p *Proposal) Script(w io.Writer) error {
 		return fail(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
 			"a pod without a root user can't be built by a script: umount(8) is for root alone")
 	}
+	if n := &p.facts.Net; p.Pod.Spec.Net.onNetworks() && !n.OnHost && n.Hub == nil {
+		return fail(nil, []string{"podsh create --net makes it; a script can enter it then"}, "networks are in a hub, and that is not there yet")
+	}
 	var host, pod strings.Builder
 	unshare, becomes, drops := "", "", ""
 	n := 0

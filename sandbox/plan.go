@@ -114,7 +114,13 @@ func (p *creation) mapIDs() {
 	}
 	uids, gids := p.pod.UIDMap, p.pod.GIDMap
 	why, cmd := "", ""
-	switch {
+	switch hub := p.facts.Net.Hub; {
+	case hub != nil && hub.own("user"):
+		inside, _ := idsSeenIn(uids, hub.UIDMap) // what it has not is refused when they are written
+		insideGroups, _ := idsSeenIn(gids, hub.GIDMap)
+		why = describeMap(uids) + "; they are the hub's already"
+		cmd = fmt.Sprintf("nsenter --target %d --user --preserve-credentials sh -c \"printf '%s' >/proc/$HOLDER/uid_map && printf '%s' >/proc/$HOLDER/gid_map\"",
+			hub.Holder.PID, strings.ReplaceAll(lines(inside), "\n", `\n`), strings.ReplaceAll(lines(insideGroups), "\n", `\n`))
 	case p.pod.OneID:
 		why = fmt.Sprintf("be %d inside, yourself outside: one id", uids[0].Inside)
 		// gid_map is refused until setgroups is denied: user_namespaces(7).

@@ -75,7 +75,7 @@ func TestGoldenPlans(t *testing.T) {
 		"network": {Spec{Name: "web", Rootfs: host, Net: Net{Networks: []string{"app", "db"}, Ports: parsePorts(t, "8080:80")}},
 			func(f *Facts) {
 				f.Net.Networks = []*network.Network{aNetwork("app", "10.89.0.0/24"), aNetwork("db", "10.90.0.0/28")}
-				f.Net.Hub = &Pod{ID: "ba9876543210", Holder: Holder{PID: 4711}, Namespaces: map[string]Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
+				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: rootMap(1000, f.SubUIDs), GIDMap: rootMap(1000, f.SubGIDs), Holder: Holder{PID: 4711}, Namespaces: map[string]Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
 			}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -458,13 +458,26 @@ func (p *Pod) Connect(name string) (*network.Attachment, error) {
 		}
 		attached = &w.state.Attachments[len(w.state.Attachments)-1]
 		if len(w.state.Ports) > 0 {
-			if err := w.maker.keepReplies(w.state.Addresses); err != nil {
+			if err := w.keepReachable(); err != nil {
 				return err
 			}
 		}
 		return w.update(pidfd)
 	})
 	return attached, err
+}
+
+// keepReachable makes the published ports of a pod go on working when its addresses have changed.
+func (w *wiring) keepReachable() (err error) {
+	if len(w.state.Addresses) == 0 {
+		if w.state.Addresses, err = w.maker.giveAddress(exists("/proc/sys/net/ipv6")); err != nil {
+			return err
+		}
+	}
+	if err := w.maker.keepReplies(w.state.Addresses); err != nil {
+		return err
+	}
+	return w.maker.keepPortReplies(w.state.Addresses, w.state.Ports)
 }
 
 // update tells the helper what has changed.
@@ -519,6 +532,11 @@ func (p *Pod) Disconnect(name string) error {
 		w.state.Addresses = slices.DeleteFunc(w.state.Addresses, func(ip netip.Addr) bool {
 			return slices.ContainsFunc(a.Addresses, func(own netip.Prefix) bool { return own.Addr() == ip })
 		})
+		if len(w.state.Ports) > 0 { // the kernel took the routes for answers away with the address
+			if err := w.keepReachable(); err != nil {
+				return err
+			}
+		}
 		return w.update(pidfd)
 	})
 }

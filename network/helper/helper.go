@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -46,6 +47,7 @@ func Main(args []string) int {
 type helper struct {
 	lock     sync.Mutex
 	members  map[string]*member
+	rights   atomic.Pointer[map[netip.Addr]rights]
 	relay    *relay.Relay
 	names    *names.Forwarder
 	stack    *stack.Stack
@@ -65,6 +67,7 @@ func serve(conn *os.File, startsPrograms bool) int {
 	runtime.GOMAXPROCS(max(1, min(4, runtime.NumCPU()/2)))      // what it serves needs processors, too
 	debug.SetGCPercent(50)                                      // it idles most of its life: memory counts
 	h := &helper{members: map[string]*member{}, end: make(chan struct{})}
+	h.allow()
 	descriptors := raiseFiles()
 	var err error
 	if !startsPrograms { // else when it has: they would inherit it
@@ -198,6 +201,9 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 	for id, m := range h.members {
 		if request.Pod != "" && request.Pod != id {
 			continue
+		}
+		if m.sockets.lost.Load() {
+			report.Warnings = append(report.Warnings, "nothing makes sockets in pod "+id+" any more: its ports work again when they are removed and added")
 		}
 		for _, p := range m.ports {
 			c := p.relay.Counters()

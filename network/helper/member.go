@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -48,7 +49,7 @@ func (h *helper) serveMember(request *control.Request, files []*os.File) (*contr
 	}
 	h.members[m.ID] = m
 	h.led = h.led || m.Lead
-	h.names.Set(m.known())
+	h.learn(m)
 	return &control.Answer{}, nil
 }
 
@@ -112,8 +113,11 @@ func (h *helper) updateMember(request *control.Request, files []*os.File) (*cont
 	lead := m.Lead
 	m.Member = *request.Member
 	m.Lead = lead
-	h.names.Set(m.known())
-	return &control.Answer{}, nil
+	h.learn(m)
+	for _, p := range m.ports {
+		err = errors.Join(err, p.relay.Move(firstOfEach(m.Addresses)))
+	}
+	return &control.Answer{}, err
 }
 
 func (h *helper) member(id string) (*member, error) {
@@ -139,7 +143,38 @@ func (h *helper) drop(id string) {
 	m := h.members[id]
 	delete(h.members, id)
 	h.names.Remove(id)
+	h.allow()
 	m.close()
+}
+
+// learn takes in who a pod is.
+func (h *helper) learn(m *member) {
+	h.names.Set(m.known())
+	h.allow()
+}
+
+// rights are what the way out asks about a pod. They are looked at for every connection, without a lock.
+type rights struct {
+	internal  bool // it goes nowhere
+	hostPorts *control.HostPorts
+}
+
+// allow writes the rights of all pods down, by their addresses.
+func (h *helper) allow() {
+	all := map[netip.Addr]rights{}
+	for _, m := range h.members {
+		for _, ip := range m.Addresses {
+			if _, taken := all[ip]; !taken || m.Lead { // an address that is the same in every pod is its leader's
+				all[ip] = rights{m.Internal, m.HostPorts}
+			}
+		}
+	}
+	h.rights.Store(&all)
+}
+
+func (h *helper) rightsOf(ip netip.Addr) (rights, bool) {
+	r, ok := (*h.rights.Load())[ip]
+	return r, ok
 }
 
 func (m *member) close() {
@@ -263,36 +298,15 @@ func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.An
 	return &control.Answer{}, err
 }
 
-// of finds the pod that has an address.
-func (h *helper) of(ip netip.Addr) *member {
-	if ip == network.OwnAddress4.Addr() || ip == network.OwnAddress6.Addr() {
-		for _, m := range h.members {
-			if m.Lead {
-				return m
-			}
-		}
-	}
-	for _, m := range h.members {
-		if slices.Contains(m.Addresses, ip) {
-			return m
-		}
-	}
-	return nil
-}
-
 // hostAccess says whether a pod may reach a port of the host's loopback.
 func (h *helper) hostAccess(from netip.Addr, port uint16) bool {
-	h.lock.Lock()
-	defer h.lock.Unlock()
-	m := h.of(from)
-	return m != nil && m.HostPorts.Reaches(port)
+	r, _ := h.rightsOf(from)
+	return r.hostPorts.Reaches(port)
 }
 
 // hostAddresses are where a pod reaches the host, if it may.
 func (h *helper) hostAddresses(from netip.Addr) []netip.Addr {
-	h.lock.Lock()
-	defer h.lock.Unlock()
-	if m := h.of(from); m != nil && m.HostPorts != nil {
+	if r, _ := h.rightsOf(from); r.hostPorts != nil {
 		return []netip.Addr{network.Gateway4, network.Gateway6}
 	}
 	return nil
@@ -300,10 +314,8 @@ func (h *helper) hostAddresses(from netip.Addr) []netip.Addr {
 
 // blocked: what comes from no pod that is known, or from one on internal networks alone, goes nowhere.
 func (h *helper) blocked(from, _ netip.Addr) bool {
-	h.lock.Lock()
-	defer h.lock.Unlock()
-	m := h.of(from)
-	return m == nil || m.Internal
+	r, known := h.rightsOf(from)
+	return !known || r.internal
 }
 
 // resolve answers names on sockets that stand where pods reach them.
@@ -333,9 +345,12 @@ func (h *helper) resolve(request *control.Request, files []*os.File) (*control.A
 }
 
 // sockets are made by a pod's Maker.
-type sockets struct{ maker *nsenter.Maker }
+type sockets struct {
+	maker *nsenter.Maker
+	lost  atomic.Bool // it has ended
+}
 
-func newSockets(file *os.File) *sockets { return &sockets{nsenter.NewMaker(file)} }
+func newSockets(file *os.File) *sockets { return &sockets{maker: nsenter.NewMaker(file)} }
 
 func (s *sockets) close() { _ = s.maker.Close() } // which is what ends it
 
@@ -363,5 +378,9 @@ func (s *sockets) Make(family, kind, count int) ([]int, error) {
 			nsenter.Call{Nr: unix.SYS_SETSOCKOPT, Args: []any{socket, unix.SOL_SOCKET, unix.SO_MARK, mark, 4}})
 		pass = append(pass, socket)
 	}
-	return s.maker.Make(calls, pass...)
+	fds, err := s.maker.Make(calls, pass...)
+	if err != nil {
+		s.lost.Store(true)
+	}
+	return fds, err
 }

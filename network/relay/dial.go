@@ -19,7 +19,7 @@ type route struct {
 // the other family alone, is still found.
 func (p *Port) routes(client netip.Addr) []route {
 	var own, other []route
-	for _, a := range p.target.Addresses {
+	for _, a := range *p.addresses.Load() {
 		if a.Is4() == client.Is4() {
 			// A link-local address means nothing without its link: it can't be taken into the pod.
 			keep := !(client.Is6() && client.IsLinkLocalUnicast())

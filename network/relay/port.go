@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -16,6 +17,7 @@ type Port struct {
 	kind      int
 	listeners []int
 	stocks    [2]*stock // of IPv4 and IPv6
+	addresses atomic.Pointer[[]netip.Addr]
 
 	connections, open, refused, bytesIn, bytesOut atomic.Uint64
 }
@@ -66,29 +68,36 @@ func (p *Port) end() {
 	}
 }
 
-// check says what is wrong with the target.
+// check says what is wrong with the port.
 func (p *Port) check() error {
-	p.target.Addresses = slices.Clone(p.target.Addresses)
-	var four, six int
-	for i, a := range p.target.Addresses {
-		a = a.Unmap()
-		p.target.Addresses[i] = a
-		if a.Is4() {
-			four++
-		} else if a.Is6() {
-			six++
-		}
-	}
 	switch {
 	case p.target.Sockets == nil:
 		return errors.New("target: no one to make sockets in the pod")
 	case p.target.Port == 0:
 		return errors.New("target: port 0 is no port")
-	case four > 1 || six > 1 || four+six == 0 || four+six < len(p.target.Addresses):
-		return fmt.Errorf("target: want one address of a family, have %v", p.target.Addresses)
 	case len(p.listeners) == 0:
 		return errors.New("no listening sockets")
 	}
+	return p.Move(p.target.Addresses)
+}
+
+// Move tells of new addresses of the pod's, at most one of each family. Clients that are there stay where they
+// are.
+func (p *Port) Move(addresses []netip.Addr) error {
+	moved := slices.Clone(addresses)
+	var four, six int
+	for i, a := range moved {
+		moved[i] = a.Unmap()
+		if moved[i].Is4() {
+			four++
+		} else if a.Is6() {
+			six++
+		}
+	}
+	if four > 1 || six > 1 || four+six == 0 || four+six < len(moved) {
+		return fmt.Errorf("target: want one address of a family, have %v", addresses)
+	}
+	p.addresses.Store(&moved)
 	return nil
 }
 
