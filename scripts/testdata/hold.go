@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,7 +23,7 @@ func main() {
 
 func hold(args []string) error {
 	if len(args) < 3 {
-		return fmt.Errorf("hold ADDRESS COUNT COMMAND...")
+		return errors.New("usage: hold ADDRESS COUNT COMMAND")
 	}
 	count, err := strconv.Atoi(args[1])
 	if err != nil {
