@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
@@ -49,15 +50,26 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// TestSessions runs the scripts in scripts/testdata/sessions. They read like a terminal, one behaviour a
-// file. Besides testscript's own verbs there are those of sessionVerbs.
+// TestSessions runs the scripts in scripts/testdata/sessions, but for those of the network (lab_test.go). They
+// read like a terminal, one behaviour a file. Besides testscript's own verbs there are those of sessionVerbs.
 func TestSessions(t *testing.T) {
+	runSessions(t, func(name string) bool { return !strings.HasPrefix(name, labSessions) })
+}
+
+func runSessions(t *testing.T, of func(name string) bool) {
+	all, err := filepath.Glob("scripts/testdata/sessions/*.txtar")
+	files := slices.DeleteFunc(all, func(file string) bool { return !of(filepath.Base(file)) })
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no sessions (%v)", err)
+	}
 	deadline, _ := t.Deadline() // of -test.timeout: what hangs is ended, and fails
+	verbs := maps.Clone(sessionVerbs)
+	maps.Copy(verbs, labVerbs)
 	testscript.RunT(strict{t}, testscript.Params{
-		Dir:                "scripts/testdata/sessions",
+		Files:              files,
 		Setup:              setUpSession,
 		Condition:          sessionCondition,
-		Cmds:               sessionVerbs,
+		Cmds:               verbs,
 		RequireUniqueNames: true,
 		Deadline:           deadline,
 	})
@@ -94,6 +106,11 @@ func setUpSession(env *testscript.Env) error {
 	}
 	env.Setenv("ROOTFS", filepath.Join(env.WorkDir, "rootfs")) // made by the verb rootfs
 	env.Setenv("UID", strconv.Itoa(os.Getuid()))
+	if lab() != "" {
+		if err := setUpInLab(env); err != nil {
+			return err
+		}
+	}
 	env.Defer(func() {
 		if left := home.clear(); left != "" {
 			env.T().Fatal("left over: ", left)
@@ -421,7 +438,7 @@ func (h *home) processes() []int {
 // files lists what is in the store, or was written by pods, though there are none.
 func (h *home) files() []string {
 	var left []string
-	for _, pattern := range []string{"pods/*", "names/*", "mnt/*", "new-*", "gone-*"} {
+	for _, pattern := range []string{"pods/*", "names/*", "mnt/*", "new-*", "gone-*", "hub", "leases"} {
 		found, _ := filepath.Glob(filepath.Join(h.root(), pattern)) // the patterns are good ones
 		left = append(left, found...)
 	}

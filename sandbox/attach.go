@@ -141,8 +141,21 @@ func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
 // resolveOn makes the helper answer names at a network's gateway, if the network is on the host: in a hub the
 // helper's own stack does.
 func (w *wiring) resolveOn(hub *Pod, n *network.Network) error {
+	if hub.own("net") {
+		return nil
+	}
+	unlock, err := hub.lockNet() // many pods may come to the network at once, and one of them listens
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return w.resolveAt(hub, n)
+}
+
+// resolveAt does so, for who has locked the hub's network.
+func (w *wiring) resolveAt(hub *Pod, n *network.Network) error {
 	gateway := n.Gateway()
-	if hub.own("net") || !gateway.IsValid() {
+	if !gateway.IsValid() {
 		return nil
 	}
 	answer, err := w.helper.ask(&control.Request{Do: control.Status, Pod: hub.ID})

@@ -105,11 +105,15 @@ func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, erro
 
 // Close undoes what has begun and was not finished by Create.
 func (p *Proposal) Close() {
+	unfinished := p.run != nil && len(p.run.undo) > 0
 	if p.run != nil {
 		p.run.undoAll()
 		p.run = nil
 	}
 	p.facts.Close()
+	if unfinished && p.Pod.Hub != "" {
+		_ = p.store.ReleaseHub() // it may have been made for this pod alone; if not, rm of the last pod will
+	}
 }
 
 // chooseExe decides how podsh's file is kept out of the pod's reach.

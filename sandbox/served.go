@@ -104,7 +104,7 @@ func (p *Pod) resolveAgain(h *helper) error {
 	for _, n := range networks {
 		on, err := p.store.podsOn(n.Name)
 		if err == nil && len(on) > 0 {
-			err = w.resolveOn(p, n)
+			err = w.resolveAt(p, n)
 		}
 		if err != nil {
 			return err
