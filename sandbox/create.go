@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type Options struct {
 	Detailed bool // it will be shown
 	DryRun   bool // and not carried out
 	hub      bool // it will be the hub
+	id       string
 }
 
 // Propose reads the facts and plans a pod. But for a dry run, the plan's first steps are under way when it
@@ -64,7 +66,7 @@ func Propose(spec *Spec, store *Store, o Options) (*Proposal, error) {
 }
 
 func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, error) {
-	pod, warnings, err := resolve(spec, facts, newID())
+	pod, warnings, err := resolve(spec, facts, cmp.Or(o.id, newID()))
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +142,7 @@ func (p *Proposal) Create() (pod *Pod, warnings []error, err error) {
 	var refused *idsRefused
 	if errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0 {
 		p.run.undoAll()
-		again, err := propose(&p.Pod.Spec, p.store, p.facts.withoutRanges(refused.Error()), Options{})
+		again, err := propose(&p.Pod.Spec, p.store, p.facts.withoutRanges(refused.Error()), Options{hub: p.Pod.IsHub})
 		if err != nil {
 			return nil, nil, err
 		}

@@ -59,7 +59,7 @@ func (s *Store) lockHub(how int) (hub *Pod, unlock func(), err error) {
 
 // useHub returns the hub, made if it isn't there; it stays until release is called.
 func (s *Store) useHub() (hub *Pod, release func(), err error) {
-	for {
+	for range 3 { // it may be removed between the two locks
 		hub, release, err = s.lockHub(unix.LOCK_SH)
 		if err != nil || hub != nil {
 			return hub, release, err
@@ -69,6 +69,7 @@ func (s *Store) useHub() (hub *Pod, release func(), err error) {
 			return nil, nil, err
 		}
 	}
+	return nil, nil, fail(nil, []string{"`podsh ps -a` shows whether it is there"}, "the hub of networks ended as soon as it was made")
 }
 
 // ensureHub makes the hub, if it isn't there.

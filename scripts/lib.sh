@@ -126,5 +126,21 @@ add_range() {
 need_for_tests() {
 	native_compiler
 	need "${compiler[@]}" libc.a=libc6-dev newuidmap=uidmap unshare=util-linux setpriv=util-linux ip=iproute2 \
-		strace=strace busybox=busybox-static ps=procps useradd=passwd script=bsdutils
+		strace=strace busybox=busybox-static ps=procps useradd=passwd script=bsdutils \
+		nginx=nginx-light curl=curl socat=socat ping=iputils-ping dig=bind9-dnsutils dnsmasq=dnsmasq-base nft=nftables \
+		slirp4netns=slirp4netns pasta=passt
+	open_tun
+}
+
+# open_tun: ways out take /dev/net/tun, which distributions leave open to everybody (udev's rules do); on a bare
+# machine it may be root's alone, or not be there.
+open_tun() {
+	is_root || return 0
+	if [ ! -e /dev/net/tun ]; then
+		mkdir -p /dev/net
+		mknod -m 666 /dev/net/tun c 10 200 || die "there is no /dev/net/tun" "modprobe tun"
+	elif [ "$(stat -c %a /dev/net/tun)" != 666 ]; then
+		note "opening /dev/net/tun to everybody, as udev does"
+		chmod 666 /dev/net/tun
+	fi
 }
