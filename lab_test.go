@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
 )
@@ -50,7 +48,7 @@ func runInLab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("scripts/lab", "--", self, "-test.run="+pattern, "-test.v=true", "-test.parallel=1", "-test.timeout=5m")
+	cmd := exec.Command("scripts/lab", "--", self, "-test.run="+pattern, "-test.v=true", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), "PODSH_BINARY="+podshBinary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
@@ -261,13 +259,4 @@ func difference(before, after string) string {
 		}
 	}
 	return strings.Join(lines, "")
-}
-
-// killAll ends processes by their pids.
-func killAll(pids ...int) error {
-	var all error
-	for _, pid := range pids {
-		all = errors.Join(all, unix.Kill(pid, unix.SIGKILL))
-	}
-	return all
 }

@@ -65,7 +65,7 @@ func runSessions(t *testing.T, of func(name string) bool) {
 	deadline, _ := t.Deadline() // of -test.timeout: what hangs is ended, and fails
 	verbs := maps.Clone(sessionVerbs)
 	maps.Copy(verbs, labVerbs)
-	testscript.RunT(strict{t}, testscript.Params{
+	testscript.RunT(strict{t, lab() != ""}, testscript.Params{
 		Files:              files,
 		Setup:              setUpSession,
 		Condition:          sessionCondition,
@@ -77,10 +77,19 @@ func runSessions(t *testing.T, of func(name string) bool) {
 
 // strict is a test in which nothing may be skipped where PODSH_MUST_WORK says so. A session that is only
 // for root, say, ends with stop rather than with skip.
-type strict struct{ *testing.T }
+type strict struct {
+	*testing.T
+	inTurn bool // one session after the other
+}
 
 func (s strict) Run(name string, f func(testscript.T)) {
-	s.T.Run(name, func(t *testing.T) { f(strict{t}) })
+	s.T.Run(name, func(t *testing.T) { f(strict{t, s.inTurn}) })
+}
+
+func (s strict) Parallel() {
+	if !s.inTurn {
+		s.T.Parallel()
+	}
 }
 
 func (s strict) Skip(args ...any) {
@@ -126,6 +135,10 @@ func sessionCondition(condition string) (bool, error) {
 		return os.Getuid() == 0, nil
 	case "subids": // this user has ranges of ids, which newuidmap(1) may map
 		return hasSubIDs(), nil
+	case "oneid": // this user's user namespace, which is not the host's, has one id
+		text, err := os.ReadFile("/proc/self/uid_map")
+		fields := strings.Fields(string(text))
+		return len(fields) == 3 && fields[2] == "1", err
 	case "linux": // [linux:6.9]: this version or newer
 		return kernelAtLeast(value)
 	}

@@ -51,6 +51,10 @@ var (
 	Resolver6   = netip.MustParseAddr("fd70:6f64:7368::3")
 )
 
+// HostResolver is whom pods ask on networks that are on the host: an address that the host's loopback interface
+// has while there are such pods. It is link-local, so that it is nobody else's.
+var HostResolver = netip.MustParseAddr("169.254.20.53")
+
 // Tun is the interface that a way out leads over.
 const Tun = "tun0"
 

@@ -2,7 +2,10 @@ package network
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,9 +54,18 @@ func family(ip netip.Addr) byte {
 // AddAddress gives an interface an address: `ip addr add ADDRESS dev INTERFACE nodad`. One that is there already is
 // no error.
 func AddAddress(index int, address netip.Prefix) []byte {
+	return addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, address)
+}
+
+// DeleteAddress takes that back. It fails with EADDRNOTAVAIL if it isn't there.
+func DeleteAddress(index int, address netip.Prefix) []byte {
+	return addressRequest(unix.RTM_DELADDR, 0, index, address)
+}
+
+func addressRequest(kind, flags uint16, index int, address netip.Prefix) []byte {
 	ip := address.Addr()
 	head := append([]byte{family(ip), byte(address.Bits()), unix.IFA_F_PERMANENT | unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE}, word(uint32(index))...)
-	return newMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, head).
+	return newMessage(kind, flags, head).
 		attribute(unix.IFA_LOCAL, ip.AsSlice()).attribute(unix.IFA_ADDRESS, ip.AsSlice()).done()
 }
 
@@ -64,10 +76,14 @@ func SetLink(index, mtu int) []byte {
 	return newMessage(unix.RTM_NEWLINK, 0, append(head, word(unix.IFF_UP)...)).attribute(unix.IFLA_MTU, word(uint32(mtu))).done()
 }
 
-// AddDefaultRoute sends what has no other route through an interface: `ip route replace default via GATEWAY`.
+// AddDefaultRoute sends what has no other route by a gateway: `ip route replace default via GATEWAY`. index is the
+// interface that it is reached through; 0 is the one that has its subnet.
 func AddDefaultRoute(index int, gateway netip.Addr) []byte {
-	return route(gateway, unix.RTN_UNICAST, unix.RT_SCOPE_UNIVERSE, unix.RT_TABLE_MAIN).
-		attribute(unix.RTA_GATEWAY, gateway.AsSlice()).attribute(unix.RTA_OIF, word(uint32(index))).done()
+	m := route(gateway, unix.RTN_UNICAST, unix.RT_SCOPE_UNIVERSE, unix.RT_TABLE_MAIN).attribute(unix.RTA_GATEWAY, gateway.AsSlice())
+	if index != 0 {
+		m = m.attribute(unix.RTA_OIF, word(uint32(index)))
+	}
+	return m.done()
 }
 
 // ReplyMark marks what comes in through a published port, and what answers it; ReplyTable is the routing
@@ -121,4 +137,28 @@ func replyRule(kind uint16, of netip.Addr) message {
 		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	}
 	return newMessage(kind, flags, head).attribute(unix.FRA_TABLE, word(ReplyTable)).attribute(unix.FRA_PRIORITY, word(ReplyTable))
+}
+
+// Ask sends a request to the kernel where the caller stands, and returns what it answers.
+func Ask(request []byte) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("send a netlink request: %w", err)
+	}
+	answer := make([]byte, 4096)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil {
+		return fmt.Errorf("receive a netlink answer: %w", err)
+	}
+	if n < unix.NLMSG_HDRLEN+4 || native.Uint16(answer[4:]) != unix.NLMSG_ERROR {
+		return errors.New("an unexpected netlink answer")
+	}
+	if errno := int32(native.Uint32(answer[unix.NLMSG_HDRLEN:])); errno != 0 {
+		return syscall.Errno(-errno)
+	}
+	return nil
 }

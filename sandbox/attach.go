@@ -128,9 +128,6 @@ func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
 	w.undo = append(w.undo, func() {
 		_, _ = w.work.do(&control.Work{Do: control.Detach, Network: *n, Pod: w.pod.ID, Attachment: attached}, w.netns) // the hub's end clears the rest
 	})
-	if err := w.resolveOn(hub, n); err != nil {
-		return err
-	}
 	w.state.Attachments = append(w.state.Attachments, *attached)
 	for _, address := range attached.Addresses {
 		w.state.Addresses = append(w.state.Addresses, address.Addr())
@@ -138,43 +135,43 @@ func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
 	return nil
 }
 
-// resolveOn makes the helper answer names at a network's gateway, if the network is on the host: in a hub the
-// helper's own stack does.
-func (w *wiring) resolveOn(hub *Pod, n *network.Network) error {
+// resolve makes the helper of networks on the host answer names there: in a hub its own stack does.
+func (w *wiring) resolve(hub *Pod) error {
 	if hub.own("net") {
 		return nil
 	}
-	unlock, err := hub.lockNet() // many pods may come to the network at once, and one of them listens
+	unlock, err := hub.lockNet() // many pods may come at once, and one of them listens
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return w.resolveAt(hub, n)
+	return w.resolveLocked(hub)
 }
 
-// resolveAt does so, for who has locked the hub's network.
-func (w *wiring) resolveAt(hub *Pod, n *network.Network) error {
-	gateway := n.Gateway()
-	if !gateway.IsValid() {
-		return nil
-	}
+// resolveLocked does so, for who has locked the hub's network.
+func (w *wiring) resolveLocked(hub *Pod) error {
 	answer, err := w.helper.ask(&control.Request{Do: control.Status, Pod: hub.ID})
-	if err != nil || slices.Contains(answer.Status.Resolves, gateway) {
+	if err != nil || slices.Contains(answer.Status.Resolves, network.HostResolver) {
 		return err
 	}
-	const hint = "a name server of the host's listens on all addresses, such as dnsmasq: `ss -lnp 'sport = :53'`"
+	if err := network.Ask(network.AddAddress(network.Loopback, resolverPrefix)); err != nil {
+		return fmt.Errorf("give lo the address %s: %w", network.HostResolver, err)
+	}
 	var sockets []*os.File
 	defer func() { control.Close(sockets) }()
 	for _, protocol := range []string{"udp", "tcp"} {
-		l, err := listen(network.Port{HostIP: gateway, HostPort: 53, Protocol: protocol})
+		l, err := listen(network.Port{HostIP: network.HostResolver, HostPort: 53, Protocol: protocol})
 		if err != nil {
-			return withHint(fmt.Errorf("name server of network %q: listen on %s, port 53: %w", n.Name, gateway, errors.Unwrap(err)), hint)
+			return withHint(fmt.Errorf("name server of networks: listen on %s, port 53: %w", network.HostResolver, errors.Unwrap(err)),
+				"a name server of the host's listens on all addresses: `ss -lnp 'sport = :53'`")
 		}
 		sockets = append(sockets, l.sockets...)
 	}
-	_, err = w.helper.ask(&control.Request{Do: control.Resolve, Address: gateway}, sockets...)
+	_, err = w.helper.ask(&control.Request{Do: control.Resolve, Address: network.HostResolver}, sockets...)
 	return err
 }
+
+var resolverPrefix = netip.PrefixFrom(network.HostResolver, 32)
 
 // hasDefault says whether one of the pod's networks leads out already.
 func (w *wiring) hasDefault() bool {
@@ -299,7 +296,16 @@ func (w *wiring) member() *control.Member {
 }
 
 // serve makes the helper know the pod, and gives it the maker.
-func (w *wiring) serve(pidfd *os.File) error {
+func (w *wiring) serve(hub *Pod, pidfd *os.File) error {
+	if hub != nil {
+		if err := w.resolve(hub); err != nil {
+			return err
+		}
+	}
+	return w.serveMember(pidfd)
+}
+
+func (w *wiring) serveMember(pidfd *os.File) error {
 	if _, err := w.helper.ask(&control.Request{Do: control.Serve, Member: w.member()}, pidfd, w.maker.File()); err != nil {
 		return err
 	}
@@ -422,7 +428,7 @@ func (run *performance) serve() error {
 	if run.net.state.Served {
 		return nil
 	}
-	return run.net.serve(run.executor.PIDFD)
+	return run.net.serve(run.facts.Net.Hub, run.executor.PIDFD)
 }
 
 func (run *performance) publish() error {

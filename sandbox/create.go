@@ -31,10 +31,10 @@ type Proposal struct {
 
 // Options say what a plan is for.
 type Options struct {
-	Detailed bool // it will be shown
-	DryRun   bool // and not carried out
-	hub      bool // it will be the hub
-	id       string
+	Detailed bool   // it will be shown
+	DryRun   bool   // and not carried out
+	hub      bool   // it will be the hub
+	id       string // that it will have; else a new one
 }
 
 // Propose reads the facts and plans a pod. But for a dry run, the plan's first steps are under way when it
@@ -142,7 +142,7 @@ func (p *Proposal) Create() (pod *Pod, warnings []error, err error) {
 	var refused *idsRefused
 	if errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0 {
 		p.run.undoAll()
-		again, err := propose(&p.Pod.Spec, p.store, p.facts.withoutRanges(refused.Error()), Options{hub: p.Pod.IsHub})
+		again, err := propose(&p.Pod.Spec, p.store, p.facts.withoutRanges(refused.Error()), Options{hub: p.Pod.IsHub, id: p.Pod.ID})
 		if err != nil {
 			return nil, nil, err
 		}

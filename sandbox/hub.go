@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
 )
 
 // The hub is where networks are: a pod of podsh's own, made with the first pod that is to be on one and removed
@@ -179,6 +181,9 @@ func (s *Store) forgetHub() error {
 func (s *Store) clearNetworks(hub *Pod) error {
 	if hub != nil && hub.own("net") {
 		return nil
+	}
+	if err := network.Ask(network.DeleteAddress(network.Loopback, resolverPrefix)); err != nil && err != unix.EADDRNOTAVAIL {
+		return fmt.Errorf("take the address %s from lo: %w", network.HostResolver, err)
 	}
 	networks, err := s.Networks()
 	if err != nil || len(networks) == 0 {

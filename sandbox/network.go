@@ -100,8 +100,9 @@ func (s *Store) CreateNetwork(spec *NetworkSpec) (*network.Network, error) {
 		}
 	}
 	n := &network.Network{Name: spec.Name, Internal: spec.Internal, Conflist: spec.Conflist, Subnets: spec.Subnets, Bridge: freeBridge(others)}
-	if !networksOnHost() {
-		n.Resolver = network.Resolver4
+	n.Resolver = network.Resolver4
+	if networksOnHost() {
+		n.Resolver = network.HostResolver
 	}
 	if spec.Conflist == nil {
 		if err := chooseSubnets(n, spec.IPv6, others); err != nil {

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 
@@ -22,7 +21,6 @@ type netFacts struct {
 	Hub      *Pod               // that holds them; nil: it is not there yet
 	OnHost   bool               // they are on the host, not in a namespace of their own
 	IPv6     bool               // the kernel has it
-	Servers  []netip.Addr       // name servers of the host's
 }
 
 // resolver is the text of the pod's /etc/resolv.conf.
@@ -38,19 +36,10 @@ func (p *creation) resolver() string {
 func (p *creation) nameServers() []netip.Addr {
 	n := &p.pod.Spec.Net
 	switch {
-	case n.WayOut == WayOutStack, n.onNetworks() && !p.facts.Net.OnHost:
+	case n.onNetworks() && p.facts.Net.OnHost:
+		return []netip.Addr{network.HostResolver}
+	case n.WayOut == WayOutStack, n.onNetworks(), n.WayOut != WayOutNone && len(n.DNS) == 0:
 		return []netip.Addr{network.Resolver4}
-	case n.onNetworks():
-		for _, on := range p.facts.Net.Networks {
-			if gateway := on.Gateway(); gateway.IsValid() {
-				return []netip.Addr{gateway}
-			}
-		}
-	case n.WayOut != WayOutNone && len(n.DNS) == 0:
-		return []netip.Addr{network.Resolver4}
-	}
-	if len(n.DNS) == 0 && n.onNetworks() {
-		return p.facts.Net.Servers
 	}
 	return n.DNS
 }
@@ -226,7 +215,6 @@ func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), 
 	if !spec.Net.onNetworks() {
 		return facts, release, nil
 	}
-	facts.Servers = hostServers()
 	if o.DryRun {
 		facts.Hub, err = s.Hub()
 	} else {
@@ -267,19 +255,4 @@ func rangesOf(ids []IDMap) (ranges []Range) {
 		}
 	}
 	return ranges
-}
-
-// hostServers are the name servers of the host, resolv.conf(5); what can't be read is none.
-func hostServers() (servers []netip.Addr) {
-	text, _ := os.ReadFile("/etc/resolv.conf")
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 || fields[0] != "nameserver" {
-			continue
-		}
-		if ip, err := netip.ParseAddr(fields[1]); err == nil && !ip.IsLoopback() {
-			servers = append(servers, ip)
-		}
-	}
-	return servers
 }

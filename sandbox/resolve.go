@@ -31,6 +31,10 @@ func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []error, err e
 			return nil, nil, err
 		}
 	}
+	if way := spec.Net.WayOut; f.UID == 0 && (way == WayOutPasta || way == WayOutSlirp) {
+		return nil, nil, fail(nil, []string{"--net outbound does the same, and works for root, too"},
+			"--net outbound:%s is not for root: that program would have to run with all of root's powers", way)
+	}
 	if err := checkEntrances(f); err != nil {
 		return nil, nil, err
 	}

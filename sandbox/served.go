@@ -74,8 +74,12 @@ func (p *Pod) restartHelper() (h *helper, err error) {
 			return nil, err
 		}
 	}
-	if err := p.resolveAgain(h); err != nil {
-		return nil, err
+	if p.IsHub && !p.own("net") && len(served) > 1 {
+		w := newWiring(p, state)
+		w.helper = h
+		if err := w.resolveLocked(p); err != nil {
+			return nil, err
+		}
 	}
 	os.Remove(p.store.path("pods", p.ID, controlName)) // the last one's; else bind(2) says so
 	listener, err := listenIn(p.store.path("pods", p.ID))
@@ -88,29 +92,6 @@ func (p *Pod) restartHelper() (h *helper, err error) {
 	}
 	state.Helper = &h.process
 	return h, p.saveNet(state)
-}
-
-// resolveAgain makes a new helper of networks on the host answer names there.
-func (p *Pod) resolveAgain(h *helper) error {
-	if !p.IsHub || p.own("net") {
-		return nil
-	}
-	w := newWiring(p, &NetState{})
-	w.helper = h
-	networks, err := p.store.Networks()
-	if err != nil {
-		return err
-	}
-	for _, n := range networks {
-		on, err := p.store.podsOn(n.Name)
-		if err == nil && len(on) > 0 {
-			err = w.resolveAt(p, n)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // serveAgain makes a new helper do for a pod what the last one did.
@@ -143,7 +124,7 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 			return err
 		}
 	}
-	if err := w.serve(pidfd); err != nil {
+	if err := w.serveMember(pidfd); err != nil {
 		return err
 	}
 	if err := w.listen(state.Ports); err != nil {
@@ -313,7 +294,7 @@ func (w *wiring) begin(pidfd *os.File) (err error) {
 			return err
 		}
 	}
-	if err := w.serve(pidfd); err != nil {
+	if err := w.serveMember(pidfd); err != nil {
 		return err
 	}
 	dir := w.pod.store.path("pods", w.pod.ID)
@@ -467,6 +448,27 @@ func (p *Pod) Connect(name string) (*network.Attachment, error) {
 	return attached, err
 }
 
+// leadOutAgain lets another network lead out in place of one that is gone.
+func (w *wiring) leadOutAgain(gone network.Attachment) error {
+	if !gone.Default {
+		return nil
+	}
+	for i := range w.state.Attachments {
+		a := &w.state.Attachments[i]
+		if n, err := w.pod.store.readNetwork(a.Network); err != nil || n.Internal || len(a.Gateways) == 0 {
+			continue
+		}
+		for _, gateway := range a.Gateways {
+			if err := w.maker.request("default route via "+gateway.String(), network.AddDefaultRoute(0, gateway)); err != nil {
+				return err
+			}
+		}
+		a.Default = true
+		return nil
+	}
+	return nil
+}
+
 // keepReachable makes the published ports of a pod go on working when its addresses have changed.
 func (w *wiring) keepReachable() (err error) {
 	if len(w.state.Addresses) == 0 {
@@ -483,7 +485,7 @@ func (w *wiring) keepReachable() (err error) {
 // update tells the helper what has changed.
 func (w *wiring) update(pidfd *os.File) error {
 	if !w.state.Served {
-		return w.serve(pidfd)
+		return w.serveMember(pidfd)
 	}
 	_, err := w.helper.ask(&control.Request{Do: control.Update, Member: w.member()})
 	return err
@@ -532,6 +534,9 @@ func (p *Pod) Disconnect(name string) error {
 		w.state.Addresses = slices.DeleteFunc(w.state.Addresses, func(ip netip.Addr) bool {
 			return slices.ContainsFunc(a.Addresses, func(own netip.Prefix) bool { return own.Addr() == ip })
 		})
+		if err := w.leadOutAgain(a); err != nil {
+			return err
+		}
 		if len(w.state.Ports) > 0 { // the kernel took the routes for answers away with the address
 			if err := w.keepReachable(); err != nil {
 				return err

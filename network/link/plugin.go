@@ -46,6 +46,8 @@ func (*plugins) ExecPlugin(ctx context.Context, path string, input []byte, envir
 	start := time.Now()
 	err := cmd.Run()
 	switch {
+	case (err == nil || errors.Is(err, exec.ErrWaitDelay)) && out.Len() > 0 && !json.Valid(out.Bytes()):
+		return nil, fmt.Errorf("%s: what it says is no result: %.80q", filepath.Base(path), out.Bytes())
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):
 		return out.Bytes(), nil
 	case ctx.Err() != nil:
@@ -55,7 +57,10 @@ func (*plugins) ExecPlugin(ctx context.Context, path string, input []byte, envir
 	if json.Unmarshal(out.Bytes(), told) == nil && told.Msg != "" {
 		return nil, told
 	}
-	return nil, fmt.Errorf("%s: %w: %s", filepath.Base(path), err, bytes.TrimSpace(append(said.Bytes(), out.Bytes()...)))
+	if why := bytes.TrimSpace(append(said.Bytes(), out.Bytes()...)); len(why) > 0 {
+		return nil, fmt.Errorf("%s: %w: %s", filepath.Base(path), err, why)
+	}
+	return nil, fmt.Errorf("%s: %w, without a word", filepath.Base(path), err)
 }
 
 // withSbin lets plugins find iptables, which an ordinary user's PATH often lacks.
