@@ -493,16 +493,31 @@ func (w *wiring) update(pidfd *os.File) error {
 
 // connectable returns the hub, if the pod can be connected to networks there; release it afterwards.
 func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
-	hub, release, err = p.store.useHub()
+	hint := []string{fmt.Sprintf("create it with --net %s, or --net hub to connect it later", name)}
+	if p.Hub == "" && !networksOnHost() {
+		return nil, nil, fail(nil, hint, "pod %q was not made in the hub: the kernel lets nobody but root link two user namespaces that are not related", p.Title())
+	}
+	state, err := p.Net()
 	if err != nil {
 		return nil, nil, err
 	}
-	if p.Hub == hub.ID {
-		return hub, release, nil
+	if p.Hub == "" && state.Served {
+		return nil, nil, fail(nil, hint, "pod %q has a helper of its own, and pods on networks share one", p.Title())
 	}
-	release()
-	return nil, nil, fail(nil, []string{fmt.Sprintf("create it with --net %s, or --net hub to connect it later", name)},
-		"pod %q was not made in the hub: the kernel lets nobody but root link two user namespaces that are not related", p.Title())
+	if hub, release, err = p.store.useHub(); err != nil {
+		return nil, nil, err
+	}
+	if p.Hub == "" && hub.Namespaces["net"].Kind == "host" { // root's networks are on the host, and open to all pods
+		p.Hub = hub.ID
+		err = p.store.full(writeWhole(p.store.path("pods", p.ID, "pod.json"), p))
+	} else if p.Hub != hub.ID {
+		err = fail(nil, hint, "the hub that pod %q was made in has ended", p.Title())
+	}
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return hub, release, nil
 }
 
 // Disconnect takes a pod that runs off a network.
