@@ -326,6 +326,9 @@ func networkConnect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if !pod.Spec.Net.OnNetworks() {
+		warn(fmt.Errorf("pod %q was made without networks: it reaches pods by address, but looks up no names (--net hub would have made it so)", pod.Title()))
+	}
 	var addresses []netip.Addr
 	for _, address := range attached.Addresses {
 		addresses = append(addresses, address.Addr())

@@ -121,7 +121,17 @@ func AddReplyRule(of netip.Addr) []byte {
 // `ip rule add pref 28772 ipproto udp sport PORT lookup 28772`, Linux 4.17.
 func AddPortRule(of netip.Addr, port uint16) []byte { return portRule(unix.RTM_NEWRULE, of, port) }
 
-// DeletePortRule takes that back.
+// AddPeerRule lets datagrams for a subnet take the usual way all the same: `ip rule add pref 28771 ipproto udp to
+// SUBNET lookup main`.
+func AddPeerRule(subnet netip.Prefix) []byte {
+	const toTable = 1 // FR_ACT_TO_TBL
+	head := []byte{family(subnet.Addr()), byte(subnet.Bits()), 0, 0, unix.RT_TABLE_MAIN, 0, 0, toTable, 0, 0, 0, 0}
+	return newMessage(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, head).
+		attribute(unix.FRA_TABLE, word(unix.RT_TABLE_MAIN)).attribute(unix.FRA_PRIORITY, word(ReplyTable-1)).
+		attribute(unix.FRA_DST, subnet.Addr().AsSlice()).attribute(unix.FRA_IP_PROTO, []byte{unix.IPPROTO_UDP}).done()
+}
+
+// DeletePortRule takes what AddPortRule did back.
 func DeletePortRule(of netip.Addr, port uint16) []byte { return portRule(unix.RTM_DELRULE, of, port) }
 
 func portRule(kind uint16, of netip.Addr, port uint16) []byte {

@@ -309,7 +309,7 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 	if _, err := w.helper.ask(&control.Request{Do: control.Serve, Member: w.member()}, pidfd, w.maker.File()); err != nil {
 		return err
 	}
-	w.state.Served = true
+	w.state.Served, w.maker.given = true, true
 	w.undo = append(w.undo, func() {
 		_, _ = w.helper.ask(&control.Request{Do: control.Forget, Pod: w.pod.ID}) // it watches the pod as well
 	})
@@ -364,7 +364,7 @@ func (w *wiring) keepReplies(ports []network.Port) error {
 		}
 		w.state.Replies = true
 	}
-	return w.maker.keepPortReplies(w.state.Addresses, ports)
+	return w.maker.keepPortReplies(w.state, ports)
 }
 
 // keep makes it last, and lets go of what was needed meanwhile.
@@ -431,11 +431,22 @@ func (run *performance) serve() error {
 	return run.net.serve(run.facts.Net.Hub, run.executor.PIDFD)
 }
 
+// know is the last of it, where no ports are published.
+func (run *performance) know() error {
+	if err := run.serve(); err != nil {
+		return err
+	}
+	return run.net.maker.confine()
+}
+
 func (run *performance) publish() error {
 	if err := run.serve(); err != nil {
 		return err
 	}
-	return run.net.publish()
+	if err := run.net.publish(); err != nil {
+		return err
+	}
+	return run.net.maker.confine()
 }
 
 // listenInPod is done while the pod is written down: its folder is there, under another name yet.

@@ -39,7 +39,7 @@ type Options struct {
 
 // Propose reads the facts and plans a pod. But for a dry run, the plan's first steps are under way when it
 // returns: the kernel needs a while for new namespaces, and podsh for the facts. Close the proposal.
-func Propose(spec *Spec, store *Store, o Options) (*Proposal, error) {
+func Propose(spec *Spec, store *Store, o Options) (proposal *Proposal, err error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -52,6 +52,11 @@ func Propose(spec *Spec, store *Store, o Options) (*Proposal, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil && nets.Hub != nil && !o.DryRun {
+			_ = store.ReleaseHub() // it may have been made for this pod alone; if not, rm of the last pod will
+		}
+	}()
 	facts, err := readFacts(spec, store)
 	if err != nil {
 		release()
@@ -287,7 +292,7 @@ var hostCalls = map[string]hostCall{
 	"way out": {do: (*performance).leadOut, prepare: (*performance).wire},
 	"address": {do: (*performance).giveAddress, prepare: (*performance).wire},
 	"replies": {do: (*performance).keepReplies, prepare: (*performance).wire},
-	"serve":   {do: (*performance).serve, prepare: (*performance).wire},
+	"serve":   {do: (*performance).know, prepare: (*performance).wire},
 	"publish": {do: (*performance).publish},
 }
 

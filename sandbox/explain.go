@@ -84,8 +84,8 @@ func (p *Proposal) Script(w io.Writer) error {
 		return fail(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
 			"a pod without a root user can't be built by a script: umount(8) is for root alone")
 	}
-	if n := &p.facts.Net; p.Pod.Spec.Net.onNetworks() && !n.OnHost && n.Hub == nil {
-		return fail(nil, []string{"podsh create --net makes it; a script can enter it then"}, "networks are in a hub, and that is not there yet")
+	if unmade := p.facts.Net.Unmade; unmade != "" {
+		return fail(nil, []string{"podsh create --net " + unmade + " makes it; then a script can put a pod on it"}, "network %q comes into being with its first pod", unmade)
 	}
 	var host, pod strings.Builder
 	unshare, becomes, drops := "", "", ""

@@ -24,6 +24,7 @@ type helper struct {
 	conn    *os.File
 	process Holder
 	pidfd   *os.File
+	lost    []error // what one started anew could not take up again
 }
 
 // Descriptors that the network's program finds open (package network/helper has them as well).
@@ -121,7 +122,7 @@ func (p *Pod) startHelper() (*helper, error) {
 		executor.Kill()
 		return nil, err
 	}
-	return &helper{conn, process, executor.PIDFD}, nil
+	return &helper{conn: conn, process: process, pidfd: executor.PIDFD}, nil
 }
 
 // kill ends a helper that was started for what did not come about.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -19,6 +21,48 @@ import (
 // network up. It has the two capabilities over that network that this takes, and no others.
 type maker struct {
 	*nsenter.Maker
+	given bool // to a helper
+}
+
+// makerCalls are all that a maker can do once a helper has it: make sockets, and pass them out.
+var makerCalls = []uint32{
+	unix.SYS_READ, unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SOCKET, unix.SYS_SETSOCKOPT,
+	unix.SYS_DUP3, unix.SYS_CLOSE_RANGE, unix.SYS_EXIT_GROUP, unix.SYS_RT_SIGRETURN, unix.SYS_RESTART_SYSCALL,
+}
+
+// confine leaves a maker that was given away no other calls: the helper reads what hostile pods send, and whoever
+// takes it over has its makers, too. seccomp(2); no_new_privs is set.
+func (m *maker) confine() error {
+	if !m.given {
+		return nil
+	}
+	b := &builder{}
+	filter := allowOnly(makerCalls)
+	b.call(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, nsenter.Words{len(filter) / 8, filter}, 0, 0)
+	_, err := m.do(b)
+	return err
+}
+
+// allowOnly is a program for seccomp(2), a row of struct sock_filter: the machine's own calls of the list are let
+// through, all others end with EPERM.
+func allowOnly(calls []uint32) []byte {
+	const load, equal, done = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	arch := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
+	var program []byte
+	add := func(code uint16, jumpTrue, jumpFalse uint8, k uint32) {
+		program = native.AppendUint32(append(native.AppendUint16(program, code), jumpTrue, jumpFalse), k)
+	}
+	refuse := uint32(unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM))
+	add(load, 0, 0, 4) // the machine, then the call: struct seccomp_data
+	add(equal, 1, 0, arch)
+	add(done, 0, 0, refuse)
+	add(load, 0, 0, 0)
+	for _, call := range calls {
+		add(equal, 0, 1, call)
+		add(done, 0, 0, unix.SECCOMP_RET_ALLOW)
+	}
+	add(done, 0, 0, refuse)
+	return program
 }
 
 // netNamespaces are the flags of setns(2) for whoever works on a pod's network.
@@ -36,12 +80,14 @@ func startMaker(pidfd *os.File, flags int, keep ...capability.Cap) (*maker, erro
 	if err != nil {
 		return nil, err
 	}
-	m := &maker{executor.Maker()}
+	m := &maker{Maker: executor.Maker()}
 	b := builder{}
+	notDumpable := func() { b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+	notDumpable() // a pod with the host's pid namespace could look into it
 	if flags != 0 {
 		b.call(unix.SYS_SETNS, nsenter.EnterFD, flags)
+		notDumpable()
 	}
-	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a pod with the host's pid namespace could look into it
 	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	if os.Geteuid() == 0 || flags&unix.CLONE_NEWUSER != 0 {
 		b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(keep, keep, nil))
@@ -174,7 +220,19 @@ func firstOfEach(ips []netip.Addr) []netip.Addr {
 }
 
 // keepPortReplies does so for what UDP ports send.
-func (m *maker) keepPortReplies(own []netip.Addr, ports []network.Port) error {
+//
+// What they send to pods on the same network takes the usual way: peers know the pod by its own address.
+func (m *maker) keepPortReplies(state *NetState, ports []network.Port) error {
+	own := state.Addresses
+	if slices.ContainsFunc(ports, func(p network.Port) bool { return p.Protocol == "udp" }) {
+		for i := range state.Attachments {
+			for _, address := range state.Attachments[i].Addresses {
+				if err := m.request("rule for peers", network.AddPeerRule(address.Masked())); err != nil && !errors.Is(err, unix.EEXIST) {
+					return err
+				}
+			}
+		}
+	}
 	for _, ip := range firstOfEach(own) {
 		for _, port := range ports {
 			if port.Protocol != "udp" {

@@ -44,13 +44,13 @@ type Sysctl struct {
 	Value string `json:"value"`
 }
 
-// Own says whether a spec asks for more than an empty network of its own.
+// wantsHelper says whether a spec asks for more than an empty network of its own.
 func (n *Net) wantsHelper() bool {
-	return n.WayOut != WayOutNone || len(n.Ports) > 0 || n.onNetworks()
+	return n.WayOut != WayOutNone || len(n.Ports) > 0 || n.OnNetworks()
 }
 
-// onNetworks says whether the pod is made where networks can be connected.
-func (n *Net) onNetworks() bool { return n.Hub || len(n.Networks) > 0 }
+// OnNetworks says whether the pod is made where networks can be connected.
+func (n *Net) OnNetworks() bool { return n.Hub || len(n.Networks) > 0 }
 
 const netForms = "one of: new, none, host, path:FILE, pod:OTHER, outbound[:pasta|:slirp4netns], hub, NETWORK[,NETWORK…]"
 
@@ -101,13 +101,14 @@ func ParseHost(text string) (NamedHost, error) {
 func ParseSysctl(text string) (Sysctl, error) {
 	key, value, has := strings.Cut(text, "=")
 	path := strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-/")
+	setting := Sysctl{key, value}
 	switch {
-	case !has || path != "" || strings.Contains(key, "..") || strings.ContainsAny(value, "\x00\n"):
+	case !has || path != "" || strings.Contains(setting.path()+key, "..") || strings.Contains(key, "//") || strings.ContainsAny(value, "\x00\n"):
 		return Sysctl{}, fail(ErrInvalid, []string{"--sysctl net.KEY=VALUE, such as net.core.somaxconn=1024"}, "malformed setting %q", text)
 	case !strings.HasPrefix(key, "net."):
 		return Sysctl{}, fail(ErrInvalid, []string{"--sysctl takes what is a network namespace's own: net.*"}, "--sysctl %s: that setting is not the pod's own", key)
 	}
-	return Sysctl{key, value}, nil
+	return setting, nil
 }
 
 // path of the file that holds a setting, below /proc/sys. A dot in the name of an interface is written as a
@@ -151,7 +152,7 @@ func (s *Spec) validateNet() error {
 	if n.Down && len(n.Ports) > 0 {
 		return fail(ErrInvalid, []string{"leave out --net none"}, "--publish does not go with --net none: nothing in there can be reached")
 	}
-	if n.HostAccess && n.WayOut != WayOutStack && !n.onNetworks() {
+	if n.HostAccess && n.WayOut != WayOutStack && !n.OnNetworks() {
 		return fail(ErrInvalid, []string{"--net outbound --host-access"}, "--host-access needs --net outbound or a network")
 	}
 	for i, p := range n.Ports {

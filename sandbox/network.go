@@ -51,7 +51,7 @@ const mostNetworks = 256 // of the default subnets
 
 // Validate says what is wrong with it by itself.
 func (n *NetworkSpec) Validate() error {
-	if !isName(n.Name) || reservedNetwork(n.Name) || strings.Contains(n.Name, "..") {
+	if !isName(n.Name) || reservedNetwork(n.Name) || strings.HasSuffix(n.Name, ".new") || n.Name == "cache" {
 		return fail(ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most; and no word that --net knows"}, "malformed network name %q", n.Name)
 	}
 	if n.Conflist != nil && (len(n.Subnets) > 0 || n.IPv6 || n.Internal) {
@@ -125,10 +125,8 @@ func namedConflist(text []byte, name string) ([]byte, error) {
 	if err := json.Unmarshal(text, &list); err != nil {
 		return nil, fail(nil, hint, "that is no JSON: %v", err)
 	}
-	if kind, ok := list["type"].(string); ok && list["plugins"] == nil {
-		version := list["cniVersion"]
-		list = map[string]any{"cniVersion": version, "plugins": []any{list}}
-		_ = kind
+	if _, ok := list["type"].(string); ok && list["plugins"] == nil {
+		list = map[string]any{"cniVersion": list["cniVersion"], "plugins": []any{list}}
 	}
 	plugins, _ := list["plugins"].([]any)
 	if len(plugins) == 0 {
@@ -244,6 +242,18 @@ func (s *Store) Network(name string) (*network.Network, error) {
 		hint = fmt.Sprintf("did you mean %q? `podsh network ls` shows all networks", near)
 	}
 	return nil, fail(ErrNoNetwork, []string{hint}, "no network named %q", name)
+}
+
+// networksNamed finds networks by their names.
+func (s *Store) networksNamed(names ...string) (networks []*network.Network, err error) {
+	for _, name := range names {
+		n, err := s.Network(name)
+		if err != nil {
+			return nil, err
+		}
+		networks = append(networks, n)
+	}
+	return networks, nil
 }
 
 var errBrokenNetwork = errors.New("broken")

@@ -20,25 +20,50 @@ type netFacts struct {
 	Networks []*network.Network // that the spec names, in its order
 	Hub      *Pod               // that holds them; nil: it is not there yet
 	OnHost   bool               // they are on the host, not in a namespace of their own
+	Unmade   string             // one that no pod is on yet
 	IPv6     bool               // the kernel has it
 }
 
 // resolver is the text of the pod's /etc/resolv.conf.
 func (p *creation) resolver() string {
-	n := &p.pod.Spec.Net
-	if p.pod.Namespaces["net"].Kind != "new" && len(n.DNS)+len(n.Search) == 0 {
-		return p.facts.Resolver
+	n, own := &p.pod.Spec.Net, &p.pod.Spec.Net
+	kind := p.pod.Namespaces["net"].Kind
+	if kind == "pod" {
+		if other := p.facts.entered(p.pod.Namespaces["net"].Value); other != nil {
+			kind, own = other.Namespaces["net"].Kind, &other.Spec.Net
+		}
 	}
-	return network.Resolver(p.nameServers(), n.Search)
+	search := n.Search
+	if len(search) == 0 {
+		search = own.Search
+	}
+	switch {
+	case len(n.DNS) > 0 && n != own:
+		return network.Resolver(n.DNS, search)
+	case kind != "new" && len(n.DNS)+len(n.Search) == 0:
+		return p.facts.Resolver
+	case kind != "new":
+		return network.Resolver(n.DNS, search)
+	}
+	return network.Resolver(own.nameServers(p.facts.Net.OnHost), search)
 }
 
-// nameServers are whom the pod asks: the helper, where it has one that answers.
-func (p *creation) nameServers() []netip.Addr {
-	n := &p.pod.Spec.Net
+// entered is the other pod that was named so.
+func (f *Facts) entered(name string) *Pod {
+	for _, e := range f.Enter {
+		if e.Pod != nil && (e.Pod.Title() == name || e.Pod.ID == name) {
+			return e.Pod
+		}
+	}
+	return nil
+}
+
+// nameServers are whom a pod asks: the helper, where it has one that answers.
+func (n *Net) nameServers(onHost bool) []netip.Addr {
 	switch {
-	case n.onNetworks() && p.facts.Net.OnHost:
+	case n.OnNetworks() && onHost:
 		return []netip.Addr{network.HostResolver}
-	case n.WayOut == WayOutStack, n.onNetworks(), n.WayOut != WayOutNone && len(n.DNS) == 0:
+	case n.WayOut == WayOutStack, n.OnNetworks(), n.WayOut != WayOutNone && len(n.DNS) == 0:
 		return []netip.Addr{network.Resolver4}
 	}
 	return n.DNS
@@ -205,26 +230,32 @@ func (p *creation) attachByHand(i int, on *network.Network) string {
 func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), err error) {
 	facts.IPv6 = exists("/proc/sys/net/ipv6")
 	release = func() {}
-	for _, name := range spec.Net.Networks {
-		n, err := s.Network(name)
-		if err != nil {
-			return facts, nil, err
-		}
-		facts.Networks = append(facts.Networks, n)
-	}
-	if !spec.Net.onNetworks() {
-		return facts, release, nil
+	facts.OnHost = networksOnHost()
+	if facts.Networks, err = s.networksNamed(spec.Net.Networks...); err != nil || !spec.Net.OnNetworks() {
+		return facts, release, err
 	}
 	if o.DryRun {
 		facts.Hub, err = s.Hub()
-	} else {
-		facts.Hub, release, err = s.useHub()
+	} else if facts.Hub, release, err = s.useHub(); err == nil {
+		facts.Networks, err = s.networksNamed(spec.Net.Networks...) // once more: now none can be removed
 	}
-	facts.OnHost = networksOnHost()
 	if facts.Hub != nil {
 		facts.OnHost = !facts.Hub.own("net")
 	}
-	return facts, release, err
+	for _, n := range facts.Networks {
+		if on, perr := s.podsOn(n.Name); o.DryRun && perr == nil && len(on) == 0 {
+			facts.Unmade = n.Name
+		}
+	}
+	if err == nil && facts.OnHost && spec.Net.HostAccess {
+		err = fail(nil, []string{"--net outbound --host-access, or let the service listen on the network's gateway"},
+			"--host-access does not go with root's networks: they are on the host, and no helper stands between")
+	}
+	if err != nil {
+		release()
+		return facts, nil, err
+	}
+	return facts, release, nil
 }
 
 // enterHub: the user namespace of a pod on networks is a child of the hub's.

@@ -70,8 +70,12 @@ func (p *Pod) restartHelper() (h *helper, err error) {
 		served = append(served, in...)
 	}
 	for _, pod := range served {
-		if err := pod.serveAgain(h, pod == p); err != nil {
+		err := pod.serveAgain(h, pod == p)
+		if err != nil && pod == p {
 			return nil, err
+		}
+		if err != nil { // it is not to take the others with it
+			h.lost = append(h.lost, fmt.Errorf("pod %q: %w", pod.Title(), err))
 		}
 	}
 	if p.IsHub && !p.own("net") && len(served) > 1 {
@@ -130,7 +134,10 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 	if err := w.listen(state.Ports); err != nil {
 		return err
 	}
-	return w.publish()
+	if err := w.publish(); err != nil {
+		return err
+	}
+	return w.maker.confine()
 }
 
 // hasHelper says whether a helper does something for the pod.
@@ -186,6 +193,10 @@ func (p *Pod) ensureHelper() error {
 		return err
 	}
 	h.close()
+	if restarted && len(h.lost) > 0 {
+		return withHint(fmt.Errorf("the helper of networks had ended and was started anew, but not for all: %w", errors.Join(h.lost...)),
+			"podsh port rm POD PORT, or remove the pod: then add it again")
+	}
 	if restarted {
 		what := fmt.Sprintf("pod %q", p.Title())
 		if p.IsHub {
@@ -228,7 +239,11 @@ func (p *Pod) rewire(change func(w *wiring, pidfd *os.File) error) error {
 	if w.maker, err = startMaker(pidfd, p.netNamespaces(), forNetwork...); err != nil {
 		return err
 	}
-	if err := change(w, pidfd); err != nil {
+	err = change(w, pidfd)
+	if err == nil {
+		err = w.maker.confine()
+	}
+	if err != nil {
 		return err
 	}
 	if err := p.saveNet(state); err != nil {
@@ -248,7 +263,9 @@ func (p *Pod) findOrStart(w *wiring, leader *Pod) (err error) {
 		return w.startHelper(nil)
 	}
 	if w.helper, err = p.dial(); errors.Is(err, errNoHelper) {
-		w.helper, err = p.restartHelper()
+		if w.helper, err = p.restartHelper(); err == nil {
+			w.state.Helper = &w.helper.process
+		}
 	}
 	return err
 }
@@ -443,7 +460,10 @@ func (p *Pod) Connect(name string) (*network.Attachment, error) {
 				return err
 			}
 		}
-		return w.update(pidfd)
+		if err := w.update(hub, pidfd); err != nil {
+			return err
+		}
+		return p.store.full(writeWhole(p.store.path("pods", p.ID, "pod.json"), p))
 	})
 	return attached, err
 }
@@ -479,13 +499,13 @@ func (w *wiring) keepReachable() (err error) {
 	if err := w.maker.keepReplies(w.state.Addresses); err != nil {
 		return err
 	}
-	return w.maker.keepPortReplies(w.state.Addresses, w.state.Ports)
+	return w.maker.keepPortReplies(w.state, w.state.Ports)
 }
 
 // update tells the helper what has changed.
-func (w *wiring) update(pidfd *os.File) error {
+func (w *wiring) update(hub *Pod, pidfd *os.File) error {
 	if !w.state.Served {
-		return w.serveMember(pidfd)
+		return w.serve(hub, pidfd)
 	}
 	_, err := w.helper.ask(&control.Request{Do: control.Update, Member: w.member()})
 	return err
@@ -507,15 +527,13 @@ func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
 	if hub, release, err = p.store.useHub(); err != nil {
 		return nil, nil, err
 	}
-	if p.Hub == "" && hub.Namespaces["net"].Kind == "host" { // root's networks are on the host, and open to all pods
-		p.Hub = hub.ID
-		err = p.store.full(writeWhole(p.store.path("pods", p.ID, "pod.json"), p))
-	} else if p.Hub != hub.ID {
-		err = fail(nil, hint, "the hub that pod %q was made in has ended", p.Title())
-	}
-	if err != nil {
+	switch {
+	case p.Hub == "" && hub.Namespaces["net"].Kind == "host": // root's networks are on the host, and open to all pods
+		p.Hub = hub.ID // which is written down when it is true
+		return hub, release, nil
+	case p.Hub != hub.ID:
 		release()
-		return nil, nil, err
+		return nil, nil, fail(nil, hint, "the hub that pod %q was made in has ended", p.Title())
 	}
 	return hub, release, nil
 }
@@ -557,6 +575,6 @@ func (p *Pod) Disconnect(name string) error {
 				return err
 			}
 		}
-		return w.update(pidfd)
+		return w.update(hub, pidfd)
 	})
 }

@@ -161,7 +161,7 @@ func (s *Spec) validateNamespaces() error {
 	if uts := s.choice("uts"); uts != "new" && uts != "" && s.Hostname != "" {
 		return fail(ErrInvalid, []string{"leave out --uts, or --hostname"}, "--hostname needs a uts namespace of its own")
 	}
-	if userns := s.choice("user"); s.Net.onNetworks() && (userns == "pod" || userns == "path") {
+	if userns := s.choice("user"); s.Net.OnNetworks() && (userns == "pod" || userns == "path") {
 		return fail(ErrInvalid, []string{"leave out --userns, or the networks"}, "a pod on networks has a user namespace of its own, and --userns %s is another's", userns)
 	}
 	mapped := len(s.UIDMap) > 0 || len(s.GIDMap) > 0

@@ -23,15 +23,27 @@ var forbidden = []uint32{
 	unix.SYS_FCHMODAT, unix.SYS_FCHOWNAT, unix.SYS_FCHMOD, unix.SYS_FCHOWN, unix.SYS_TRUNCATE, unix.SYS_SETXATTR, unix.SYS_LSETXATTR,
 	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN,
 	unix.SYS_USERFAULTFD, unix.SYS_IO_URING_SETUP, unix.SYS_PERSONALITY, unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE,
-	unix.SYS_KEXEC_LOAD, unix.SYS_REBOOT, unix.SYS_SWAPON, unix.SYS_ACCT, unix.SYS_QUOTACTL,
+	unix.SYS_KEXEC_LOAD, unix.SYS_REBOOT, unix.SYS_SWAPON, unix.SYS_ACCT, unix.SYS_QUOTACTL, unix.SYS_UTIMENSAT,
+	unix.SYS_SOCKETPAIR, fchmodat2, setxattrat, removexattrat, fileSetattr,
 }
+
+// The same number on both machines; package unix has not got them all.
+const (
+	fchmodat2     = 452
+	setxattrat    = 463
+	removexattrat = 466
+	fileSetattr   = 469
+)
+
+// families are the sockets that may be made: none leads to another process of this host's.
+var families = []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
 
 // x32 marks calls of another ABI on amd64, which have numbers of their own.
 const x32 = 0x40000000
 
 // confine filters the calls of all threads from here on. Files can be opened for reading alone.
 func confine() error {
-	filter := assemble(forbidden)
+	filter := assemble(append(legacy, forbidden...))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	const wholeProcess = unix.SECCOMP_FILTER_FLAG_TSYNC
 	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, wholeProcess, uintptr(unsafe.Pointer(&program)))
@@ -44,11 +56,12 @@ func confine() error {
 	return nil
 }
 
-// Offsets in a struct seccomp_data, seccomp(2). The flags of openat(2) are the lower half of its third argument,
-// which comes first on both machines that podsh is for.
+// Offsets in a struct seccomp_data, seccomp(2). The family of a socket(2) is its first argument and the flags of
+// openat(2) are its third: of both the lower half, which comes first on the machines that podsh is for.
 const (
 	atNumber = 0
 	atArch   = 4
+	atFamily = 16
 	atFlags  = 16 + 2*8
 )
 
@@ -66,6 +79,11 @@ func assemble(calls []uint32) []unix.SockFilter {
 	for _, call := range calls {
 		filter = append(filter, unix.SockFilter{Code: equal, Jf: 1, K: call}, unix.SockFilter{Code: done, K: refuse})
 	}
+	filter = append(filter, unix.SockFilter{Code: equal, Jf: uint8(len(families) + 2), K: unix.SYS_SOCKET}, unix.SockFilter{Code: load, K: atFamily})
+	for i, family := range families {
+		filter = append(filter, unix.SockFilter{Code: equal, Jt: uint8(len(families) - i), K: family})
+	}
+	filter = append(filter, unix.SockFilter{Code: done, K: refuse}, unix.SockFilter{Code: load, K: atNumber})
 	return append(filter,
 		unix.SockFilter{Code: equal, Jf: 3, K: unix.SYS_OPENAT},
 		unix.SockFilter{Code: load, K: atFlags}, unix.SockFilter{Code: anySet, Jf: 1, K: writes}, unix.SockFilter{Code: done, K: refuse},

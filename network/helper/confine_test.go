@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +59,12 @@ func TestConfined(t *testing.T) {
 		"make a folder":   func() error { return os.Mkdir(file+"3", 0o700) },
 		"unshare":         func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
 		"mount":           func() error { return unix.Mount("none", dir, "tmpfs", 0, "") },
+		"a UNIX socket":   func() error { return socket(unix.AF_UNIX) },
+		"a packet socket": func() error { return socket(unix.AF_PACKET) },
+		"a pair":          func() error { _, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); return err },
+		"change a mode":   func() error { return os.Chmod(file, 0o644) },
+		"rename":          func() error { return unix.Rename(file, file+"4") },
+		"open(2)":         func() error { return legacyOpen(file) },
 		"ptrace":          func() error { return unix.PtraceAttach(os.Getppid()) },
 	} {
 		if err := do(); !errors.Is(err, unix.EPERM) {
@@ -71,9 +78,34 @@ func TestConfined(t *testing.T) {
 	if text, err := os.ReadFile(file); err != nil || string(text) != "text" {
 		t.Errorf("what is needed is not refused: %q, %v", text, err)
 	}
-	if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); err != nil {
-		t.Errorf("a socket: %v", err)
-	} else {
+	for _, family := range families {
+		if err := socket(int(family)); err != nil {
+			t.Errorf("a socket of family %d: %v", family, err)
+		}
+	}
+}
+
+func socket(family int) error {
+	kind := unix.SOCK_DGRAM
+	if family == unix.AF_PACKET {
+		kind = unix.SOCK_RAW
+	}
+	fd, err := unix.Socket(family, kind, 0)
+	if err == nil {
 		unix.Close(fd)
 	}
+	return err
+}
+
+// legacyOpen opens a file for writing by the first of the legacy calls, open(2) where there is that.
+func legacyOpen(file string) error {
+	if runtime.GOARCH != "amd64" {
+		return unix.EPERM
+	}
+	name, err := unix.BytePtrFromString(file)
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(uintptr(legacy[0]), uintptr(unsafe.Pointer(name)), unix.O_WRONLY|unix.O_CREAT, 0o600)
+	return errno
 }

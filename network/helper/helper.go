@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -181,7 +182,8 @@ func (h *helper) accept(listener *os.File) {
 		if err != nil {
 			return
 		}
-		if fd < 0 {
+		if fd < 0 { // EMFILE, say: it may pass
+			time.Sleep(100 * time.Millisecond)
 			continue
 		}
 		conn := os.NewFile(uintptr(fd), "control")
@@ -203,7 +205,7 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 			continue
 		}
 		if m.sockets.lost.Load() {
-			report.Warnings = append(report.Warnings, "nothing makes sockets in pod "+id+" any more: its ports work again when they are removed and added")
+			report.Warnings = append(report.Warnings, "nothing makes sockets in pod "+id+" any more: remove it, and create it again")
 		}
 		for _, p := range m.ports {
 			c := p.relay.Counters()

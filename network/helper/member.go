@@ -273,13 +273,17 @@ func (h *helper) unpublish(request *control.Request, files []*os.File) (*control
 // wayOut carries what leaves a pod: by our own stack, or by another program.
 func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.Answer, error) {
 	m, err := h.member(request.Pod)
-	if err != nil || request.Way == nil {
+	if err == nil && request.Way == nil {
+		err = errors.New("no way out is named")
+	}
+	if err != nil {
 		control.Close(files)
-		return nil, errors.Join(err, nil)
+		return nil, err
 	}
 	if request.Way.Program != "" {
 		control.Close(files)
 		if h.program, err = startProgram(request.Way.Program, m); err == nil {
+			go h.program.end(h.finish) // without it there is nothing to help: the next podsh starts both anew
 			err = confine()
 		}
 		return &control.Answer{}, err

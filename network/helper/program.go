@@ -142,6 +142,13 @@ func pidOf(pidfd *os.File) (int, error) {
 	return 0, errors.New("the pod has ended")
 }
 
+// end calls then when the program has ended.
+func (p *program) end(then func()) {
+	err := <-p.ended
+	p.ended <- err
+	then()
+}
+
 // stop ends the program and waits for that.
 func (p *program) stop() {
 	if p == nil {

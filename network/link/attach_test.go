@@ -196,7 +196,7 @@ func TestAgain(t *testing.T) {
 		t.Error(err)
 	}
 	rules := testns.Run(t, "ip", "rule")
-	if strings.Count(rules, blue.Bridge) != 2 {
+	if strings.Count(rules, blue.Bridge) != 3 {
 		t.Error(rules)
 	}
 }

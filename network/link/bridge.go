@@ -151,6 +151,8 @@ func (n Network) rules() []*netlink.Rule {
 		rule := add(ruleOwn, family(n.Resolver))
 		rule.Dst, rule.Table = ipNet(host(n.Resolver)), unix.RT_TABLE_MAIN
 	}
+	linkLocal := add(ruleOwn, unix.AF_INET) // what clouds tell a machine there is not for pods
+	linkLocal.Dst, linkLocal.Type = ipNet(netip.MustParsePrefix("169.254.0.0/16")), unix.RTN_PROHIBIT
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		add(ruleApart, family).Table = ApartTable
 		if n.Internal {

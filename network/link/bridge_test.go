@@ -222,6 +222,11 @@ func TestForwarding(t *testing.T) {
 	}
 	p := place(t)
 	uplink(t)
+	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} { // as the machine has it, else
+		if err := setSysctl(key, "0"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	attach(t, p, dark, newPod(t, "dark", "eth0"))
 	if getSysctl("ipv4/ip_forward") == "1" || getSysctl("ipv6/conf/all/forwarding") == "1" {
 		t.Error("an internal network turns forwarding on")

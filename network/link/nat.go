@@ -55,7 +55,8 @@ func nftAdd(n Network) string {
 		}
 		fmt.Fprintf(&text, "\t\t%s saddr %s %s daddr != %s oifname != %q masquerade\n", ip, subnet, ip, subnet, n.Bridge)
 	}
-	text.WriteString("\t}\n}\n")
+	// A host that forwards would also let its neighbours in, who need only a route.
+	fmt.Fprintf(&text, "\t}\n\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n\t\toifname %q iifname != %[1]q ct state new drop\n\t}\n}\n", n.Bridge)
 	return text.String()
 }
 
