@@ -266,6 +266,7 @@ func (p *Pod) remove(force bool) error {
 	if p.Format != podFormat {
 		p.salvage()
 	}
+	var network *os.File // kept to the last: plugins want to see it when they take theirs away
 	pidfd, err := p.Holder.Open()
 	switch {
 	case errors.Is(err, ErrExited):
@@ -273,6 +274,11 @@ func (p *Pod) remove(force bool) error {
 		return err
 	default:
 		defer pidfd.Close()
+		if p.Hub != "" {
+			if network, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", p.Holder.PID)); err == nil {
+				defer network.Close()
+			}
+		}
 		if !force {
 			return fail(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", p.Title())},
 				"pod %q is running", p.Title())
@@ -281,7 +287,7 @@ func (p *Pod) remove(force bool) error {
 			return err
 		}
 	}
-	if err := p.endHelper(); err != nil {
+	if err := p.endHelper(network); err != nil {
 		return err
 	}
 	if p.Upper != "" {

@@ -389,7 +389,7 @@ func (p *Pod) Report() (*control.Report, error) {
 
 // endHelper ends what a helper does for a pod that is removed: the helper itself, if it is the pod's own. The
 // pod's leases go, too, if it was on networks, with what is left of its interfaces.
-func (p *Pod) endHelper() error {
+func (p *Pod) endHelper(netns *os.File) error {
 	state, err := p.Net()
 	if err != nil {
 		return nil // there is nothing to be known; the helper ends with the pod
@@ -410,10 +410,11 @@ func (p *Pod) endHelper() error {
 		_, _ = h.ask(&control.Request{Do: control.Forget, Pod: p.ID}) // it watches the pod as well
 		h.close()
 	}
-	return p.detachAll(hub, state)
+	return p.detachAll(hub, state, netns)
 }
 
-func (p *Pod) detachAll(hub *Pod, state *NetState) error {
+// detachAll gives back what the pod has of networks. netns may be nil: gone.
+func (p *Pod) detachAll(hub *Pod, state *NetState, netns *os.File) error {
 	if len(state.Attachments) == 0 {
 		return nil
 	}
@@ -428,7 +429,11 @@ func (p *Pod) detachAll(hub *Pod, state *NetState) error {
 		if nerr != nil {
 			continue // it was removed by force, and its leases with it
 		}
-		if _, derr := work.do(&control.Work{Do: control.Detach, Network: *n, Pod: p.ID, Attachment: a}); derr != nil {
+		var files []*os.File
+		if netns != nil {
+			files = append(files, netns)
+		}
+		if _, derr := work.do(&control.Work{Do: control.Detach, Network: *n, Pod: p.ID, Attachment: a}, files...); derr != nil {
 			err = errors.Join(err, derr)
 		}
 	}
