@@ -49,7 +49,11 @@ func runInLab(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("scripts/lab", "--", self, "-test.run="+pattern, "-test.v=true", "-test.timeout=5m")
-	cmd.Env = append(os.Environ(), "PODSH_BINARY="+podshBinary)
+	dir, err := plugins()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(os.Environ(), "PODSH_BINARY="+podshBinary, "PODSH_CNI_PLUGINS="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -154,11 +158,8 @@ var plugins = sync.OnceValues(func() (string, error) {
 	if dir := filepath.Join(filepath.Dir(podshBinary), "cni"); exists(filepath.Join(dir, "bridge")) {
 		return dir, nil
 	}
-	dir, err := os.MkdirTemp("", "podsh-plugins")
-	if err != nil {
-		return "", err
-	}
-	args := []string{"build", "-o", dir}
+	dir := filepath.Join(testDir, "cni")
+	args := []string{"build", "-o", dir + "/"}
 	for _, plugin := range []string{"main/bridge", "ipam/host-local", "meta/portmap", "meta/firewall"} {
 		args = append(args, "github.com/containernetworking/plugins/plugins/"+plugin)
 	}

@@ -30,6 +30,9 @@ import (
 // can't stand in for it: a holder that is one would run all tests again, as PID 1.
 var podshBinary string
 
+// testDir is a folder for what all tests share, and gone with them.
+var testDir string
+
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
@@ -39,6 +42,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	testDir = dir
 	podshBinary = os.Getenv("PODSH_BINARY") // scripts/test has built it
 	if podshBinary == "" {
 		podshBinary = filepath.Join(dir, "podsh")
