@@ -155,7 +155,7 @@ func TestNetworksAreChosenApart(t *testing.T) {
 func TestNetworkSpecs(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	for what, spec := range map[string]*NetworkSpec{
-		"no name": {}, "a word of --net": {Name: "host"}, "dots": {Name: "a..b"}, "a slash": {Name: "a/b"},
+		"no name": {}, "a word of --net": {Name: "host"}, "a temporary": {Name: "a.new"}, "taken": {Name: "cache"}, "a slash": {Name: "a/b"},
 		"bits":       {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.3/24")}},
 		"too small":  {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.0/30")}},
 		"loopback":   {Name: "a", Subnets: []netip.Prefix{prefix("127.0.0.0/24")}},
