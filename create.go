@@ -181,17 +181,26 @@ func createSpec(c *cli.Context) (*sandbox.Spec, error) {
 		}
 		spec.Volumes = append(spec.Volumes, v)
 	}
+	if spec.Labels, err = labels(c); err != nil {
+		return nil, err
+	}
+	return spec, errors.Join(idMaps(c, spec), choices(c, spec), netSpec(c, &spec.Net))
+}
+
+// labels reads --label KEY=VALUE.
+func labels(c *cli.Context) (map[string]string, error) {
+	var labels map[string]string
 	for _, text := range c.StringSlice("label") {
 		key, value, ok := strings.Cut(text, "=")
 		if !ok || key == "" {
 			return nil, usagef("--label KEY=VALUE", "malformed label %q", text)
 		}
-		if spec.Labels == nil {
-			spec.Labels = map[string]string{}
+		if labels == nil {
+			labels = map[string]string{}
 		}
-		spec.Labels[key] = value
+		labels[key] = value
 	}
-	return spec, errors.Join(idMaps(c, spec), choices(c, spec), netSpec(c, &spec.Net))
+	return labels, nil
 }
 
 // hostAccess is the value of --host-access[=PORT,…].

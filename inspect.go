@@ -13,15 +13,17 @@ import (
 func inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "inspect",
-		Usage:     "show everything known about pods, as JSON",
-		ArgsUsage: "POD...",
+		Usage:     "show everything known about pods or containers, as JSON",
+		ArgsUsage: "POD|CONTAINER...",
 		Description: `Prints a JSON array: what was asked for (spec), the holder (pid, holder),
 every namespace with its inode, the id maps, the mounts and the holder's
 capabilities as the kernel has them now; the network with its addresses, ports,
 helper and what went through them. Of a pod that has ended it shows what its
-description says.
+description says. Of a container it shows what was asked for, what it is made of,
+and its state.
 
 Examples:
+  podsh inspect web/app | jq '.[0].state.exit_code'
   podsh inspect web | jq '.[0].namespaces.net.inode'
   podsh inspect web | jq '.[0].network.ports[].connections'
   podsh inspect web | jq -r '.[0].mounts[].mount_point'`,
@@ -30,8 +32,8 @@ Examples:
 }
 
 func inspect(c *cli.Context) error {
-	inspections := []*sandbox.Inspection{}
-	err := eachPod(c, func(p *sandbox.Pod) error {
+	inspections := []any{}
+	err := eachTarget(c, func(p *sandbox.Pod) error {
 		if p.Status() == sandbox.Running {
 			ensureHelpers([]*sandbox.Pod{p})
 		}
@@ -44,6 +46,12 @@ func inspect(c *cli.Context) error {
 		}
 		inspections = append(inspections, i)
 		return nil
+	}, func(container *sandbox.Container) error {
+		i, err := inspectContainer(container)
+		if err == nil {
+			inspections = append(inspections, i)
+		}
+		return err
 	})
 	if len(inspections) == 0 && err != nil {
 		return err

@@ -17,7 +17,7 @@ func joinCommand() *cli.Command {
 		Name:      "join",
 		Aliases:   []string{"exec", "enter"},
 		Usage:     "run a command in a pod, or a shell",
-		ArgsUsage: "POD [-- CMD [ARG...]]",
+		ArgsUsage: "POD|CONTAINER [-- CMD [ARG...]]",
 		Description: "The command gets this terminal or pipes, the pod's environment and nothing else of the caller. podsh ends with its\n" +
 			"status; 125 is an error of podsh, 126 a command that can't be executed, 127 one that is not there.\n\n" +
 			"Examples:\n" +
@@ -55,7 +55,10 @@ func join(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	pod, err := store.Find(ref)
+	pod, container, err := store.FindTarget(ref)
+	if err == nil && container != nil {
+		pod, err = container.AsPod()
+	}
 	if err != nil {
 		return err
 	}

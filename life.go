@@ -17,17 +17,20 @@ import (
 func stopCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "stop",
-		Usage:     "end pods in good order",
-		ArgsUsage: "POD...",
+		Usage:     "end pods or containers in good order",
+		ArgsUsage: "POD|CONTAINER...",
 		Description: `Sends SIGTERM to every process of the pod, waits until they are gone, and ends
 the pause; then the kernel ends what is left. The pod stays listed as exited
-until podsh rm. Several pods are stopped at the same time.
+until podsh rm. Its containers are stopped first, each by its own signal and in its
+own time; one alone is stopped by its name, and does not start by itself any more.
+Several are stopped at the same time.
 
 Examples:
   podsh stop web
+  podsh stop web/app                            one container of the pod
   podsh stop -t 60 db                           give it a minute`,
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "time", Aliases: []string{"t"}, Value: 10, Usage: "wait `SECONDS` for the processes to end"},
+			&cli.IntFlag{Name: "time", Aliases: []string{"t"}, Value: 10, Usage: "wait `SECONDS` for the processes to end (containers: their own)"},
 		},
 		Action: stop,
 	}
@@ -35,10 +38,11 @@ Examples:
 
 func stop(c *cli.Context) error {
 	seconds := c.Int("time")
-	if seconds < 0 {
-		return usagef("-t 0 does not wait at all", "-t %d: no time to wait", seconds)
+	grace, err := graceOf(c)
+	if err != nil {
+		return err
 	}
-	return eachPodAtOnce(c, func(p *sandbox.Pod) (say func(), err error) {
+	return eachTargetAtOnce(c, func(p *sandbox.Pod) (say func(), err error) {
 		if p.IsHub {
 			return func() {}, refuseHub(c, p)
 		}
@@ -47,9 +51,19 @@ func stop(c *cli.Context) error {
 			if p.MemberNamespace() == "" && err == nil {
 				warnNoMembers(p)
 			}
-			for i := range stubborn {
+			for _, c := range stubborn.Containers {
+				warnStubborn(c)
+			}
+			for i := range stubborn.Processes {
 				warn(fmt.Errorf("pod %q: process %d (%s) did not end within %d s of SIGTERM: ended by SIGKILL",
-					p.Title(), stubborn[i].PID, stubborn[i].CommandLine(), seconds))
+					p.Title(), stubborn.Processes[i].PID, stubborn.Processes[i].CommandLine(), seconds))
+			}
+		}, err
+	}, func(container *sandbox.Container) (say func(), err error) {
+		stubborn, err := container.Stop(0, grace)
+		return func() {
+			if stubborn {
+				warnStubborn(container)
 			}
 		}, err
 	})
@@ -58,13 +72,15 @@ func stop(c *cli.Context) error {
 func killCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "kill",
-		Usage:     "send a signal to the processes of pods",
-		ArgsUsage: "POD...",
+		Usage:     "send a signal to the processes of pods, or to containers",
+		ArgsUsage: "POD|CONTAINER...",
 		Description: `Sends a signal to every process of the pod but the pause: the pod itself goes
-on. SIGNAL is a name, with or without SIG, or a number, or RTMIN+N.
+on. A container's command alone gets it, and if that ends it the restart policy
+holds. SIGNAL is a name, with or without SIG, or a number, or RTMIN+N.
 
 Examples:
   podsh kill -s HUP web
+  podsh kill -s USR1 web/app
   podsh kill -s KILL web                        an empty pod is left`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "signal", Aliases: []string{"s"}, Value: "TERM", Usage: "which `SIGNAL`"},
@@ -78,7 +94,7 @@ func kill(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return eachPod(c, func(p *sandbox.Pod) error {
+	return eachTarget(c, func(p *sandbox.Pod) error {
 		if p.IsHub {
 			return refuseHub(c, p)
 		}
@@ -87,7 +103,7 @@ func kill(c *cli.Context) error {
 			warn(fmt.Errorf("pod %q has no processes but the pause", p.Title()))
 		}
 		return err
-	})
+	}, func(container *sandbox.Container) error { return container.Kill(sig) })
 }
 
 // refuseHub says why the hub is left alone: what is done to it is done to the network of all that are in it.
@@ -141,28 +157,38 @@ func signalNames() []string {
 func waitCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "wait",
-		Usage:     "wait until pods have ended",
-		ArgsUsage: "POD...",
+		Usage:     "wait until pods or containers have ended",
+		ArgsUsage: "POD|CONTAINER...",
 		Description: `Returns when all the pods have ended: by podsh stop or rm, or because the pause
-was killed.
+was killed. Of a container the exit status is printed.
 
 Examples:
-  podsh wait web && echo web is gone`,
-		Action: func(c *cli.Context) error { return eachPod(c, (*sandbox.Pod).Wait) },
+  podsh wait web && echo web is gone
+  podsh wait web/job`,
+		Action: func(c *cli.Context) error {
+			return eachTarget(c, (*sandbox.Pod).Wait, func(container *sandbox.Container) error {
+				status, err := container.Wait()
+				if err == nil {
+					_, err = fmt.Println(status)
+				}
+				return err
+			})
+		},
 	}
 }
 
 func rmCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "rm",
-		Usage:     "remove pods",
-		ArgsUsage: "POD... | --all",
+		Usage:     "remove pods or containers",
+		ArgsUsage: "POD|CONTAINER... | --all",
 		Description: `Removes pods that have ended, and what they wrote. A pod that runs is refused,
 but with -f: then it is ended first, without asking its processes (podsh stop
-asks them).
+asks them). So with a container; a pod that podsh run made for it goes with it.
 
 Examples:
   podsh rm web
+  podsh rm -f web/app
   podsh rm -f web db
   podsh rm -f --all                             leave nothing`,
 		Flags: []cli.Flag{
@@ -188,7 +214,9 @@ func rm(c *cli.Context) error {
 	sweep(store)
 	remove := func(p *sandbox.Pod) (func(), error) { return func() {}, p.Remove(c.Bool("force")) }
 	if !all {
-		return eachPodAtOnce(c, remove)
+		return eachTargetAtOnce(c, remove, func(container *sandbox.Container) (func(), error) {
+			return func() {}, container.Remove(c.Bool("force"))
+		})
 	}
 	pods, err := store.List()
 	if err != nil {
@@ -200,27 +228,31 @@ func rm(c *cli.Context) error {
 	return failed.last
 }
 
-// findPod finds a pod; one whose description can't be read can only be removed.
-func findPod(c *cli.Context, store *sandbox.Store, ref string) (*sandbox.Pod, error) {
-	pod, err := store.Find(ref)
+// findTarget finds a pod or a container; a pod whose description can't be read can only be removed.
+func findTarget(c *cli.Context, store *sandbox.Store, ref string) (*sandbox.Pod, *sandbox.Container, error) {
+	pod, container, err := store.FindTarget(ref)
 	if pod != nil && c.Command.Name == "rm" {
-		return pod, nil
+		return pod, nil, nil
 	}
-	return pod, err
+	return pod, container, err
 }
 
-// eachPod does something to each pod that is named. One that fails does not keep the others from it: all
-// errors are reported, the last by main.
-func eachPod(c *cli.Context, do func(*sandbox.Pod) error) error {
+// eachTarget does something to each pod and container that is named. One that fails does not keep the others from
+// it: all errors are reported, the last by main.
+func eachTarget(c *cli.Context, toPod func(*sandbox.Pod) error, toContainer func(*sandbox.Container) error) error {
 	store, err := needPods(c)
 	if err != nil {
 		return err
 	}
 	var failed errorList
 	for _, ref := range c.Args().Slice() {
-		pod, err := findPod(c, store, ref)
-		if err == nil {
-			err = do(pod)
+		pod, container, err := findTarget(c, store, ref)
+		switch {
+		case err != nil:
+		case pod != nil:
+			err = toPod(pod)
+		default:
+			err = toContainer(container)
 		}
 		failed.add(err)
 	}
@@ -240,26 +272,33 @@ func needsPod(c *cli.Context) error {
 		c.Command.HelpName, c.Command.ArgsUsage), "%s needs a pod", called(c))
 }
 
-// eachPodAtOnce is eachPod for what takes its time: to all pods at the same time, reported in their order.
-func eachPodAtOnce(c *cli.Context, do func(*sandbox.Pod) (say func(), err error)) error {
+// eachTargetAtOnce is eachTarget for what takes its time: to all at the same time, containers first, reported in their
+// order.
+func eachTargetAtOnce(c *cli.Context, toPod func(*sandbox.Pod) (say func(), err error), toContainer func(*sandbox.Container) (say func(), err error)) error {
 	store, err := needPods(c)
 	if err != nil {
 		return err
 	}
 	var failed errorList
 	var pods []*sandbox.Pod
+	var containers []*sandbox.Container
 	for _, ref := range c.Args().Slice() {
-		pod, err := findPod(c, store, ref)
-		failed.add(err)
-		if err == nil {
+		pod, container, err := findTarget(c, store, ref)
+		switch {
+		case err != nil:
+			failed.add(err)
+		case pod != nil:
 			pods = append(pods, pod)
+		default:
+			containers = append(containers, container)
 		}
 	}
-	failed.add(atOnce(pods, do))
+	failed.add(atOnce(containers, toContainer))
+	failed.add(atOnce(pods, toPod))
 	return failed.last
 }
 
-func atOnce(pods []*sandbox.Pod, do func(*sandbox.Pod) (say func(), err error)) error {
+func atOnce[T any](pods []T, do func(T) (say func(), err error)) error {
 	const limit = 64 // each may hold the descriptors of many processes
 	errs, says := make([]error, len(pods)), make([]func(), len(pods))
 	room := make(chan bool, limit)

@@ -36,10 +36,11 @@ const (
 // commands is the one table of what podsh can do; help, completion and the man page are made from it.
 func commands() []*cli.Command {
 	return []*cli.Command{
-		createCommand(), joinCommand(),
+		createCommand(), runCommand(), joinCommand(),
 		psCommand(), inspectCommand(), topCommand(), mapCommand(),
+		logsCommand(), attachCommand(), startCommand(), restartCommand(),
 		stopCommand(), killCommand(), waitCommand(), rmCommand(),
-		portCommand(), networkCommand(),
+		imageCommand(), portCommand(), networkCommand(),
 		pauseCommand(), doctorCommand(),
 		completionCommand(), manCommand(), versionCommand(),
 	}
@@ -102,6 +103,9 @@ func main() {
 	if networkMain != nil && os.Args[0] == program.Name {
 		os.Exit(networkMain(os.Args))
 	}
+	if os.Args[0] == sandbox.SuperviseName {
+		os.Exit(sandbox.Supervise(os.Args))
+	}
 	debug.SetGCPercent(-1) // podsh lives for milliseconds
 	args := append([]string{"podsh"}, os.Args[1:]...)
 	app := newApp()
@@ -117,7 +121,7 @@ func report(args []string, err error) int {
 		return int(status)
 	}
 	say("error", err)
-	isJoin := len(args) > 1 && joinCommand().HasName(args[1])
+	isJoin := len(args) > 1 && (joinCommand().HasName(args[1]) || args[1] == "run")
 	switch {
 	case errors.Is(err, sandbox.ErrNotFound):
 		return exitNotFound
@@ -218,7 +222,7 @@ func flagNames(command *cli.Command) []string {
 // argument for arguments: `podsh join web -u 1000 -- id` means what it says.
 func flagsFirst(app *cli.App, args []string) []string {
 	command, first := commandOf(app, args)
-	if command == nil {
+	if command == nil || command.Name == "run" { // there all that follows the image is the command's
 		return args
 	}
 	var flags, rest []string

@@ -22,19 +22,23 @@ func psCommand() *cli.Command {
 	return &cli.Command{
 		Name:    "ps",
 		Aliases: []string{"ls"},
-		Usage:   "list pods",
+		Usage:   "list pods, or containers",
 		Description: `Lists the pods that run: id, name, age, status, the pid of the pause on the
 host, the number of processes, the pause among them (? where nothing
 tells them from others: podsh inspect says more), the first address of IPv4 and
 the published ports. With -a there is also the hub, if pods are on networks.
 
+With -c it lists containers: those that run, with -a also those that have ended.
+
 Fields of a TEMPLATE: ` + psFields + `
 
 Examples:
   podsh ps -a                                   also those that have ended
+  podsh ps -c                                   the containers of all pods
   podsh ps --format '{{.PID}} {{.Name}}'
   podsh ps --json | jq -r '.[].id'`,
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "containers", Aliases: []string{"c"}, Usage: "list containers"},
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also pods that have ended (exited), and those whose description can't be read (broken)"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print ids only"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
@@ -105,6 +109,9 @@ func ps(c *cli.Context) error {
 	show, err := psView(c)
 	if err != nil {
 		return err
+	}
+	if c.Bool("containers") {
+		return psContainers(c)
 	}
 	store, err := sandbox.OpenStore()
 	if err != nil {

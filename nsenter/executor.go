@@ -6,7 +6,6 @@ import "C"
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"syscall"
@@ -36,6 +35,7 @@ type Executor struct {
 	sock   *os.File
 	done   int // all calls before this place are done
 	cloned int // pid of the newest clone
+	said   int // pid of who spoke last, if that is asked for
 }
 
 // Start starts the podsh binary at path as an executor, in new namespaces as attr says. Its standard input,
@@ -121,11 +121,52 @@ func (e *Executor) Cloned() error {
 	return nil
 }
 
+// ClonedBelow is Cloned where the clone was made in a pid namespace below this one: then its parent knows another
+// number for it. The plan makes the clone say READY, and the kernel tells who says it, unix(7) SCM_CREDENTIALS.
+// Call TellWho before anything is sent.
+func (e *Executor) ClonedBelow() error {
+	for e.cloned == 0 || e.said == 0 {
+		if err := e.next(); err != nil {
+			return err
+		}
+	}
+	e.cloned = e.said
+	return e.Cloned()
+}
+
+// TellWho lets the kernel tell who speaks.
+func (e *Executor) TellWho() error {
+	if err := unix.SetsockoptInt(int(e.sock.Fd()), unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+		return fmt.Errorf("setsockopt SO_PASSCRED: %w", err)
+	}
+	return nil
+}
+
+// receive reads a record, and who has sent it.
+func (e *Executor) receive(record []byte) error {
+	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	for {
+		n, oob, _, _, err := unix.Recvmsg(int(e.sock.Fd()), record, control, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n < len(record) {
+			return ErrGone
+		}
+		if messages, err := unix.ParseSocketControlMessage(control[:oob]); err == nil && len(messages) == 1 {
+			if who, err := unix.ParseUnixCredentials(&messages[0]); err == nil && int(int32(native.Uint32(record))) == C.PODSH_READY {
+				e.said = int(who.Pid)
+			}
+		}
+		return nil
+	}
+}
+
 // next takes in what the executor says next.
 func (e *Executor) next() error {
 	var record [8]byte
-	if _, err := io.ReadFull(e.sock, record[:]); err != nil {
-		return ErrGone
+	if err := e.receive(record[:]); err != nil {
+		return err
 	}
 	what, value := int(int32(native.Uint32(record[:]))), int(int32(native.Uint32(record[4:])))
 	switch {

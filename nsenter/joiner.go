@@ -93,13 +93,13 @@ func (j *Joiner) StartWithTerminal() (joiner *os.Process, terminal *os.File, err
 	if err != nil {
 		return nil, nil, err
 	}
-	return joiner, receiveFD(fds[0]), nil
+	return joiner, ReceiveFD(ours), nil
 }
 
-// receiveFD receives a descriptor, unix(7); nil if the other side is gone.
-func receiveFD(socket int) *os.File {
+// ReceiveFD receives a descriptor, unix(7); nil if the other side is gone.
+func ReceiveFD(socket *os.File) *os.File {
 	control := make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(socket, make([]byte, 1), control, unix.MSG_CMSG_CLOEXEC)
+	_, n, _, _, err := unix.Recvmsg(int(socket.Fd()), make([]byte, 1), control, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil
 	}

@@ -191,7 +191,7 @@ static void podsh_say(const char *text)
 // What Kubernetes' pause does: end on SIGINT and SIGTERM, reap, sleep. PID 1 gets only the signals that it
 // has a handler for (pid_namespaces(7)), so there are handlers, though the signals stay blocked and are
 // taken one by one: none is lost between two looks.
-static void podsh_pause(void)
+static __attribute__((noreturn)) void podsh_pause(void)
 {
 	struct sigaction end = {.sa_handler = podsh_nothing};
 	struct sigaction child = {.sa_handler = podsh_nothing, .sa_flags = SA_NOCLDSTOP};
@@ -222,6 +222,44 @@ static void podsh_pause(void)
 	}
 }
 
+// What `ps` shows of this process from now on; of its arguments nothing is left.
+static void podsh_rename(struct podsh_run *run, const char *name)
+{
+	memset(run->name, 0, run->name_size);
+	strncpy(run->name, name, run->name_size - 1);
+	prctl(PR_SET_NAME, name);
+}
+
+// The command's status, as a shell would give it.
+static int podsh_status(int status)
+{
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+// The init of a pid namespace with one command in it: it reaps, passes every signal on, and ends with the
+// command. A signal that is blocked is not ignored, not even for a PID 1 that has no handler for it.
+static int podsh_init(struct podsh_run *run)
+{
+	sigset_t all;
+	siginfo_t info;
+	int command = fork(), pid, status;
+
+	if (command <= 0)
+		return command;
+	close(run->report);
+	munmap(run->plan, run->plan->size);
+	podsh_rename(run, "init");
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	for (;;) {
+		while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+			if (pid == command)
+				_exit(podsh_status(status));
+		if (sigwaitinfo(&all, &info) > 0 && info.si_signo != SIGCHLD)
+			kill(command, info.si_signo);
+	}
+}
+
 static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 {
 	uint64_t a[6];
@@ -239,9 +277,10 @@ static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 	case PODSH_PAUSE:
 		close(run->report);
 		munmap(run->plan, run->plan->size);
-		memset(run->name, 0, run->name_size);
-		strncpy(run->name, "pause", run->name_size - 1);
+		podsh_rename(run, "pause");
 		podsh_pause();
+	case PODSH_INIT:
+		return podsh_init(run);
 	}
 	return syscall(call->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
@@ -286,12 +325,6 @@ static void podsh_hold(char **argv)
 		munmap(run.plan, run.plan->size);
 	}
 	_exit(125);
-}
-
-// The command's status, as a shell would give it.
-static int podsh_status(int status)
-{
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 // Pass one signal on. What the terminal sent (SI_KERNEL) was meant for everything that runs in the

@@ -26,11 +26,12 @@ const (
 	TTYFD    = C.PODSH_TTY_FD
 )
 
-// Numbers of the three calls that are not one system call (nsenter.h).
+// Numbers of the calls that are not one system call (nsenter.h).
 const (
 	Clone = C.PODSH_CLONE // (flags): go on as a clone whose parent is the caller's parent
 	Exec  = C.PODSH_EXEC  // (argv or 0, envp, folders): execve(2) with a search through the folders
 	Pause = C.PODSH_PAUSE // (): be the pause program
+	Init  = C.PODSH_INIT  // (): go on as a child, of which this process stays the init
 )
 
 // MaxCalls is how many calls all the plans for one process may hold together.

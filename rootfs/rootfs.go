@@ -11,10 +11,17 @@ import (
 
 // Source is where the root file system comes from.
 type Source struct {
-	Kind string `json:"kind"`           // "host" or "dir"
-	Dir  string `json:"dir,omitempty"`  // absolute
-	Mode string `json:"mode,omitempty"` // of a dir: "overlay", "ro" or "rw"
+	Kind   string   `json:"kind"`             // "host", "dir" or "layers"
+	Dir    string   `json:"dir,omitempty"`    // absolute
+	Mode   string   `json:"mode,omitempty"`   // of a dir: "overlay", "ro" or "rw"; of layers: "overlay"
+	Layers []string `json:"layers,omitempty"` // absolute; the lowest first
 }
+
+// Layers is a root made of folders, the lowest first, under one that takes all writes.
+func Layers(folders []string) Source { return Source{Kind: "layers", Mode: "overlay", Layers: folders} }
+
+// IsFolder says whether it is made of folders that somebody else has filled: nothing in them is trusted.
+func (s Source) IsFolder() bool { return s.Kind == "dir" || s.Kind == "layers" }
 
 // ParseSource reads host or DIR[:ro|:rw|:overlay].
 func ParseSource(text string) (Source, error) {

@@ -275,8 +275,11 @@ func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
 		}
 		f.Volumes = append(f.Volumes, info.IsDir())
 	}
-	if spec.Rootfs.Kind == "dir" {
+	switch spec.Rootfs.Kind {
+	case "dir":
 		return f.readDir(spec.Rootfs.Dir)
+	case "layers":
+		return nil // a container's: readRoot there
 	}
 	if f.Host, err = rootfs.Host(); err != nil {
 		return err

@@ -158,31 +158,48 @@ func (h *helper) ask(request *control.Request, files ...*os.File) (*control.Answ
 // controlName is the socket of a helper, in the folder of the pod that it leads with.
 const controlName = "control"
 
-// listenIn makes that socket in a folder. A path of any length will do: it is looked up below a descriptor.
-func listenIn(dir string) (*os.File, error) {
+// listenIn makes that socket in a folder.
+func listenIn(dir string) (*os.File, error) { return listenAs(dir, controlName) }
+
+// listenAs makes a socket in a folder. A path of any length will do: it is looked up below a descriptor.
+func listenAs(dir, name string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	listener := os.NewFile(uintptr(fd), controlName)
-	err = atSocket(dir, func(address *unix.SockaddrUnix) error { return unix.Bind(fd, address) })
+	listener := os.NewFile(uintptr(fd), name)
+	err = atSocket(dir, name, func(address *unix.SockaddrUnix) error { return unix.Bind(fd, address) })
 	if err == nil {
 		err = unix.Listen(fd, unix.SOMAXCONN)
 	}
 	if err != nil {
 		listener.Close()
-		return nil, fmt.Errorf("bind %s: %w", filepath.Join(dir, controlName), err)
+		return nil, fmt.Errorf("bind %s: %w", filepath.Join(dir, name), err)
 	}
 	return listener, nil
 }
 
-func atSocket(dir string, do func(*unix.SockaddrUnix) error) error {
+func atSocket(dir, name string, do func(*unix.SockaddrUnix) error) error {
 	folder, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(folder)
-	return do(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", folder, controlName)})
+	return do(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", folder, name)})
+}
+
+// dialAs connects to a socket in a folder.
+func dialAs(dir, name string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	conn := os.NewFile(uintptr(fd), name)
+	if err := atSocket(dir, name, func(address *unix.SockaddrUnix) error { return unix.Connect(fd, address) }); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // errNoHelper says that a pod's helper has ended.
@@ -190,16 +207,10 @@ var errNoHelper = errors.New("the helper of the pod's network has ended")
 
 // dial connects to the helper that leads with this pod.
 func (p *Pod) dial() (*helper, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	conn := os.NewFile(uintptr(fd), controlName)
-	err = atSocket(p.store.path("pods", p.ID), func(address *unix.SockaddrUnix) error { return unix.Connect(fd, address) })
+	conn, err := dialAs(p.store.path("pods", p.ID), controlName)
 	if err == nil {
 		return &helper{conn: conn}, nil
 	}
-	conn.Close()
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoHelper
 	}

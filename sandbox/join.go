@@ -151,15 +151,8 @@ func (p *Pod) identify(root int, text string) (identity, error) {
 	if err != nil {
 		return who, err
 	}
-	for _, id := range []struct {
-		what string
-		id   uint32
-		ids  []IDMap
-	}{{"user", who.uid, p.UIDMap}, {"group", who.gid, p.GIDMap}} {
-		if _, ok := mapID(id.ids, id.id, true); len(id.ids) > 0 && !ok {
-			return who, fail(nil, []string{"`podsh inspect " + p.Title() + "` shows which ids it has"},
-				"%s %d is not mapped in pod %q", id.what, id.id, p.Title())
-		}
+	if err := p.checkMapped(who); err != nil {
+		return who, err
 	}
 	p.confine(&who)
 	return who, nil
@@ -217,25 +210,9 @@ func shell(root int, who identity) ([]string, error) {
 
 // joiner opens what runs the plan: podsh itself, or the pod's own unreachable copy of it.
 func (j *Joining) joiner(args []string) (*nsenter.Joiner, error) {
-	path := "/proc/self/exe"
-	if j.Pod.OwnFile {
-		path = fmt.Sprintf("/proc/%d/exe", j.Pod.Holder.PID)
-	}
-	var exe *os.File
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	switch {
-	case j.Pod.OwnFile && j.Pod.PlanFormat != nsenter.Format: // a copy of another podsh
-		unix.Close(fd)
-		if exe, err = sealedCopy(); err != nil {
-			return nil, err
-		}
-	case err != nil:
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	default:
-		exe = os.NewFile(uintptr(fd), path)
-	}
-	if exited(j.pidfd) { // else path was the holder's
-		return nil, fail(ErrExited, []string{"podsh rm " + j.Pod.Title()}, "pod %q has ended", j.Pod.Title())
+	exe, err := j.Pod.openExe(j.pidfd)
+	if err != nil {
+		return nil, err
 	}
 	return &nsenter.Joiner{Exe: exe, Pod: j.pidfd, Calls: j.Plan.calls(), Args: args}, nil
 }

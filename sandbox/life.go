@@ -71,9 +71,23 @@ func (p *Pod) Wait() error {
 	return err
 }
 
-// Stop asks every member to end, and ends the holder when they have, or after the grace; then the kernel
-// ends what is left. It returns the members that did not go by themselves. A pod that has ended is stopped.
-func (p *Pod) Stop(grace time.Duration) ([]Process, error) {
+// Stopped tells who did not end by itself when a pod was stopped.
+type Stopped struct {
+	Processes  []Process
+	Containers []*Container
+}
+
+// Stop asks the pod's containers to end, then every member, and ends the holder when they have, or after the grace;
+// then the kernel ends what is left. A pod that has ended is stopped.
+func (p *Pod) Stop(grace time.Duration) (stubborn Stopped, err error) {
+	if stubborn.Containers, err = p.stopContainers(); err != nil {
+		return stubborn, err
+	}
+	stubborn.Processes, err = p.stop(grace)
+	return stubborn, err
+}
+
+func (p *Pod) stop(grace time.Duration) ([]Process, error) {
 	pidfd, err := p.Holder.Open()
 	if errors.Is(err, ErrExited) {
 		return nil, nil
@@ -290,10 +304,11 @@ func (p *Pod) remove(force bool) error {
 	if err := p.endHelper(network); err != nil {
 		return err
 	}
-	if p.Upper != "" {
-		if err := p.removeUpper(); err != nil {
-			return err
-		}
+	if err := errors.Join(p.endSupervisor(), p.removeContainers()); err != nil {
+		return err
+	}
+	if err := p.removeDisk(); err != nil {
+		return err
 	}
 	return p.store.forget(p)
 }

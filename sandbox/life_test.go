@@ -23,7 +23,7 @@ func TestStopLetsMembersEndInGoodOrder(t *testing.T) {
 		done := t.TempDir() + "/done"
 		enter(t, pod, `trap 'echo done > `+done+`; exit' TERM; echo; while :; do sleep 0.01; done`)
 		stubborn, err := pod.Stop(never)
-		if err != nil || len(stubborn) > 0 {
+		if err != nil || len(stubborn.Processes) > 0 {
 			t.Fatalf("%v: stop: %v, %v", kinds, stubborn, err)
 		}
 		if _, err := os.Stat(done); err != nil {
@@ -41,7 +41,7 @@ func TestStopNamesMembersThatDoNotGo(t *testing.T) {
 		cmd := enter(t, pod, `trap "" TERM; echo; exec sleep 1000`)
 		eventually(t, "the sleep", func() bool { return slices.Contains(membersOf(t, pod), "sleep") })
 		stubborn, err := pod.Stop(100 * time.Millisecond)
-		if err != nil || len(stubborn) != 1 || stubborn[0].CommandLine() != "sleep 1000" {
+		if err != nil || len(stubborn.Processes) != 1 || stubborn.Processes[0].CommandLine() != "sleep 1000" {
 			t.Errorf("%v: stop: %v, %v", kinds, stubborn, err)
 		}
 		_ = cmd.Wait() // it was killed: else this never returns
@@ -55,7 +55,7 @@ func TestStopWakesMembersThatAreStopped(t *testing.T) {
 		processes, err := pod.Processes()
 		return err == nil && len(processes) == 2 && processes[1].State == "T"
 	})
-	if stubborn, err := pod.Stop(never); err != nil || len(stubborn) > 0 {
+	if stubborn, err := pod.Stop(never); err != nil || len(stubborn.Processes) > 0 {
 		t.Errorf("stop: %v, %v", stubborn, err)
 	}
 }
@@ -100,7 +100,7 @@ func TestThePauseOfAnotherPodIsNoMember(t *testing.T) {
 	if n, err := pod.Kill(unix.SIGKILL); n != 0 || err != nil || guest.Status() != Running {
 		t.Errorf("kill reached %d: %v", n, err)
 	}
-	if stubborn, err := pod.Stop(never); len(stubborn) > 0 || err != nil || guest.Status() != Exited {
+	if stubborn, err := pod.Stop(never); len(stubborn.Processes) > 0 || err != nil || guest.Status() != Exited {
 		t.Errorf("stop: %v, %v", stubborn, err)
 	}
 }

@@ -61,6 +61,9 @@ type creation struct {
 
 	oldRoot, stage, root nsenter.Result
 	taken                map[source]nsenter.Result // detached mounts
+	layers               []nsenter.Result          // of the root, the lowest first
+	member               *containerFacts           // where what is made is no pod, but a container in one
+	shm                  nsenter.Result            // the pod's shared memory, where a container has that
 }
 
 // startHolder makes the process that everything else happens in.

@@ -16,7 +16,7 @@ import (
 // folder of the host nothing is trusted: a link in place of /proc is refused, and what was looked at is what
 // is mounted on.
 func (p *creation) mountPoint(target string) string {
-	if p.pod.Spec.Rootfs.Kind != "dir" {
+	if !p.pod.Spec.Rootfs.IsFolder() {
 		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, target, 0o755)
 		return target
 	}
@@ -93,7 +93,14 @@ func (p *creation) devices() {
 	if _, tty := mapID(p.groups(), 5, true); tty {
 		pts.Data += ",gid=5"
 	}
-	mounts := []rootfs.Mount{pts, rootfs.Shm}
+	mounts := []rootfs.Mount{pts}
+	if p.sharesShm() {
+		p.explain("show the shared memory of the pod", "shm_overview(7)", "")
+		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, rootfs.Shm.Target, 0o755)
+		p.call(unix.SYS_MOVE_MOUNT, p.shm, "", unix.AT_FDCWD, rootfs.Shm.Target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	} else {
+		mounts = append(mounts, rootfs.Shm)
+	}
 	if p.ownIn("ipc") {
 		mounts = append(mounts, rootfs.Mqueue)
 	}
@@ -159,6 +166,9 @@ type etcFile struct {
 }
 
 func (p *creation) etcFiles() []etcFile {
+	if p.member != nil {
+		return p.member.etc
+	}
 	hostname := ""
 	if p.pod.own("uts") {
 		hostname = p.pod.Hostname
@@ -189,7 +199,7 @@ func (p *creation) writeEtcFiles() {
 
 func (p *creation) placeEtcFiles() {
 	var cmd []string
-	if p.pod.Spec.Rootfs.Kind != "dir" {
+	if !p.pod.Spec.Rootfs.IsFolder() {
 		for _, f := range p.etcFiles() {
 			cmd = append(cmd, fmt.Sprintf("printf %%s %s >%s", quote(f.text), here(f.path)))
 		}
@@ -229,6 +239,7 @@ func (p *creation) placeEtcFiles() {
 func (p *creation) finishRoot() {
 	p.placeEtcFiles()
 	spec := p.pod.Spec
+	p.makeWorkdir()
 	if spec.ReadOnly {
 		p.scratch()
 	}
@@ -240,6 +251,10 @@ func (p *creation) finishRoot() {
 	}
 	for i, v := range spec.Volumes {
 		p.volume(p.volumeSource(i), v.Destination)
+		if o, ok := p.volumeOwner(i); ok {
+			p.call(unix.SYS_FCHOWNAT, p.taken[p.volumeSource(i)], "", int(o.uid), int(o.gid), unix.AT_EMPTY_PATH)
+			p.call(unix.SYS_FCHMODAT, p.taken[p.volumeSource(i)], ".", int(o.mode))
+		}
 	}
 	if spec.ReadOnly && spec.Rootfs.Mode != "rw" && spec.Rootfs.Mode != "ro" {
 		p.explain("make the root read-only", "mount(8)", "mount -o remount,bind,ro,nosuid,nodev .")
@@ -258,7 +273,7 @@ func (p *creation) finishRoot() {
 // scratch keeps a few folders writable in a root that is not. A folder of the host that is read-only, or not
 // to be changed, may lack them.
 func (p *creation) scratch() {
-	make := p.pod.Spec.Rootfs.Kind != "dir" || p.pod.Spec.Rootfs.Mode == "overlay"
+	make := !p.pod.Spec.Rootfs.IsFolder() || p.pod.Spec.Rootfs.Mode == "overlay"
 	var cmd []string
 	for _, dir := range scratchFolders {
 		line := "mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs " + here(dir)

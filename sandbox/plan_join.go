@@ -79,7 +79,7 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j.call(unix.SYS_SETSID)
 	j.becomeUser(pod, spec, f)
 	if spec.TTY {
-		j.openTerminal(spec)
+		j.openTerminal(spec, nsenter.TTYFD)
 	}
 	// After the last change of ids, which clears it.
 	j.explain("end with the one who joins", "prctl(2) PR_SET_PDEATHSIG", "")
@@ -159,7 +159,8 @@ func digits(ids []uint32) []string {
 
 // openTerminal allocates a terminal where the command will see it, and passes its other end out: one from
 // the host would be "not a tty" inside.
-func (j *builder) openTerminal(spec *JoinSpec) {
+// socket is where it is passed.
+func (j *builder) openTerminal(spec *JoinSpec, socket int) {
 	const tiocgptpeer = 0x5441
 	j.explain("allocate a terminal in the pod, and pass its other end out", "pts(4)", "script -qc sh /dev/null")
 	ptmx := j.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
@@ -170,7 +171,7 @@ func (j *builder) openTerminal(spec *JoinSpec) {
 	}
 	const copyOfPTMX = nsenter.TTYFD + 64 // a number that is known now, for the message, and that open(2) does not give
 	j.call(unix.SYS_DUP3, ptmx, copyOfPTMX, unix.O_CLOEXEC)
-	j.call(unix.SYS_SENDMSG, nsenter.TTYFD, nsenter.PassFD(copyOfPTMX), 0)
+	j.call(unix.SYS_SENDMSG, socket, nsenter.PassFD(copyOfPTMX), 0)
 	j.call(unix.SYS_IOCTL, peer, unix.TIOCSCTTY, 0)
 	for fd := range 3 {
 		j.call(unix.SYS_DUP3, peer, fd, 0)

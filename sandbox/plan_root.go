@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -176,6 +177,9 @@ func (p *creation) takeSources() {
 	if p.pod.Spec.Rootfs.Kind == "dir" {
 		p.take(p.dirSource())
 	}
+	for _, layer := range p.pod.Spec.Rootfs.Layers {
+		p.layers = append(p.layers, p.call(unix.SYS_OPENAT, unix.AT_FDCWD, layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
+	}
 	if p.pod.Upper != "" {
 		p.take(p.upperSource())
 	}
@@ -190,7 +194,7 @@ func (p *creation) buildRoot() {
 	p.explain("keep every change of mounts in the pod", "mount_namespaces(7)", "mount --make-rprivate /")
 	p.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 	p.mountStage()
-	if p.pod.Spec.Rootfs.Kind == "dir" {
+	if p.pod.Spec.Rootfs.IsFolder() {
 		p.enterDir()
 	} else {
 		p.root = p.stage
@@ -232,7 +236,7 @@ func (p *creation) mountStage() {
 	p.stage = mnt
 }
 
-// enterDir makes a folder of the host the root: as it is, or as the lower layer of an overlay.
+// enterDir makes folders of the host the root: one as it is, or some as the lower layers of an overlay.
 func (p *creation) enterDir() {
 	dir := p.dirSource()
 	p.writeEtcFiles()
@@ -241,39 +245,73 @@ func (p *creation) enterDir() {
 		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "root", 0o755)
 		p.attach(dir, "root")
 	} else {
-		p.overlay(dir)
+		p.overlay()
 	}
 	p.explain("look at paths as the pod will, from its own root", "chroot(2)", "cd $root/root")
 	p.root = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	p.call(unix.SYS_FCHDIR, p.root)
 }
 
-// overlay lays a folder that takes all writes over one that takes none.
-func (p *creation) overlay(dir source) {
-	options := "lowerdir=lower,upperdir=upper,workdir=work"
+// overlay lays a folder that takes all writes over those that take none.
+func (p *creation) overlay() {
+	upper, folders := "", []string{"root"}
+	if p.pod.Upper == "" {
+		folders = append(folders, "upper", "work")
+	} else {
+		upper, folders = "disk/", append(folders, "disk")
+	}
+	dir := p.dirSource()
+	below, lower, byHand := "the layers of the image", layerPaths(len(p.layers)), strings.Join(reversed(p.pod.Spec.Rootfs.Layers), ":")
+	var cmd []string
+	if dir.path != "" {
+		below, lower, byHand = dir.path, "lower", "lower"
+		folders = append(folders, "lower")
+		cmd = append(cmd, p.bindByHand(dir, "lower"))
+	}
+	if p.pod.Upper != "" {
+		cmd = append(cmd, "mkdir -p "+quote(p.pod.Upper), p.bindByHand(p.upperSource(), "disk"), "mkdir disk/upper disk/work")
+	}
+	options := fmt.Sprintf(",upperdir=%supper,workdir=%[1]swork", upper)
 	if p.pod.Namespaces["user"].Kind != "host" {
 		options += ",userxattr" // Linux 5.11: trusted.* is for root alone
 	}
-	folders := []string{"lower", "upper", "work", "root"}
-	cmd := []string{"cd $root && mkdir " + strings.Join(folders, " "), p.bindByHand(dir, "lower")}
-	if p.pod.Upper != "" {
-		options = strings.NewReplacer("upper=", "upper=", "=upper", "=disk/upper", "=work", "=disk/work").Replace(options)
-		folders = []string{"lower", "disk", "root"}
-		cmd = []string{"cd $root && mkdir " + strings.Join(folders, " "), p.bindByHand(dir, "lower"),
-			"mkdir -p " + quote(p.pod.Upper), p.bindByHand(p.upperSource(), "disk"), "mkdir disk/upper disk/work"}
-	}
-	cmd = append(cmd, "mount -t overlay -o nodev,"+options+" overlay root")
-	p.explain("lay a folder for the pod's writes over "+dir.path+", which stays as it is", "mount(8) overlay", strings.Join(cmd, "\n"))
+	cmd = append([]string{"cd $root && mkdir " + strings.Join(folders, " ")}, append(cmd, quoteAll("mount", "-t", "overlay", "-o", "nodev,lowerdir="+byHand+options, "overlay", "root"))...)
+	p.explain("lay a folder for the pod's writes over "+below+", which stays as it is", "mount(8) overlay", strings.Join(cmd, "\n"))
 	for _, folder := range folders {
 		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, folder, 0o755)
 	}
-	p.attach(dir, "lower")
+	if dir.path != "" {
+		p.attach(dir, "lower")
+	}
+	for i, layer := range p.layers {
+		p.call(unix.SYS_DUP3, layer, firstLayerFD+i, unix.O_CLOEXEC)
+	}
 	if p.pod.Upper != "" {
 		p.attach(p.upperSource(), "disk")
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "disk/upper", 0o755)
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "disk/work", 0o755)
+		for _, folder := range []string{"disk/upper", "disk/work"} { // there, where a container starts once more
+			p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, folder, 0o755)
+		}
 	}
-	p.call(unix.SYS_MOUNT, "overlay", "root", "overlay", unix.MS_NODEV, options)
+	p.call(unix.SYS_MOUNT, "overlay", "root", "overlay", unix.MS_NODEV, "lowerdir="+lower+options)
+}
+
+// firstLayerFD is where the lowest layer of a root stands open for mount(2), at a number that is known now.
+const firstLayerFD = 256
+
+// layerPaths names the layers for an overlay, the highest first. By their descriptors: with their paths the text
+// of options would soon be longer than the page that mount(2) takes.
+func layerPaths(n int) string {
+	var paths []string
+	for i := range n {
+		paths = append(paths, fmt.Sprintf("/proc/self/fd/%d", firstLayerFD+n-1-i))
+	}
+	return strings.Join(paths, ":")
+}
+
+func reversed(list []string) []string {
+	list = slices.Clone(list)
+	slices.Reverse(list)
+	return list
 }
 
 // hostEntries puts the parts of a host root in place.

@@ -31,13 +31,13 @@ type Process struct {
 // itself, and they may hold escapes that drive the terminal.
 func (p *Process) CommandLine() string {
 	if len(p.Command) == 0 {
-		return "[" + printable(p.Name) + "]"
+		return "[" + Printable(p.Name) + "]"
 	}
-	return printable(strings.Join(p.Command, " "))
+	return Printable(strings.Join(p.Command, " "))
 }
 
-// printable replaces what is no visible character by what a Go or shell string would have for it.
-func printable(text string) string {
+// Printable replaces what is no visible character by what a Go or shell string would have for it.
+func Printable(text string) string {
 	var b strings.Builder
 	for i, r := range text {
 		switch {

@@ -26,7 +26,7 @@ var printables = []struct{ text, want string }{
 
 func TestPrintable(t *testing.T) {
 	for _, test := range printables {
-		if got := printable(test.text); got != test.want {
+		if got := Printable(test.text); got != test.want {
 			t.Errorf("%q: %q, not %q", test.text, got, test.want)
 		}
 	}
@@ -37,7 +37,7 @@ func FuzzPrintable(f *testing.F) {
 		f.Add(test.text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got := printable(text)
+		got := Printable(text)
 		if !utf8.ValidString(got) {
 			t.Errorf("%q: %q is no UTF-8", text, got)
 		}

@@ -187,7 +187,7 @@ func Send(conn *os.File, value any, files ...*os.File) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("sendmsg to the network's helper: %w", err)
+		return fmt.Errorf("sendmsg: %w", err)
 	}
 	return nil
 }

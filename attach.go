@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+func attachCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "attach",
+		Usage:     "see what a container writes from now on, and type into its terminal",
+		ArgsUsage: "CONTAINER",
+		Description: `Connects this terminal with that of a container (podsh run -t), until it ends or
+ctrl-p ctrl-q is typed. Several can be attached at a time. Of a container without
+a terminal the output is shown, and Ctrl-C leaves it alone. podsh logs shows what
+it wrote before.
+
+Examples:
+  podsh attach web/shell
+  podsh attach web/app`,
+		Action: attach,
+	}
+}
+
+func attach(c *cli.Context) error {
+	container, err := oneContainer(c)
+	if err != nil {
+		return err
+	}
+	if container.Spec.TTY {
+		return attachTerminal(container, container.Attach)
+	}
+	session, err := container.Attach(&sandbox.Attachment{Out: os.Stdout, Err: os.Stderr})
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	return exitWith(session.Wait())
+}
+
+// exitWith makes a command's status podsh's own.
+func exitWith(status int, err error) error {
+	if err == nil && status != 0 {
+		return statusError(status)
+	}
+	return err
+}
+
+// oneContainer finds the one container that is named.
+func oneContainer(c *cli.Context) (*sandbox.Container, error) {
+	if c.NArg() != 1 {
+		return nil, usagef(c.Command.HelpName+" POD/NAME; `podsh ps -c` lists them", "%s needs one container", called(c))
+	}
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return nil, err
+	}
+	return store.FindContainer(c.Args().First())
+}
+
+// attachTerminal connects this terminal with a container's, until that ends or the keys are typed that detach.
+func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) (*sandbox.Session, error)) error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socketpair: %w", err)
+	}
+	stream, theirs := os.NewFile(uintptr(fds[0]), "terminal"), os.NewFile(uintptr(fds[1]), "terminal")
+	defer stream.Close()
+	resize, signals := make(chan os.Signal, 1), make(chan os.Signal, 16)
+	signal.Notify(resize, unix.SIGWINCH)
+	signal.Notify(signals, forwarded...)
+	a := &sandbox.Attachment{Stream: theirs, Term: os.Getenv("TERM")}
+	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
+		a.Rows, a.Cols = size.Row, size.Col
+	}
+	session, err := how(a)
+	theirs.Close()
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	restore := makeRaw(os.Stdin)
+	detached, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		if typed(os.Stdin, stream) {
+			close(detached)
+		}
+	}()
+	go func() {
+		_, _ = io.Copy(os.Stdout, stream) // ends with the container, or with our terminal
+		close(ended)
+	}()
+	if a.Rows > 0 {
+		_ = session.Resize(a.Rows, a.Cols) // of a container that ran before
+	}
+	for {
+		select {
+		case <-resize:
+			if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
+				_ = session.Resize(size.Row, size.Col) // it has ended: so do we
+			}
+		case sig := <-signals:
+			_ = container.Kill(sig.(syscall.Signal)) // it has ended: so do we
+		case <-detached:
+			restore()
+			fmt.Fprintf(os.Stderr, "\npodsh: detached; `podsh attach %s` comes back\n", container.Title())
+			return nil
+		case <-ended:
+			restore()
+			return exitWith(session.Wait())
+		}
+	}
+}
+
+// The keys that detach, ctrl-p and ctrl-q, as docker has them.
+const detachFirst, detachSecond = 0x10, 0x11
+
+// typed passes on what is typed, until the keys that detach; it says whether they were. A standard input that is no
+// terminal ends: then the terminal gets its end-of-file character, as if it had been typed.
+func typed(from io.Reader, to io.Writer) (detach bool) {
+	buffer := make([]byte, 4096)
+	held := false // the first key has been typed: nobody has seen it yet
+	for {
+		n, err := from.Read(buffer)
+		var pass []byte
+		for _, key := range buffer[:n] {
+			if held && key == detachSecond {
+				return true
+			}
+			if held {
+				pass = append(pass, detachFirst)
+			}
+			if held = key == detachFirst; !held {
+				pass = append(pass, key)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			pass = append(pass, 4) // ^D
+		}
+		if _, writeErr := to.Write(pass); writeErr != nil || err != nil {
+			return false
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package image
+
+import "strings"
+
+// Reference names an image in a registry, as docker and the OCI distribution spec have it.
+type Reference struct {
+	Registry   string // host, maybe with a port
+	Repository string
+	Tag        string // "" only with a digest
+	Digest     string // "sha256:…", or ""
+}
+
+// Where names without a host are looked for, and what they mean there.
+const (
+	hub        = "docker.io"
+	hubLibrary = "library/"
+)
+
+// String is the whole reference.
+func (r Reference) String() string {
+	text := r.Registry + "/" + r.Repository
+	if r.Tag != "" {
+		text += ":" + r.Tag
+	}
+	if r.Digest != "" {
+		text += "@" + r.Digest
+	}
+	return text
+}
+
+// Familiar is the reference as people write it.
+func (r Reference) Familiar() string {
+	text := strings.TrimPrefix(r.String(), hub+"/")
+	return strings.TrimPrefix(text, hubLibrary)
+}
+
+// Familiar is a whole name as people write it.
+func Familiar(name string) string {
+	r, err := ParseReference(name)
+	if err != nil {
+		return name
+	}
+	return r.Familiar()
+}
+
+// ParseReference reads [HOST[:PORT]/]NAME[:TAG][@DIGEST]. A first part is a host if it has a dot or a port, or is
+// localhost.
+func ParseReference(text string) (Reference, error) {
+	bad := func(why string) (Reference, error) {
+		return Reference{}, Fail(ErrInvalid, "[HOST[:PORT]/]NAME[:TAG][@sha256:…], such as nginx or localhost:5000/web:1.0", "malformed image name %q: %s", text, why)
+	}
+	r := Reference{Registry: hub}
+	rest, digest, hasDigest := strings.Cut(text, "@")
+	if hasDigest {
+		if !isDigest(digest) {
+			return bad("a digest is sha256: and 64 hex digits")
+		}
+		r.Digest = digest
+	}
+	if first, behind, ok := strings.Cut(rest, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
+		if !isHost(first) {
+			return bad("no host and port stands before the first /")
+		}
+		r.Registry, rest = first, behind
+	}
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		rest, r.Tag = rest[:i], rest[i+1:]
+		if !isTag(r.Tag) {
+			return bad("a tag has letters, digits, and _ . - but not first; 128 at most")
+		}
+	}
+	if r.Registry == "index.docker.io" {
+		r.Registry = hub
+	}
+	if r.Registry == hub && !strings.Contains(rest, "/") {
+		rest = hubLibrary + rest
+	}
+	if !isRepository(rest) {
+		return bad("a name has lower case letters and digits, and between them . _ - or /")
+	}
+	r.Repository = rest
+	if r.Tag == "" && r.Digest == "" {
+		r.Tag = "latest"
+	}
+	return r, nil
+}
+
+const (
+	lower    = "abcdefghijklmnopqrstuvwxyz"
+	digits   = "0123456789"
+	letters  = lower + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	tagChars = letters + digits + "_"
+)
+
+func only(text, of string) bool { return strings.Trim(text, of) == "" }
+
+func isDigest(text string) bool {
+	hex, ok := strings.CutPrefix(text, "sha256:")
+	return ok && isHex(hex)
+}
+
+func isHex(text string) bool { return len(text) == 64 && only(text, digits+"abcdef") }
+
+func isTag(text string) bool {
+	return text != "" && len(text) <= 128 && strings.Contains(tagChars, text[:1]) && only(text, tagChars+".-")
+}
+
+func isHost(text string) bool {
+	host, port, hasPort := text, "", false
+	if i := strings.LastIndexByte(text, ':'); i >= 0 && !strings.HasSuffix(text, "]") {
+		host, port, hasPort = text[:i], text[i+1:], true
+	}
+	if hasPort && (port == "" || !only(port, digits)) || host == "" {
+		return false
+	}
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		return only(host[1:len(host)-1], digits+"abcdefABCDEF:.")
+	}
+	return only(host, letters+digits+".-")
+}
+
+// isRepository: components of lower case letters and digits, separated inside by one dot, one or two underscores, or
+// any number of dashes; distribution-spec, "Pulling manifests".
+func isRepository(text string) bool {
+	if len(text) > 255 {
+		return false
+	}
+	for part := range strings.SplitSeq(text, "/") {
+		if part == "" || strings.Trim(part, "._-") != part || !only(part, lower+digits+"._-") {
+			return false
+		}
+		for _, wrong := range []string{"..", "___", "._", "_.", ".-", "-.", "_-", "-_"} {
+			if strings.Contains(part, wrong) {
+				return false
+			}
+		}
+	}
+	return true
+}

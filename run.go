@@ -1,0 +1,398 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox"
+)
+
+func runCommand() *cli.Command {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "pod", Usage: "run it in `POD` (default: a new pod of its own)"},
+		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the container `NAME`, and a new pod as well"},
+		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave it running, and print POD/NAME"},
+		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal; ctrl-p ctrl-q detaches"},
+		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "pass it this standard input"},
+		&cli.BoolFlag{Name: "rm", Usage: "remove it when it has ended, and a pod of its own"},
+		&cli.StringFlag{Name: "rootfs", Usage: "its root, in place of an image: `DIR[:overlay|:ro|:rw]` or a TAR"},
+		&cli.StringFlag{Name: "pull", Value: "missing", Usage: "fetch the image: missing, always or never, as `WHEN` says"},
+		&cli.StringFlag{Name: "platform", Usage: "the image for `OS/ARCH[/VARIANT]`"},
+		&cli.StringFlag{Name: "entrypoint", Usage: "run `PROGRAM` in place of the image's entry point"},
+		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "be `UID[:GID]` or a user of the image's"},
+		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR`"},
+		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`; KEY alone takes your own value"},
+		&cli.StringSliceFlag{Name: "env-file", Usage: "set what the lines of `FILE` say"},
+		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, or a volume that the pod's containers share, `SRC|NAME:DST[:ro]`"},
+		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`"},
+		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
+		&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
+		&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
+		&cli.StringSliceFlag{Name: "unmask", Usage: "do not hide `PATH`, or all"},
+		&cli.StringSliceFlag{Name: "ulimit", Usage: "limit `NAME=SOFT[:HARD]`, such as nofile=1024"},
+		&cli.StringFlag{Name: "restart", Value: "no", Usage: "start it once more when it ends: no, on-failure[:N] or always, as `POLICY` says"},
+		&cli.StringFlag{Name: "stop-signal", Usage: "the `SIGNAL` that asks it to end (default: the image's, else TERM)"},
+		&cli.IntFlag{Name: "stop-timeout", Value: 10, Usage: "`SECONDS` from that to SIGKILL"},
+		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` that inspect shows"},
+		&cli.StringFlag{Name: "pid", Value: "shared", Usage: "whether its process ids are the pod's: shared or `private`"},
+		&cli.StringFlag{Name: "ipc", Value: "shared", Usage: "and its System V IPC, message queues and shared memory: shared or `private`"},
+		&cli.StringFlag{Name: "uts", Value: "shared", Usage: "and its host name: shared or `private`"},
+		&cli.StringFlag{Name: "net", Usage: "and its network: shared or private; of a new pod: a `NETWORK` as podsh create takes it"},
+		&cli.StringFlag{Name: "hostname", Usage: "the host `NAME` of a new pod, or with --uts private"},
+		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "of a new pod: lead a port of the host's to it, `" + network.PortForm + "`"},
+		&cli.StringSliceFlag{Name: "dns", Usage: "of a new pod: ask this name `SERVER` rather than the host's"},
+		&cli.StringSliceFlag{Name: "dns-search", Usage: "of a new pod: look names up in `DOMAIN`, too"},
+		&cli.StringSliceFlag{Name: "add-host", Usage: "of a new pod: a line for /etc/hosts, `NAME:IP`"},
+		&cli.GenericFlag{Name: "host-access", Value: new(hostAccess), Usage: "of a new pod: reach the host's localhost as " + network.HostName + ", or only `PORTS` of it"},
+		&cli.StringSliceFlag{Name: "sysctl", Usage: "of a new pod: set `net.KEY=VALUE`"},
+		explainFlag(), dryRunFlag(),
+	}
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "run a container in a pod, from an image",
+		ArgsUsage: "[flags] IMAGE [CMD [ARG...]]",
+		Description: `A container has a root file system of its own, and shares the network, the host
+name, IPC and process ids of its pod. IMAGE is a reference such as nginx or
+HOST/NAME:TAG, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE. All that
+follows it is the command's.
+
+Without -d and -t podsh runs the command itself: its output comes here, podsh ends
+with its status, and it ends with podsh. With them the pod's supervisor does: it
+writes the log (podsh logs), and others can attach. 125 is an error of podsh, 126 a
+command that can't be executed, 127 one that is not there.
+
+Examples:
+  podsh run --rm busybox echo hello
+  podsh run -it --rm debian                     a shell; its pod goes with it
+  podsh run -d --name web -p 8080:80 nginx      in a new pod called web
+  podsh run -d --pod web --name app --restart always python app.py
+  podsh run --pod web --explain --rm busybox ps and say what is done, and why
+  podsh run --rm --rootfs ./debian ls /         a folder in place of an image`,
+		Flags:  flags,
+		Action: run,
+	}
+}
+
+// newPodFlags are those that make no sense in a pod that is there.
+var newPodFlags = []string{"publish", "dns", "dns-search", "add-host", "host-access", "sysctl"}
+
+func run(c *cli.Context) error {
+	spec, err := containerSpec(c)
+	if err != nil {
+		return err
+	}
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return err
+	}
+	made := &making{spec: spec}
+	if err := made.findImage(c); err != nil {
+		return err
+	}
+	pod, own, err := podFor(c, store, spec)
+	if err != nil {
+		return err
+	}
+	if dryRunOf(c) != "" {
+		return made.show(c, pod)
+	}
+	container, err := made.container(c, pod, own)
+	if err != nil {
+		if own {
+			err = errors.Join(err, pod.Remove(true))
+		}
+		return err
+	}
+	return start(container)
+}
+
+// making is a container on its way.
+type making struct {
+	spec   *sandbox.ContainerSpec
+	images *image.Store
+	image  *image.Image
+}
+
+// findImage finds the image, or fetches it.
+func (m *making) findImage(c *cli.Context) (err error) {
+	if m.spec.Image == "" {
+		return nil
+	}
+	m.images, m.image, err = imageFor(m.spec.Image, c.String("pull"), c.String("platform"))
+	return err
+}
+
+// layers makes sure that the image's layers are unpacked for the pod.
+func (m *making) layers(pod *sandbox.Pod) ([]string, error) {
+	if m.image == nil {
+		return nil, nil
+	}
+	p := newProgress(false)
+	return pod.Layers(m.images, m.image, func(event image.Event) { p.tell("unpacking", event) })
+}
+
+// container describes the container in its pod.
+func (m *making) container(c *cli.Context, pod *sandbox.Pod, own bool) (*sandbox.Container, error) {
+	if m.images != nil {
+		done, err := m.images.Bringing()
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+	}
+	layers, err := m.layers(pod)
+	if err != nil {
+		return nil, err
+	}
+	container, err := pod.NewContainer(m.spec, m.image, layers, own)
+	if err == nil && c.Bool("explain") {
+		var plan sandbox.Plan
+		if plan, err = container.Propose(); err == nil {
+			err = plan.Explain(os.Stderr)
+		}
+	}
+	return container, err
+}
+
+// show prints what would be done.
+func (m *making) show(c *cli.Context, pod *sandbox.Pod) error {
+	layers, err := m.layers(pod)
+	if err != nil {
+		return err
+	}
+	container, err := pod.PlanContainer(m.spec, m.image, layers)
+	if err != nil {
+		return err
+	}
+	plan, err := container.Propose()
+	if err != nil {
+		return err
+	}
+	if dryRunOf(c) == "json" {
+		return plan.WriteJSON(os.Stdout)
+	}
+	return plan.Explain(os.Stdout)
+}
+
+// podFor finds the pod to run in, or makes one.
+func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (pod *sandbox.Pod, own bool, err error) {
+	if ref := c.String("pod"); ref != "" {
+		for _, name := range newPodFlags {
+			if c.IsSet(name) {
+				return nil, false, usagef("podsh create --"+name+", or leave out --pod", "--%s is of a new pod", name)
+			}
+		}
+		pod, err = store.Find(ref)
+		return pod, false, err
+	}
+	switch dryRunOf(c) {
+	case "":
+	case "sh":
+		return nil, false, usagef("--dry-run=text shows each step by hand, --dry-run=json each call", "a container has no script: it needs its pod, and an image unpacked")
+	default:
+		return nil, false, usagef("podsh create --dry-run shows how a pod is made; then podsh run --pod POD --dry-run IMAGE", "--dry-run needs a pod that is there")
+	}
+	podSpec := &sandbox.Spec{Name: spec.Name, Hostname: c.String("hostname"), Rootfs: rootfs.Source{Kind: "host"}, Namespaces: map[string]sandbox.Choice{}}
+	if slices.Contains(spec.Private, "uts") {
+		podSpec.Hostname = ""
+	} else {
+		spec.Hostname = ""
+	}
+	if text := c.String("net"); text != "" && text != "private" && text != "shared" {
+		choice, net, err := sandbox.ParseNet(text)
+		if err != nil {
+			return nil, false, err
+		}
+		podSpec.Namespaces["net"], podSpec.Net = choice, net
+	}
+	if err := netSpec(c, &podSpec.Net); err != nil {
+		return nil, false, err
+	}
+	proposal, err := sandbox.Propose(podSpec, store, sandbox.Options{})
+	if err != nil {
+		return nil, false, err
+	}
+	defer proposal.Close()
+	pod, warnings, err := proposal.Create()
+	for _, w := range warnings {
+		warn(w)
+	}
+	if err == nil {
+		err = sayPorts(os.Stderr, pod)
+	}
+	return pod, true, err
+}
+
+// start starts a container, and stays with it unless it is detached.
+func start(container *sandbox.Container) error {
+	if container.Spec.Detached || container.Spec.TTY {
+		return runSupervised(container)
+	}
+	in := os.Stdin
+	if !container.Spec.Stdin {
+		in = nil
+	}
+	return exitWith(container.Run(&sandbox.Stdio{In: in, Out: os.Stdout, Err: os.Stderr}))
+}
+
+func runSupervised(container *sandbox.Container) error {
+	if container.Spec.Detached {
+		session, err := container.Start(nil)
+		if err != nil {
+			return err
+		}
+		session.Close()
+		_, err = fmt.Println(container.Title())
+		return err
+	}
+	return attachTerminal(container, container.Start)
+}
+
+// containerSpec turns flags into data.
+func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
+	args := c.Args().Slice()
+	spec := &sandbox.ContainerSpec{
+		Name: c.String("name"), User: c.String("user"), Workdir: c.String("workdir"), Tmpfs: c.StringSlice("tmpfs"),
+		ReadOnly: c.Bool("read-only"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"), Unmask: c.StringSlice("unmask"),
+		TTY: c.Bool("tty"), Stdin: c.Bool("interactive"), Detached: c.Bool("detach"), Remove: c.Bool("rm"), Hostname: c.String("hostname"),
+	}
+	switch {
+	case c.IsSet("rootfs"):
+		var err error
+		if spec.Rootfs, err = rootfs.ParseSource(c.String("rootfs")); err != nil || spec.Rootfs.Kind == "host" {
+			return nil, usagef("--rootfs DIR[:overlay|:ro|:rw], or a TAR", "--rootfs %q is no root for a container", c.String("rootfs"))
+		}
+		spec.Command = args
+	case len(args) == 0:
+		return nil, usagef("podsh run [flags] IMAGE [CMD...]; `podsh image ls` lists those that are here", "run needs an image")
+	default:
+		spec.Image, spec.Command = args[0], args[1:]
+	}
+	if c.IsSet("entrypoint") {
+		program := c.String("entrypoint")
+		spec.Entrypoint = &program
+	}
+	if c.IsSet("stop-timeout") {
+		grace := time.Duration(c.Int("stop-timeout")) * time.Second
+		spec.StopAfter = &grace
+	}
+	return spec, errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), envSpec(c, spec), privateSpec(c, spec))
+}
+
+func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
+	if spec.Restart, err = sandbox.ParseRestart(c.String("restart")); err != nil {
+		return err
+	}
+	if text := c.String("stop-signal"); text != "" {
+		sig, err := parseSignal(text)
+		if err != nil {
+			return err
+		}
+		spec.StopSignal = int(sig)
+	}
+	for _, text := range c.StringSlice("ulimit") {
+		u, err := sandbox.ParseUlimit(text)
+		if err != nil {
+			return err
+		}
+		spec.Ulimits = append(spec.Ulimits, u)
+	}
+	spec.Labels, err = labels(c)
+	return err
+}
+
+// volumeSpec tells volumes of the pod from folders of the host: those have a slash, or a dot before it.
+func volumeSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
+	for _, text := range c.StringSlice("volume") {
+		v, err := rootfs.ParseVolume(text)
+		if err != nil {
+			return usagef("--volume /of/the/host:/in/the/container[:ro], or NAME:/in/the/container", "%v", err)
+		}
+		name, _, _ := strings.Cut(text, ":")
+		if strings.Contains(name, "/") || name == "." || name == ".." {
+			spec.Volumes = append(spec.Volumes, v)
+			continue
+		}
+		spec.PodVolumes = append(spec.PodVolumes, sandbox.PodVolume{Name: name, Destination: v.Destination, ReadOnly: v.ReadOnly})
+	}
+	return nil
+}
+
+// envSpec reads variables, first those of files.
+func envSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
+	for _, name := range c.StringSlice("env-file") {
+		lines, err := envFile(name)
+		if err != nil {
+			return err
+		}
+		spec.Env = append(spec.Env, lines...)
+	}
+	for _, text := range c.StringSlice("env") {
+		if !strings.Contains(text, "=") {
+			value, ok := os.LookupEnv(text)
+			if !ok {
+				continue // docker's rule
+			}
+			text += "=" + value
+		}
+		spec.Env = append(spec.Env, text)
+	}
+	return nil
+}
+
+// envFile reads lines of KEY=VALUE; empty ones and those with # in front are none.
+func envFile(name string) ([]string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, usagef("--env-file FILE, with a line KEY=VALUE for each variable", "--env-file: %v", err)
+	}
+	defer file.Close()
+	var env []string
+	scanner := bufio.NewScanner(file)
+	for n := 1; scanner.Scan(); n++ {
+		line := strings.TrimLeft(scanner.Text(), " \t")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		key, _, ok := strings.Cut(line, "=")
+		if key == "" {
+			return nil, usagef("KEY=VALUE, or KEY for your own value", "--env-file %s: line %d is no variable", name, n)
+		}
+		if !ok {
+			value, set := os.LookupEnv(key)
+			if !set {
+				continue
+			}
+			line = key + "=" + value
+		}
+		env = append(env, line)
+	}
+	return env, scanner.Err()
+}
+
+// privateSpec reads which namespaces the container has for itself.
+func privateSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
+	for _, name := range []string{"pid", "ipc", "uts", "net"} {
+		switch value := c.String(name); {
+		case value == "private":
+			spec.Private = append(spec.Private, name)
+		case value == "shared" || value == "":
+		case name != "net" || c.IsSet("pod"):
+			return usagef("--"+name+" shared, or private", "--%s %q is neither shared nor private", name, value)
+		}
+	}
+	return nil
+}

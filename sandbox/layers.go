@@ -1,0 +1,334 @@
+package sandbox
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/image/program"
+	"github.com/podsh/podsh/nsenter"
+)
+
+// OpenImages opens the user's store of images.
+func OpenImages() (*image.Store, error) {
+	return image.Open(filepath.Join(dataFolder(uint32(os.Geteuid())), "podsh", "images"))
+}
+
+// mapName names the ids that the files of layers belong to: pods with the same ids share them.
+func (p *Pod) mapName() string {
+	if p.Namespaces["user"].Kind == "host" || len(p.UIDMap) == 0 {
+		return "host"
+	}
+	name := strings.ReplaceAll(strings.Join([]string{words(p.UIDMap), words(p.GIDMap)}, "_"), " ", "-")
+	if len(name) > 100 {
+		hash := fnv.New64a()
+		hash.Write([]byte(name))
+		name = fmt.Sprintf("ids-%016x", hash.Sum64())
+	}
+	return name
+}
+
+// Layers makes sure that the layers of an image are unpacked for the pod, and returns where, the lowest first. tell
+// hears how far that has got; it is called by several at a time.
+func (p *Pod) Layers(store *image.Store, img *image.Image, tell func(image.Event)) ([]string, error) {
+	paths, missing := make([]string, len(img.Layers)), []image.Layer{}
+	for i, layer := range img.Layers {
+		paths[i] = store.LayerPath(p.mapName(), layer)
+		if !store.HasLayer(p.mapName(), layer) {
+			missing = append(missing, layer)
+		}
+	}
+	room := make(chan struct{}, runtime.NumCPU())
+	errs := make([]error, len(missing))
+	var group sync.WaitGroup
+	for i, layer := range missing {
+		group.Go(func() {
+			room <- struct{}{}
+			errs[i] = p.UnpackLayer(store, layer, tell)
+			<-room
+		})
+	}
+	group.Wait()
+	return paths, errors.Join(errs...)
+}
+
+// Where unpacking a layer stops: what is more is no layer, but an attack.
+const (
+	mostLayerBytes   = 64 << 30
+	mostLayerEntries = 4 << 20
+	leastFree        = 64 << 20 // bytes that are left on the disk
+)
+
+// UnpackLayer unpacks a layer for pods with these ids, unless it is there.
+func (p *Pod) UnpackLayer(store *image.Store, layer image.Layer, tell func(image.Event)) error {
+	fresh, err := store.NewLayer(p.mapName(), layer, p.removeTree)
+	if fresh == nil || err != nil {
+		return err
+	}
+	blob, err := os.Open(store.BlobPath(layer.Digest))
+	if err == nil {
+		defer blob.Close()
+		err = p.unpack(blob, fresh.Dir, &layer, tell)
+	}
+	if err != nil {
+		return errors.Join(err, fresh.Discard())
+	}
+	return fresh.Commit()
+}
+
+// removeTree removes a folder whose files belong to ids of the pod's.
+func (p *Pod) removeTree(dir string) error {
+	lost := Pod{Upper: dir, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
+	return lost.removeUpper()
+}
+
+// unpack runs the program of images with the folder as its root: whatever is in the blob, there is nothing else that it
+// could reach. It is root of a user namespace like the pod's, so that the files belong to whom they should.
+func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(image.Event)) error {
+	limits := image.Limits{Bytes: mostLayerBytes, Entries: mostLayerEntries}
+	var fs unix.Statfs_t
+	if unix.Statfs(dir, &fs) == nil {
+		limits.Bytes = min(limits.Bytes, max(1, int64(fs.Bavail)*fs.Bsize-leastFree))
+	}
+	file, err := program.Open()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "program"), os.NewFile(uintptr(fds[1]), "program")
+	defer ours.Close()
+	executor, err := p.unpacker(blob, theirs, file)
+	theirs.Close()
+	if err != nil {
+		return err
+	}
+	defer executor.Kill()
+	plan := p.planUnpack(dir)
+	if err = executor.Send(plan.calls(), 0); err == nil {
+		if err = executor.Cloned(); err == nil {
+			err = executor.Became()
+		}
+	}
+	if err != nil {
+		return plan.explainFailure(err)
+	}
+	return converse(ours, &image.Request{Do: image.Unpack, Layer: layer, Limits: limits, Squash: p.OneID}, tell)
+}
+
+// Descriptors that the executor of an unpacker finds open.
+const (
+	unpackBlobFD    = nsenter.EnterFD
+	unpackTalkFD    = nsenter.EnterFD + 1
+	unpackProgramFD = nsenter.EnterFD + 2
+)
+
+// unpacker starts an executor in a user namespace like the pod's.
+func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	attr := &syscall.SysProcAttr{Setsid: true}
+	if p.mapName() == "host" {
+		return nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
+	}
+	attr.Cloneflags = unix.CLONE_NEWUSER
+	last, err := capability.LastCap()
+	if err != nil {
+		return nil, err
+	}
+	for c := capability.Cap(0); c <= last; c++ {
+		attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c)) // they last through the execs, capabilities(7)
+	}
+	executor, err := nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.writeMaps(executor.PID, !(os.Geteuid() == 0 && hasCapability(capability.CAP_SYS_ADMIN))); err != nil {
+		executor.Kill()
+		return nil, err
+	}
+	return executor, nil
+}
+
+// planUnpack lists what is done to leave the program of images alone with a folder.
+func (p *Pod) planUnpack(dir string) Plan {
+	b := &builder{}
+	b.explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
+	b.call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, allFDs, 0)
+	b.call(unix.SYS_DUP3, unpackBlobFD, 0, 0)
+	folder := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	if _, root := mapID(p.UIDMap, 0, true); root {
+		if !p.KeepGroups {
+			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
+		}
+		b.call(unix.SYS_SETRESGID, 0, 0, 0)
+		b.call(unix.SYS_SETRESUID, 0, 0, 0)
+	}
+	b.explain("have nothing but the folder: no other file, no network, no other process", "pivot_root(2)", "")
+	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC|unix.CLONE_NEWPID)
+	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	b.call(unix.SYS_FCHDIR, folder)
+	b.call(unix.SYS_MOUNT, ".", ".", 0, unix.MS_BIND, 0)
+	b.call(unix.SYS_CHDIR, dir)
+	b.call(unix.SYS_PIVOT_ROOT, ".", ".")
+	b.call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	b.call(unix.SYS_CHDIR, "/")
+	b.explain("become the program that unpacks", "execveat(2)", "")
+	b.call(unix.SYS_UMASK, 0)
+	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
+	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
+	b.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD, allFDs, unix.CLOSE_RANGE_CLOEXEC)
+	b.call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
+	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{program.Name}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	return b.steps
+}
+
+// converse sends the program of images a request, and hears what it tells, to the end.
+func converse(conn *os.File, request *image.Request, tell func(image.Event)) error {
+	_, err := Converse(conn, request, tell)
+	return err
+}
+
+// Converse sends the program of images a request, and hears what it tells, to the end.
+func Converse(conn *os.File, request *image.Request, tell func(image.Event)) ([]*image.Image, error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(append(text, '\n')); err != nil {
+		return nil, fmt.Errorf("send a request to the program of images: %w", err)
+	}
+	in := bufio.NewScanner(conn)
+	in.Buffer(nil, 16<<20)
+	for in.Scan() {
+		var event image.Event
+		if err := json.Unmarshal(in.Bytes(), &event); err != nil {
+			return nil, fmt.Errorf("what the program of images said: %w", err)
+		}
+		switch {
+		case event.Error != "":
+			var hints []string
+			if event.Hint != "" {
+				hints = []string{event.Hint}
+			}
+			return nil, fail(nil, hints, "%s", event.Error)
+		case event.Finished:
+			return event.Images, nil
+		default:
+			tell(event)
+		}
+	}
+	return nil, fail(nil, []string{"was it killed, or is memory short?"}, "the program of images ended without a word")
+}
+
+// AskImages runs the program of images on the host, with our own environment: it speaks with registries, and reads and
+// writes images of other forms.
+func AskImages(request *image.Request, in, out *os.File, tell func(image.Event)) ([]*image.Image, error) {
+	file, err := program.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	path, err := nsenter.Path(file)
+	if err != nil {
+		return nil, err
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "program"), os.NewFile(uintptr(fds[1]), "program")
+	defer ours.Close()
+	runtime.LockOSThread() // it ends with the thread that started it
+	defer runtime.UnlockOSThread()
+	process, err := os.StartProcess(path, []string{program.Name}, &os.ProcAttr{
+		Env: os.Environ(), Files: []*os.File{in, out, os.Stderr, theirs}, Sys: &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}})
+	theirs.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start the program of images: %w", err)
+	}
+	images, err := Converse(ours, request, tell)
+	if err != nil {
+		ours.Close()
+	}
+	_, waitErr := process.Wait()
+	return images, errors.Join(err, waitErr)
+}
+
+// ImageUse says which images and layers the containers of this user have.
+func (s *Store) ImageUse() (*image.Use, error) {
+	use := &image.Use{Images: map[string][]string{}, Layers: map[string]bool{}, Remove: removeLayer}
+	pods, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pods {
+		containers, err := p.Containers()
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range containers {
+			if c.Image.Digest != "" {
+				use.Images[c.Image.Digest] = append(use.Images[c.Image.Digest], c.Title())
+			}
+			for _, layer := range c.Root.Layers {
+				use.Layers[layer] = true
+			}
+		}
+	}
+	return use, nil
+}
+
+// removeLayer removes an unpacked layer. Its files may belong to any of the ids that this user can map.
+func removeLayer(dir string) error {
+	p, err := usualPod()
+	if err != nil {
+		return err
+	}
+	return p.removeTree(dir)
+}
+
+// usualPod is a pod with the ids that one has of which nothing else is said.
+func usualPod() (*Pod, error) {
+	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion()}
+	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
+	p := &Pod{Namespaces: map[string]Choice{"user": {Kind: "host"}}}
+	if f.Root {
+		return p, nil
+	}
+	if err := f.readIDs(&p.Spec); err != nil {
+		return nil, err
+	}
+	p.Namespaces["user"] = Choice{Kind: "new"}
+	_, err := chooseMaps(p, &p.Spec, f)
+	p.KeepGroups = p.OneID || f.NoSetgroups
+	return p, err
+}
+
+// UnpackUsually unpacks a layer for pods of which nothing special is asked.
+func UnpackUsually(store *image.Store, layer image.Layer, tell func(image.Event)) error {
+	p, err := usualPod()
+	if err != nil {
+		return err
+	}
+	return p.UnpackLayer(store, layer, tell)
+}

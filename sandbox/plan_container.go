@@ -1,0 +1,273 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+)
+
+// A container is one more plan: it joins the pod's namespaces where a pod makes new ones, and ends in the command
+// where a pod ends in the pause. Between the two it builds a root as a pod does, by the same steps.
+
+// containerFacts are what must be known to start a container, beside the Facts of the machine.
+type containerFacts struct {
+	container *Container
+	who       identity
+	join      joinFacts
+	etc       []etcFile // as the pod has them
+	rows      uint16    // of its terminal
+	columns   uint16
+	term      string
+	pipes     []int         // of 0, 1 and 2, those that are pipes and become the user's
+	ignored   []unix.Signal // by podsh's caller
+	owners    map[string]owner
+}
+
+// owner is whom a new volume of the pod belongs to: what the image has in its place, as the pod counts.
+type owner struct {
+	uid, gid uint32
+	mode     uint32
+}
+
+// Descriptors that the executor of a container finds open.
+const (
+	memberPodFD   = nsenter.EnterFD     // pidfd of the pod's holder
+	memberStdinFD = nsenter.EnterFD + 1 // and behind it standard output and error
+	memberTTYFD   = nsenter.EnterFD + 4 // where the terminal's other end is passed out; only if there is one
+	memberLastFD  = memberTTYFD
+)
+
+// planContainer lists what is done to start a container. It is pure, as planCreate is.
+func planContainer(f *Facts, member *containerFacts) Plan {
+	c := member.container
+	p := &creation{pod: c.view(), facts: f, taken: map[source]nsenter.Result{}, member: member}
+	p.joinPod()
+	p.takeShm()
+	p.takeSources()
+	p.becomeRoot()
+	p.buildRoot()
+	p.nameHost()
+	p.raiseLoopback()
+	p.finishRoot()
+	p.limit()
+	p.ownPipes()
+	spec := &JoinSpec{Command: c.Argv, TTY: c.Spec.TTY, Rows: member.rows, Cols: member.columns, Workdir: c.Workdir, Term: member.term}
+	p.becomeUser(p.pod, spec, member.join)
+	p.beInit()
+	p.startCommand(spec)
+	return p.steps
+}
+
+// joinPod enters the pod's namespaces, and those that are new with the container.
+func (p *creation) joinPod() {
+	pod := p.member.container.pod
+	p.explain("let nothing of the caller in: descriptors and keys; and let nobody in the pod look into this process", "close_range(2)", "")
+	p.call(unix.SYS_CLOSE_RANGE, memberLastFD+1, allFDs, 0)
+	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	for fd := range 3 {
+		p.call(unix.SYS_DUP3, memberStdinFD+fd, fd, 0)
+	}
+	p.call(unix.SYS_UMASK, 0)
+	if p.facts.Keys {
+		p.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
+	}
+	flags, options, shared := 0, []string{"--target", strconv.Itoa(pod.Holder.PID)}, []string{}
+	var private, unshare []string
+	for _, ns := range Namespaces {
+		switch kind := p.pod.Namespaces[ns.Name].Kind; {
+		case kind == "new":
+			private, unshare = append(private, ns.Name), append(unshare, ns.Unshare)
+			if ns.Name == "pid" { // the new one is to be below the pod's
+				flags |= ns.Flag
+				options = append(options, ns.Nsenter)
+			}
+		case kind != "host":
+			flags |= ns.Flag
+			options, shared = append(options, ns.Nsenter), append(shared, ns.Name)
+		}
+	}
+	p.explain("enter the pod's "+enumerate(shared)+" namespaces", "setns(2)", quoteAll(append([]string{"nsenter"}, append(options, "sh")...)...))
+	p.call(unix.SYS_SETNS, memberPodFD, flags)
+	if p.pod.own("pid") {
+		p.explain("be in the pod's pid namespace: only from in there can one below it be made", "pid_namespaces(7)", "")
+		p.call(nsenter.Clone, 0)
+	}
+	p.explain("start a process in new "+enumerate(private)+" namespaces: these are the container's own", "namespaces(7)",
+		"exec unshare "+strings.Join(unshare, " ")+" --fork sh")
+	p.call(nsenter.Clone, p.pod.flags())
+	if p.pod.own("pid") { // who made it told a number that only the pod knows
+		p.call(unix.SYS_SENDTO, nsenter.PlanFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
+	}
+}
+
+// sharesShm says whether the container has the shared memory of the pod.
+func (p *creation) sharesShm() bool {
+	return p.member != nil && p.pod.Namespaces["ipc"].Kind != "new" && p.member.container.pod.Namespaces["mnt"].Kind == "new"
+}
+
+// takeShm takes hold of the pod's /dev/shm. It is a mount in the pod's mount namespace, and a mount can only be
+// taken from the namespace that one is in: so this goes there and comes back. Both belong to the pod's user
+// namespace, so it may. No link is followed there: anybody in the pod could have laid one.
+func (p *creation) takeShm() {
+	if !p.sharesShm() {
+		return
+	}
+	p.explain("take hold of the pod's shared memory", "open_tree(2)", "")
+	own := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
+	p.call(unix.SYS_SETNS, memberPodFD, unix.CLONE_NEWNS)
+	at := p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/shm", openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
+	p.shm = p.call(unix.SYS_OPEN_TREE, at, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	p.call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
+	p.call(unix.SYS_CLOSE, at)
+}
+
+// makeWorkdir makes the folder that the command starts in, as docker does. In a root that can't be written it has
+// to be there.
+func (p *creation) makeWorkdir() {
+	if p.member == nil || p.pod.Spec.Rootfs.Mode != "overlay" || p.member.container.Workdir == "/" {
+		return
+	}
+	dir := p.member.container.Workdir
+	p.explain("make sure of the folder that the command starts in", "mkdir(2)", "mkdir -p "+quote(here(dir)))
+	p.makeFolders(dir)
+}
+
+// limit sets what the container's processes may use.
+func (p *creation) limit() {
+	for _, u := range p.member.container.Spec.Ulimits {
+		p.explain("limit "+u.Name, "getrlimit(2)", fmt.Sprintf("prlimit --pid $$ --%s=%s:%s", u.Name, limitText(u.Soft), limitText(u.Hard)))
+		p.call(unix.SYS_PRLIMIT64, 0, ulimits[u.Name], nativeLongs(u.Soft, u.Hard), 0)
+	}
+}
+
+func limitText(n uint64) string {
+	if n == unix.RLIM_INFINITY {
+		return "unlimited"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+func nativeLongs(numbers ...uint64) []byte {
+	var data []byte
+	for _, n := range numbers {
+		data = native.AppendUint64(data, n)
+	}
+	return data
+}
+
+// ownPipes gives the pipes that podsh has made to the user: programs open them anew, by /dev/stdout.
+func (p *creation) ownPipes() {
+	who := p.member.who
+	if len(p.member.pipes) == 0 || who.uid == 0 {
+		return
+	}
+	p.explain("let the user open its output anew, as /dev/stdout", "fchown(2)", "")
+	for _, fd := range p.member.pipes {
+		p.callTolerating(unix.EPERM, unix.SYS_FCHOWN, fd, int(who.uid), int(who.gid))
+	}
+}
+
+// beInit leaves an init behind, where the container has a pid namespace for itself. It is as powerless as the
+// command is; it can be looked into, so that others can join.
+func (p *creation) beInit() {
+	p.explain("end with the one who watches over it", "prctl(2) PR_SET_PDEATHSIG", "")
+	p.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
+	p.call(unix.SYS_SENDTO, nsenter.PlanFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
+	if !p.pod.own("pid") {
+		return
+	}
+	p.explain("let an init be the first process: it reaps, and ends with the command", "pid_namespaces(7)", "")
+	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, memberTTYFD-1, 0)
+	p.call(unix.SYS_CLOSE_RANGE, memberTTYFD+1, allFDs, 0)
+	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	p.call(nsenter.Init)
+}
+
+// startCommand becomes the command.
+func (p *creation) startCommand(spec *JoinSpec) {
+	c, who := p.member.container, p.member.who
+	p.explain("be the first of a new session", "setsid(2)", "")
+	p.call(unix.SYS_SETSID)
+	if spec.TTY {
+		p.openTerminal(spec, memberTTYFD)
+	}
+	p.explain("go to its folder, and take signals as any program does", "signal(7)", "cd "+quote(c.Workdir))
+	p.call(unix.SYS_CHDIR, c.Workdir)
+	p.call(unix.SYS_UMASK, 0o022)
+	for _, sig := range p.member.ignored {
+		p.call(unix.SYS_RT_SIGACTION, int(sig), make([]byte, sigactionSize), 0, sigsetSize)
+	}
+	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD, allFDs, unix.CLOSE_RANGE_CLOEXEC)
+	p.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
+	env := containerEnv(p.pod, c, who, spec)
+	p.explain("run the command, found in the container's PATH", "execve(2)", "exec env -i "+quoteAll(env...)+" "+quoteAll(c.Argv...))
+	p.call(nsenter.Exec, nsenter.Strings(c.Argv), nsenter.Strings(env), nsenter.Strings(strings.Split(variable(env, "PATH"), ":")))
+}
+
+// Sizes of the kernel's own structures, rt_sigaction(2).
+const (
+	sigsetSize    = 8
+	sigactionSize = 32
+)
+
+// containerEnv is the environment of a container's command: what docker gives, the image's, and what was asked for.
+func containerEnv(view *Pod, c *Container, who identity, spec *JoinSpec) []string {
+	env := []string{"PATH=" + defaultPath, "HOSTNAME=" + view.Hostname, "HOME=" + who.home, "container=podsh"}
+	if spec.TTY {
+		term := spec.Term
+		if term == "" {
+			term = "xterm"
+		}
+		env = append(env, "TERM="+term)
+	}
+	return mergeEnv(env, c.Env)
+}
+
+// volumeOwner says whom a volume of the pod is to belong to, where it is new.
+func (p *creation) volumeOwner(i int) (owner, bool) {
+	if p.member == nil {
+		return owner{}, false
+	}
+	o, ok := p.member.owners[p.pod.Spec.Volumes[i].Source]
+	return o, ok
+}
+
+// podEtc reads the files that podsh has written for the pod, as they are now: who shares a network shares its
+// names. root is the pod's.
+func podEtc(root int, hostname string) []etcFile {
+	var files []etcFile
+	for _, name := range etcFiles {
+		text := readInRoot(root, name)
+		if name == "/etc/hostname" {
+			text = hostname + "\n"
+		}
+		files = append(files, etcFile{name, text})
+	}
+	return files
+}
+
+// isPipe says whether a descriptor of podsh's is one end of a pipe.
+func isPipe(f *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
+}
+
+// checkMapped refuses a user that the pod has no number for.
+func (p *Pod) checkMapped(who identity) error {
+	for _, id := range []struct {
+		what string
+		id   uint32
+		ids  []IDMap
+	}{{"user", who.uid, p.UIDMap}, {"group", who.gid, p.GIDMap}} {
+		if _, ok := mapID(id.ids, id.id, true); len(id.ids) > 0 && !ok {
+			return fail(nil, []string{"`podsh inspect " + p.Title() + "` shows which ids it has"},
+				"%s %d is not mapped in pod %q", id.what, id.id, p.Title())
+		}
+	}
+	return nil
+}

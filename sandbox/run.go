@@ -1,0 +1,432 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/nsenter"
+)
+
+// Stdio is what a container's command reads and writes, and who learns of its terminal.
+type Stdio struct {
+	In, Out, Err *os.File
+	Terminal     *os.File // socket on which the terminal's other end is passed out; nil: there is none
+	Rows, Cols   uint16
+	Term         string
+}
+
+// started is a container's command that has been started, a child of this process.
+type started struct {
+	process Holder
+	pidfd   *os.File
+	mounts  *os.File // its mount namespace
+}
+
+func (s *started) close() {
+	s.pidfd.Close()
+	if s.mounts != nil {
+		s.mounts.Close()
+	}
+}
+
+// Propose plans what start would do, for those who want to see it.
+func (c *Container) Propose() (Plan, error) {
+	f, member, err := c.facts(&Stdio{})
+	if err != nil {
+		return nil, err
+	}
+	return planContainer(f, member), nil
+}
+
+// facts reads what must be known to start the container.
+func (c *Container) facts(stdio *Stdio) (*Facts, *containerFacts, error) {
+	pidfd, err := c.pod.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer pidfd.Close()
+	root, err := c.pod.openRoot(pidfd)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unix.Close(root)
+	view := c.view()
+	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: c.pod.store.Path}
+	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
+	if f.LastCap, err = capability.LastCap(); err != nil {
+		return nil, nil, fmt.Errorf("last capability: %w", err)
+	}
+	if f.OwnGIDs, err = ownGIDs(); err != nil {
+		return nil, nil, err
+	}
+	f.Keys = exists("/proc/sys/kernel/keys")
+	if err := c.readRoot(f, view); err != nil {
+		return nil, nil, err
+	}
+	member := &containerFacts{container: c, etc: podEtc(root, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
+	if member.who, err = c.identify(f, view); err != nil {
+		return nil, nil, err
+	}
+	member.join = joinFacts{member.who, f.LastCap, joinerHolds(view), f.Keys}
+	if err := checkHeld(view.Spec.CapAdd, member.join.held); err != nil {
+		return nil, nil, err
+	}
+	for fd, file := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
+		if file != nil && isPipe(file) {
+			member.pipes = append(member.pipes, fd)
+		}
+	}
+	for sig := unix.SIGHUP; sig <= unix.SIGTTOU; sig++ {
+		if signal.Ignored(sig) {
+			member.ignored = append(member.ignored, sig)
+		}
+	}
+	member.owners = c.volumeOwners()
+	return f, member, nil
+}
+
+// readRoot looks at what the container's root is made of.
+func (c *Container) readRoot(f *Facts, view *Pod) error {
+	spec := view.Spec
+	if err := f.readRoot(&spec, false); err != nil {
+		return err
+	}
+	if c.Root.Kind == "layers" {
+		f.Dir = dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
+		for _, dir := range mountPoints {
+			f.Dir.Missing[dir] = true // or not: it is made sure of
+		}
+		f.Passwd, f.Group = c.readFile("/etc/passwd"), c.readFile("/etc/group")
+	}
+	return checkRoot(view, f)
+}
+
+// folders are what its root is made of, the lowest first, and what it has written itself.
+func (c *Container) folders() []string {
+	folders := c.Root.Layers
+	if c.Root.Kind == "dir" {
+		folders = []string{c.Root.Dir}
+	}
+	if upper := filepath.Join(c.Disk, "upper"); c.Disk != "" && c.Root.Mode == "overlay" && exists(upper) {
+		folders = append(slices.Clone(folders), upper)
+	}
+	return folders
+}
+
+// readFile reads a file of the container's root, which need not be mounted; nothing if there is none.
+func (c *Container) readFile(name string) string {
+	text, _ := image.LookUp(c.folders(), name) // one that can't be read has nothing to say
+	return text
+}
+
+// identify looks the container's user up in its own files.
+func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
+	who, err := lookUp(c.User, view.UID, view.GID, f.Passwd, f.Group)
+	if err != nil {
+		return who, fail(ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no user %q in %s", c.User, c.Of())
+	}
+	if err := view.checkMapped(who); err != nil {
+		return who, err
+	}
+	view.confine(&who)
+	return who, nil
+}
+
+// Of says what a container is made of.
+func (c *Container) Of() string {
+	if c.Root.Kind == "dir" {
+		return c.Root.Dir
+	}
+	return fmt.Sprintf("image %q", c.Image.Name)
+}
+
+// volumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
+// to whom the image has in their place.
+func (c *Container) volumeOwners() map[string]owner {
+	owners := map[string]owner{}
+	for _, v := range c.Spec.PodVolumes {
+		dir := c.pod.volumePath(v.Name)
+		if os.Mkdir(dir, 0o755) != nil {
+			continue // it is there, or will be missed
+		}
+		mode, uid, gid, err := image.StatIn(c.folders(), v.Destination)
+		if err != nil || mode&unix.S_IFMT != unix.S_IFDIR {
+			continue
+		}
+		if inside, ok := mapID(c.pod.UIDMap, uid, false); ok {
+			uid = inside
+		}
+		if inside, ok := mapID(c.pod.GIDMap, gid, false); ok {
+			gid = inside
+		}
+		owners[dir] = owner{uid, gid, mode & 0o7777}
+	}
+	return owners
+}
+
+// start starts the container's command as a child of this process. The calling goroutine must be locked to a thread
+// that lives as long as this process: the command ends with it.
+func (c *Container) start(stdio *Stdio) (*started, error) {
+	f, member, err := c.facts(stdio)
+	if err != nil {
+		return nil, err
+	}
+	pidfd, err := c.pod.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	executor, err := c.executor(pidfd, stdio)
+	if err != nil {
+		return nil, err
+	}
+	plan := planContainer(f, member)
+	if err := plan.become(executor); err != nil {
+		executor.Kill()
+		return nil, c.explain(plan, err)
+	}
+	return c.running(executor)
+}
+
+// running describes the command that the executor has become.
+func (c *Container) running(executor *nsenter.Executor) (*started, error) {
+	s := &started{pidfd: executor.PIDFD}
+	var err error
+	if s.process, err = identify(executor.PID, executor.PIDFD); err == nil {
+		s.mounts, err = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", executor.PID))
+	}
+	if err != nil && !exited(executor.PIDFD) {
+		executor.Kill()
+		return nil, err
+	}
+	if err != nil { // it has ended already: what it left is found by its own name alone
+		s.process = Holder{PID: executor.PID}
+	}
+	return s, nil
+}
+
+// executor starts podsh, or the pod's own unreachable copy of it, as what will be the command.
+func (c *Container) executor(pidfd *os.File, stdio *Stdio) (*nsenter.Executor, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	exe, err := c.pod.openExe(pidfd)
+	if err != nil {
+		return nil, err
+	}
+	defer exe.Close()
+	path, err := nsenter.Path(exe)
+	if err != nil {
+		return nil, err
+	}
+	extra := []*os.File{pidfd, stdio.In, stdio.Out, stdio.Err, stdio.Terminal}
+	for i, file := range extra {
+		if file == nil {
+			extra[i] = null
+		}
+	}
+	return nsenter.Start(path, null, extra, &syscall.SysProcAttr{Setsid: true})
+}
+
+// become sends the plan to an executor bit by bit, until that has become the command.
+func (plan Plan) become(executor *nsenter.Executor) error {
+	clones := 0
+	for _, step := range plan {
+		if step.Call.Nr == nsenter.Clone {
+			clones++
+		}
+	}
+	if clones > 1 {
+		if err := executor.TellWho(); err != nil {
+			return err
+		}
+	}
+	if err := executor.Send(plan.calls(), 0); err != nil {
+		return err
+	}
+	for i := range clones {
+		cloned := executor.Cloned
+		if i > 0 {
+			cloned = executor.ClonedBelow
+		}
+		if err := cloned(); err != nil {
+			return err
+		}
+	}
+	return executor.Became()
+}
+
+// explain says what a call that failed was for, where only a container has that cause.
+func (c *Container) explain(plan Plan, err error) error {
+	var failed *nsenter.CallError
+	if !errors.As(err, &failed) {
+		return plan.explainFailure(err)
+	}
+	step, _, _ := plan.at(failed.Place)
+	switch errno := failed.Errno; {
+	case step.Call.Nr == nsenter.Exec:
+		return c.execFailed(errno)
+	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
+		return fail(ErrExited, []string{"podsh rm " + c.pod.Title()}, "pod %q has ended", c.pod.Title())
+	case step.Call.Nr == unix.SYS_CHDIR && errno != 0:
+		return fail(nil, []string{"--workdir names another folder; is this one closed to the container's user?"}, "folder %q: %v", c.Workdir, errno)
+	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
+		return fail(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
+	}
+	return plan.explainFailure(err)
+}
+
+// execFailed says why the command could not be executed.
+func (c *Container) execFailed(errno syscall.Errno) error {
+	command := c.Argv[0]
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR:
+		return fail(ErrNotFound, []string{"is its interpreter there, too? `podsh image inspect` shows Entrypoint, Cmd and PATH"},
+			"no program %q in %s", command, c.Of())
+	case unix.EACCES:
+		return fail(ErrNotExecutable, []string{"is it a file with the x bit, that the container's user may execute?"}, "%q can't be executed: %v", command, errno)
+	}
+	return fail(ErrNotExecutable, []string{"is it a program for this machine, or a script with a #! line?"}, "%q can't be executed: %v", command, errno)
+}
+
+// openExe opens the program that performs plans in the pod: podsh itself, or the pod's own unreachable copy of it.
+// pidfd is of the holder.
+func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
+	path := "/proc/self/exe"
+	if p.OwnFile {
+		path = "/proc/" + strconv.Itoa(p.Holder.PID) + "/exe"
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if p.OwnFile && p.PlanFormat != nsenter.Format { // a copy of another podsh
+		unix.Close(fd)
+		return sealedCopy()
+	}
+	if exited(pidfd) { // else path was the holder's
+		unix.Close(fd)
+		return nil, fail(ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// volumePath is the folder of one of the pod's volumes.
+func (p *Pod) volumePath(name string) string { return filepath.Join(p.diskPath(), "volumes", name) }
+
+// diskPath is where what the pod has on disk lies; nothing, if it has none.
+func (p *Pod) diskPath() string {
+	if p.Upper != "" {
+		return p.Upper
+	}
+	path, err := os.Readlink(p.store.path("pods", p.ID, "disk"))
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// ensureVolumes makes the folder that holds the pod's volumes.
+func (p *Pod) ensureVolumes() error {
+	dir := p.diskPath()
+	if dir == "" {
+		dir = diskFolder(p.ID)
+		lock, err := makeDisk(dir, p.store.path("pods", p.ID))
+		if err != nil {
+			return err
+		}
+		lock.Close()
+		if err := os.Symlink(dir, p.store.path("pods", p.ID, "disk")); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "volumes"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// removeDisk removes what the pod has on disk.
+func (p *Pod) removeDisk() error {
+	lost := Pod{Upper: p.diskPath(), UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
+	return lost.removeUpper()
+}
+
+// diskFolder is where a pod or a container has what must not be in memory.
+func diskFolder(id string) string {
+	return filepath.Join(dataFolder(uint32(os.Geteuid())), "podsh", "upper", id)
+}
+
+// makeDisk makes such a folder, with a link to what it belongs to: so that what has lost that can be told. It is
+// locked until the caller lets go: what it belongs to may still be in the making.
+func makeDisk(dir, owner string) (lock *os.File, err error) {
+	all := filepath.Dir(dir)
+	if err := os.MkdirAll(all, 0o700); err != nil {
+		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk, of your own")
+	}
+	every, err := lockFolder(all, unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer every.Close()
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk with room, of your own")
+	}
+	if lock, err = lockFolder(dir, unix.LOCK_EX); err != nil {
+		return nil, err
+	}
+	if err := os.Symlink(owner, filepath.Join(dir, "pod")); err != nil && !errors.Is(err, fs.ErrExist) {
+		lock.Close()
+		return nil, err
+	}
+	return lock, nil
+}
+
+// carriesOverlay says whether a folder's file system can take the writes of an overlay: another overlay can't, nor
+// can one without user xattrs.
+func carriesOverlay(dir string) bool {
+	var fs unix.Statfs_t
+	if unix.Statfs(dir, &fs) != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC || fs.Type == unix.NFS_SUPER_MAGIC {
+		return false
+	}
+	return fs.Type != unix.TMPFS_MAGIC || KernelVersion().atLeast(6, 6) || os.Geteuid() == 0
+}
+
+// wait waits until the command has ended, and says how: its status as a shell would give it.
+func (s *started) wait() int {
+	var status unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(s.process.PID, &status, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// sweepMounts ends whatever is left in the container's mount namespace.
+func (s *started) sweepMounts(pod *Pod) error {
+	if s.mounts == nil {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.mounts.Fd()), &st); err != nil {
+		return fmt.Errorf("stat %s: %w", s.mounts.Name(), err)
+	}
+	return (&membership{pod, "mnt", s.mounts, st.Ino}).destroy()
+}

@@ -1,0 +1,471 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network/control"
+)
+
+// A supervisor is there while a pod has detached containers: their parent, who writes their logs, starts them once more
+// as their policies say, and writes down how they ended. It is podsh itself, started anew:
+//
+//	podsh@supervise STORE POD
+//
+// It goes with the last of its containers. Its containers go with it: each has asked the kernel for that
+// (PR_SET_PDEATHSIG), and when it is killed their output would have no reader any more. What it knows is on disk
+// (ContainerState), so the next command that looks at the containers sees what happened, ends what the kernel has
+// left of them, and starts a new supervisor for those that are to start once more.
+
+// SuperviseName is the argv[0] of a supervisor.
+const SuperviseName = "podsh@supervise"
+
+// What a supervisor is asked for.
+const (
+	askStart  = "start"  // Container; with descriptors: and attach them
+	askAttach = "attach" // Container; descriptors: a stream of its terminal, or where its output goes to
+	askResize = "resize" // the terminal of Container: Rows, Columns
+	askStop   = "stop"   // Container: Signal, and Seconds later SIGKILL; it does not start once more
+	askWait   = "wait"   // until Container has ended; the answer has its status
+)
+
+type superviseRequest struct {
+	Do        string        `json:"do"`
+	Container string        `json:"container"`
+	Signal    int           `json:"signal,omitempty"`
+	Grace     time.Duration `json:"grace,omitempty"`
+	Rows      uint16        `json:"rows,omitempty"`
+	Columns   uint16        `json:"columns,omitempty"`
+	Term      string        `json:"term,omitempty"`
+	Input     bool          `json:"input,omitempty"` // the first descriptor is read from
+}
+
+type superviseAnswer struct {
+	Error    string   `json:"error,omitempty"`
+	Hints    []string `json:"hints,omitempty"`
+	Kind     string   `json:"kind,omitempty"` // of error: "not found" or "not executable"
+	ExitCode int      `json:"exit_code"`
+	Ended    bool     `json:"ended,omitempty"` // stop: it had ended already
+	Stubborn bool     `json:"stubborn,omitempty"`
+}
+
+// supervisor is the process.
+type supervisor struct {
+	pod      *Pod
+	self     Holder
+	listener *os.File
+	lock     *os.File
+
+	mutex   sync.Mutex
+	live    map[string]*supervised // by id: those that run, or will once more
+	talking int                    // connections
+	idle    chan struct{}          // has a value when something has ended
+	starts  chan func()            // what must happen on the main thread, with which children end
+}
+
+// Supervise is the main function of a supervisor. ready is where it says that it listens, or why it can't.
+func Supervise(args []string) int {
+	ready := os.NewFile(superviseReadyFD, "ready")
+	runtime.LockOSThread()
+	s, err := newSupervisor(args)
+	if errors.Is(err, errSupervised) {
+		ready.Close()
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(ready, err)
+		return 1
+	}
+	ready.Close()
+	s.recover()
+	go s.accept()
+	s.run()
+	return 0
+}
+
+const superviseReadyFD = 3
+
+// errSupervised says that somebody else is the pod's supervisor.
+var errSupervised = errors.New("the pod has a supervisor")
+
+func newSupervisor(args []string) (*supervisor, error) {
+	if len(args) != 3 {
+		return nil, fmt.Errorf("%s takes a store and a pod", SuperviseName)
+	}
+	store := &Store{args[1]}
+	pod, err := store.load(args[2])
+	if err != nil {
+		return nil, err
+	}
+	s := &supervisor{pod: pod, live: map[string]*supervised{}, idle: make(chan struct{}, 1), starts: make(chan func())}
+	dir := store.path("pods", pod.ID)
+	if s.lock, err = os.OpenFile(filepath.Join(dir, "supervisor.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600); err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errSupervised
+	}
+	if s.self, err = identifySelf(); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(filepath.Join(dir, supervisorName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	s.listener, err = listenAs(dir, supervisorName)
+	return s, err
+}
+
+// identifySelf is this process as others can know it.
+func identifySelf() (Holder, error) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return Holder{}, fmt.Errorf("pidfd_open: %w", err)
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	defer pidfd.Close()
+	return identify(os.Getpid(), pidfd)
+}
+
+// recover takes over what an earlier supervisor has left.
+func (s *supervisor) recover() {
+	containers, err := s.pod.Containers()
+	if err != nil {
+		return // the pod is on its way out
+	}
+	for _, c := range containers {
+		if c.Spec.Detached {
+			s.takeOver(c)
+		}
+	}
+}
+
+// run starts what is to be started, on the main thread, until there is nothing to do any more.
+func (s *supervisor) run() {
+	for {
+		select {
+		case start := <-s.starts:
+			start()
+		case <-s.idle:
+			if s.done() {
+				return
+			}
+		case <-time.After(untilLonely): // nobody has come, though somebody wanted a supervisor
+			if s.done() {
+				return
+			}
+		}
+	}
+}
+
+// untilLonely is how long a supervisor waits for the first who needs it.
+const untilLonely = 5 * time.Second
+
+// done says whether the supervisor can go, and if so takes its socket away: who comes now starts another one.
+func (s *supervisor) done() bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if len(s.live) > 0 || s.talking > 0 {
+		return false
+	}
+	_ = os.Remove(s.pod.store.path("pods", s.pod.ID, supervisorName)) // with the pod it is gone already
+	return true
+}
+
+func (s *supervisor) wake() {
+	select {
+	case s.idle <- struct{}{}:
+	default:
+	}
+}
+
+// onMain runs a function on the main thread.
+func (s *supervisor) onMain(do func()) {
+	done := make(chan struct{})
+	s.starts <- func() { do(); close(done) }
+	<-done
+}
+
+func (s *supervisor) accept() {
+	for {
+		fd, _, err := unix.Accept4(int(s.listener.Fd()), unix.SOCK_CLOEXEC)
+		if err == unix.EINTR || err == unix.ECONNABORTED {
+			continue
+		}
+		if err != nil {
+			time.Sleep(100 * time.Millisecond) // out of descriptors: others will end
+			continue
+		}
+		s.mutex.Lock()
+		s.talking++
+		s.mutex.Unlock()
+		go s.talk(os.NewFile(uintptr(fd), "client"))
+	}
+}
+
+// talk answers one client until it goes.
+func (s *supervisor) talk(conn *os.File) {
+	client := &attached{}
+	defer func() {
+		client.leave()
+		conn.Close()
+		s.mutex.Lock()
+		s.talking--
+		s.mutex.Unlock()
+		s.wake()
+	}()
+	for {
+		request := &superviseRequest{}
+		files, err := control.Receive(conn, request)
+		if err != nil {
+			return
+		}
+		answer := s.answer(request, files, client)
+		if control.Send(conn, answer) != nil {
+			return
+		}
+	}
+}
+
+func (s *supervisor) answer(request *superviseRequest, files []*os.File, client *attached) *superviseAnswer {
+	var v *supervised
+	var err error
+	if request.Do == askStart {
+		v, err = s.startFor(request, files, client)
+	} else {
+		s.mutex.Lock()
+		v = s.live[request.Container]
+		s.mutex.Unlock()
+		err = s.serve(v, request, files, client)
+	}
+	answer := &superviseAnswer{}
+	switch {
+	case errors.Is(err, errEnded):
+		answer.Ended = true
+		if c, err := s.pod.loadContainer(request.Container); err == nil {
+			if state, err := c.State(); err == nil {
+				answer.ExitCode = state.ExitCode
+			}
+		}
+	case err != nil:
+		answer.Error, answer.Hints = err.Error(), Hints(err)
+		if errors.Is(err, ErrNotFound) {
+			answer.Kind = "not found"
+		} else if errors.Is(err, ErrNotExecutable) {
+			answer.Kind = "not executable"
+		}
+	case request.Do == askWait:
+		answer.ExitCode = v.lastStatus()
+	case request.Do == askStop:
+		answer.Stubborn = v.wasStubborn()
+	}
+	return answer
+}
+
+// errEnded says that the container does not run.
+var errEnded = errors.New("it has ended")
+
+func (s *supervisor) serve(v *supervised, request *superviseRequest, files []*os.File, client *attached) error {
+	if v == nil {
+		control.Close(files)
+		return errEnded
+	}
+	switch request.Do {
+	case askAttach:
+		return client.join(v, request.Input, files)
+	case askResize:
+		v.resize(request.Rows, request.Columns)
+	case askStop:
+		return v.stop(unix.Signal(request.Signal), request.Grace)
+	case askWait:
+		v.await()
+	default:
+		control.Close(files)
+		return fmt.Errorf("a supervisor can't %q", request.Do)
+	}
+	return nil
+}
+
+// startFor starts a container, and attaches the one who asks before it can say anything.
+func (s *supervisor) startFor(request *superviseRequest, files []*os.File, client *attached) (*supervised, error) {
+	c, err := s.pod.loadContainer(request.Container)
+	if err != nil {
+		control.Close(files)
+		return nil, err
+	}
+	v := newSupervised(s, c)
+	v.rows, v.columns, v.term = request.Rows, request.Columns, request.Term
+	s.mutex.Lock()
+	if s.live[c.ID] != nil {
+		s.mutex.Unlock()
+		control.Close(files)
+		return nil, fail(nil, []string{"podsh restart " + c.Title() + ", or podsh attach " + c.Title()}, "container %q is running", c.Title())
+	}
+	s.live[c.ID] = v
+	s.mutex.Unlock()
+	if len(files) > 0 {
+		if err := client.join(v, request.Input, files); err != nil {
+			s.forget(v)
+			return nil, err
+		}
+	}
+	state, err := c.State()
+	if err != nil {
+		s.forget(v)
+		return nil, err
+	}
+	v.state = ContainerState{Restarts: state.Restarts}
+	if err := v.begin(); err != nil {
+		s.forget(v)
+		return nil, err
+	}
+	go v.live()
+	return v, nil
+}
+
+func (s *supervisor) forget(v *supervised) {
+	s.mutex.Lock()
+	delete(s.live, v.c.ID)
+	s.mutex.Unlock()
+	v.leave()
+	s.wake()
+}
+
+// takeOver looks at what is written of a container that ran under an earlier supervisor, which has ended, and the
+// container with it.
+func (s *supervisor) takeOver(c *Container) {
+	state, err := c.State()
+	if err != nil || state.Status != Ended || state.Reason == "" || state.Process.PID == 0 {
+		return
+	}
+	if written, err := c.written(); err != nil || written.Status != Up && written.Status != Restarting {
+		return
+	}
+	_ = c.sweepLost(state) // what can't be ended is told by the next command that looks
+	_ = c.saveState(state)
+	if state.Stopped || !c.Spec.Restart.again(state.ExitCode, state.InARow) {
+		return
+	}
+	v := newSupervised(s, c)
+	v.state = *state
+	s.mutex.Lock()
+	s.live[c.ID] = v
+	s.mutex.Unlock()
+	go func() {
+		if v.rest() {
+			v.live()
+		} else {
+			s.forget(v)
+		}
+	}()
+}
+
+// supervisorName is the socket of a pod's supervisor, in the pod's folder.
+const supervisorName = "supervisor"
+
+// ensureSupervisor connects to the pod's supervisor; if there is none, it starts one.
+func (p *Pod) ensureSupervisor() (*os.File, error) {
+	deadline := time.Now().Add(untilGiveUp)
+	for {
+		conn, err := p.dialSupervisor()
+		if err == nil || !errors.Is(err, errNoSupervisor) {
+			return conn, err
+		}
+		if err := p.startSupervisor(); err != nil {
+			return nil, err
+		}
+		if time.Now().After(deadline) {
+			return nil, fail(nil, []string{"podsh rm -f " + p.Title()}, "the supervisor of pod %q does not answer", p.Title())
+		}
+	}
+}
+
+var errNoSupervisor = errors.New("the pod has no supervisor")
+
+func (p *Pod) dialSupervisor() (*os.File, error) {
+	conn, err := dialAs(p.store.path("pods", p.ID), supervisorName)
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoSupervisor
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to the supervisor of pod %q: %w", p.Title(), err)
+	}
+	return conn, nil
+}
+
+// startSupervisor starts a supervisor and waits until it listens.
+func (p *Pod) startSupervisor() error {
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		theirs.Close()
+		return err
+	}
+	defer null.Close()
+	process, err := os.StartProcess("/proc/self/exe", []string{SuperviseName, p.store.Path, p.ID}, &os.ProcAttr{
+		Dir: "/", Env: supervisorEnv(), Files: []*os.File{null, null, null, theirs}, Sys: detachedAttr()})
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start the supervisor: %w", err)
+	}
+	_ = process.Release()
+	said, err := io.ReadAll(ready)
+	if err == nil && len(said) > 0 {
+		err = errors.New(string(said[:len(said)-1]))
+	}
+	return err
+}
+
+// ask sends a request to the pod's supervisor and takes its answer. One that goes just then is followed by another.
+func (p *Pod) ask(request *superviseRequest, files ...*os.File) (*superviseAnswer, *os.File, error) {
+	for range 10 {
+		conn, err := p.ensureSupervisor()
+		if err != nil {
+			return nil, nil, err
+		}
+		answer, err := talkTo(conn, request, files...)
+		if err == nil {
+			return answer, conn, answer.asError()
+		}
+		conn.Close()
+		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, fail(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor of pod %q went away again and again", p.Title())
+}
+
+func talkTo(conn *os.File, request *superviseRequest, files ...*os.File) (*superviseAnswer, error) {
+	if err := control.Send(conn, request, files...); err != nil {
+		return nil, err
+	}
+	answer := &superviseAnswer{}
+	_, err := control.Receive(conn, answer)
+	return answer, err
+}
+
+func (a *superviseAnswer) asError() error {
+	if a.Error == "" {
+		return nil
+	}
+	var is error
+	switch a.Kind {
+	case "not found":
+		is = ErrNotFound
+	case "not executable":
+		is = ErrNotExecutable
+	}
+	return fail(is, a.Hints, "%s", a.Error)
+}
