@@ -11,16 +11,20 @@ import (
 // every command.
 func TestLayers(t *testing.T) {
 	const own = "github.com/podsh/podsh/"
-	heavy := []string{"gvisor.dev/", "github.com/miekg/dns", "github.com/containernetworking/", "github.com/vishvananda/", "net/http"}
+	heavy := []string{"gvisor.dev/", "github.com/miekg/dns", "github.com/containernetworking/", "github.com/vishvananda/", "net/http",
+		"github.com/google/go-containerregistry", "github.com/containerd/", "github.com/klauspost/"}
 	for _, layer := range []struct {
 		of     []string // arguments of go list
 		lacks  []string
 		before string // why
 	}{
 		{[]string{"-tags", "urfave_cli_no_docs,embedded", "."}, heavy, "podsh starts with it"},
-		{[]string{"./sandbox"}, append(heavy, own+"network/helper", own+"network/relay"), "podsh starts with it"},
+		{[]string{"./sandbox"}, append(heavy, own+"network/helper", own+"network/relay", own+"image/helper", own+"image/transfer", own+"image/unpack"), "podsh starts with it"},
 		{[]string{"./nsenter", "./rootfs", "./network/..."}, []string{own + "sandbox", "github.com/urfave/cli"}, "they never decide where code runs"},
 		{[]string{"./network", "./network/control"}, append(heavy, own+"nsenter"), "these are the words alone"},
+		{[]string{"./image"}, append(heavy, own+"nsenter", own+"sandbox", "crypto/tls", "regexp", "text/template"), "every command reads images"},
+		{[]string{"./image/..."}, []string{own + "sandbox", own + "network", "github.com/urfave/cli"}, "they never decide where code runs"},
+		{[]string{"./image/transfer", "./image/unpack"}, []string{own + "nsenter", own + "image/helper"}, "they act where they stand"},
 		{[]string{"./network/relay", "./network/stack", "./network/names", "./network/link"}, []string{own + "nsenter", own + "network/helper"}, "they act where they stand"},
 	} {
 		// -e: the program that is embedded need not be there for this.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	images "github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/sandbox"
 )
@@ -102,6 +103,9 @@ func allCommands(app *cli.App) []fullCommand {
 func main() {
 	if networkMain != nil && os.Args[0] == program.Name {
 		os.Exit(networkMain(os.Args))
+	}
+	if imageMain != nil && os.Args[0] == images.Name {
+		os.Exit(imageMain(os.Args))
 	}
 	if os.Args[0] == sandbox.SuperviseName {
 		os.Exit(sandbox.Supervise(os.Args))

@@ -94,6 +94,9 @@ func run(c *cli.Context) error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}
+	if dryRunOf(c) == "sh" {
+		return usagef("--dry-run=text shows each step by hand, --dry-run=json each call", "a container has no script: it needs its pod, and an image unpacked")
+	}
 	store, err := sandbox.OpenStore()
 	if err != nil {
 		return err
@@ -198,11 +201,7 @@ func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (
 		pod, err = store.Find(ref)
 		return pod, false, err
 	}
-	switch dryRunOf(c) {
-	case "":
-	case "sh":
-		return nil, false, usagef("--dry-run=text shows each step by hand, --dry-run=json each call", "a container has no script: it needs its pod, and an image unpacked")
-	default:
+	if dryRunOf(c) != "" {
 		return nil, false, usagef("podsh create --dry-run shows how a pod is made; then podsh run --pod POD --dry-run IMAGE", "--dry-run needs a pod that is there")
 	}
 	podSpec := &sandbox.Spec{Name: spec.Name, Hostname: c.String("hostname"), Rootfs: rootfs.Source{Kind: "host"}, Namespaces: map[string]sandbox.Choice{}}

@@ -31,7 +31,12 @@ func (r Reference) String() string {
 // Familiar is the reference as people write it.
 func (r Reference) Familiar() string {
 	text := strings.TrimPrefix(r.String(), hub+"/")
-	return strings.TrimPrefix(text, hubLibrary)
+	for _, short := range []string{strings.TrimPrefix(text, hubLibrary), text} {
+		if again, err := ParseReference(short); err == nil && again == r { // library/a/b is not a/b
+			return short
+		}
+	}
+	return r.String()
 }
 
 // Familiar is a whole name as people write it.
@@ -49,10 +54,13 @@ func ParseReference(text string) (Reference, error) {
 	bad := func(why string) (Reference, error) {
 		return Reference{}, Fail(ErrInvalid, "[HOST[:PORT]/]NAME[:TAG][@sha256:…], such as nginx or localhost:5000/web:1.0", "malformed image name %q: %s", text, why)
 	}
+	if isHex(text) {
+		return bad("that is an id")
+	}
 	r := Reference{Registry: hub}
 	rest, digest, hasDigest := strings.Cut(text, "@")
 	if hasDigest {
-		if !isDigest(digest) {
+		if !IsDigest(digest) {
 			return bad("a digest is sha256: and 64 hex digits")
 		}
 		r.Digest = digest
@@ -94,7 +102,8 @@ const (
 
 func only(text, of string) bool { return strings.Trim(text, of) == "" }
 
-func isDigest(text string) bool {
+// IsDigest says whether a text is a digest: of sha256, all that podsh knows.
+func IsDigest(text string) bool {
 	hex, ok := strings.CutPrefix(text, "sha256:")
 	return ok && isHex(hex)
 }

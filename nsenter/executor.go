@@ -36,6 +36,7 @@ type Executor struct {
 	done   int // all calls before this place are done
 	cloned int // pid of the newest clone
 	said   int // pid of who spoke last, if that is asked for
+	passed []*os.File
 }
 
 // Start starts the podsh binary at path as an executor, in new namespaces as attr says. Its standard input,
@@ -134,6 +135,21 @@ func (e *Executor) ClonedBelow() error {
 	return e.Cloned()
 }
 
+// Passed are the descriptors that the plan has passed out.
+func (e *Executor) Passed() []*os.File { return e.passed }
+
+// PassOut are the calls of a plan that pass one descriptor out to the Executor's owner.
+func PassOut(fd any) []Call {
+	record := native.AppendUint32(native.AppendUint32(nil, passed), 1)
+	control := unix.UnixRights(firstCopy)
+	message := Words{0, 0, Words{record, len(record)}, 1, control, len(control), 0}
+	return []Call{
+		{Nr: unix.SYS_DUP3, Args: []any{fd, firstCopy, unix.O_CLOEXEC}},
+		{Nr: unix.SYS_SENDMSG, Args: []any{PlanFD, message, unix.MSG_NOSIGNAL}},
+		{Nr: unix.SYS_CLOSE, Args: []any{firstCopy}},
+	}
+}
+
 // TellWho lets the kernel tell who speaks.
 func (e *Executor) TellWho() error {
 	if err := unix.SetsockoptInt(int(e.sock.Fd()), unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
@@ -144,7 +160,7 @@ func (e *Executor) TellWho() error {
 
 // receive reads a record, and who has sent it.
 func (e *Executor) receive(record []byte) error {
-	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4))
 	for {
 		n, oob, _, _, err := unix.Recvmsg(int(e.sock.Fd()), record, control, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
 		if err == unix.EINTR {
@@ -153,9 +169,15 @@ func (e *Executor) receive(record []byte) error {
 		if err != nil || n < len(record) {
 			return ErrGone
 		}
-		if messages, err := unix.ParseSocketControlMessage(control[:oob]); err == nil && len(messages) == 1 {
-			if who, err := unix.ParseUnixCredentials(&messages[0]); err == nil && int(int32(native.Uint32(record))) == C.PODSH_READY {
+		messages, _ := unix.ParseSocketControlMessage(control[:oob]) // the kernel made it
+		for i := range messages {
+			if who, err := unix.ParseUnixCredentials(&messages[i]); err == nil && int(int32(native.Uint32(record))) == C.PODSH_READY {
 				e.said = int(who.Pid)
+			}
+			if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
+				for _, fd := range fds {
+					e.passed = append(e.passed, os.NewFile(uintptr(fd), "passed"))
+				}
 			}
 		}
 		return nil

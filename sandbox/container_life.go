@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -216,7 +217,7 @@ func (c *Container) stopAlone(sig unix.Signal, grace time.Duration) (stubborn bo
 	}
 	pidfd, err := state.Process.Open()
 	if err != nil || state.Status != Up {
-		return false, c.sweepLost(state)
+		return false, c.settle(state)
 	}
 	defer pidfd.Close()
 	main := member{state.Process.PID, pidfd}
@@ -230,13 +231,24 @@ func (c *Container) stopAlone(sig unix.Signal, grace time.Duration) (stubborn bo
 			_, err = ended(pidfd, time.Now().Add(untilGiveUp))
 		}
 	}
-	return stubborn, errors.Join(err, c.sweepLost(state))
+	return stubborn, err // who watches over it does the rest
 }
 
-// sweepLost ends what is left in the mount namespace of a container whose watcher may be gone. Only the pod's own
+// settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
+func (c *Container) settle(state *ContainerState) error {
+	written, err := c.written()
+	if err != nil || state.Status != Ended || written.Status != Up && written.Status != Restarting {
+		return nil
+	}
+	err = c.sweepLost(state)
+	state.MountNS = 0 // another may have that number by now
+	return errors.Join(err, c.saveState(state))
+}
+
+// sweepLost ends what is left in the mount namespace of a container whose watcher was killed. Only the pod's own
 // members are looked at.
 func (c *Container) sweepLost(state *ContainerState) error {
-	if state.MountNS == 0 {
+	if state.MountNS == 0 || c.isAnothers(state.MountNS) {
 		return nil
 	}
 	pidfd, err := c.pod.Open()
@@ -265,6 +277,15 @@ func (c *Container) sweepLost(state *ContainerState) error {
 			return err
 		}
 	}
+}
+
+// isAnothers says whether a mount namespace is that of a container which runs: the kernel gives numbers once more.
+func (c *Container) isAnothers(mountNS uint64) bool {
+	containers, err := c.pod.Containers()
+	return err != nil || slices.ContainsFunc(containers, func(other *Container) bool {
+		state, err := other.State()
+		return other.ID != c.ID && err == nil && state.Status == Up && state.MountNS == mountNS
+	})
 }
 
 // leftIn opens the members of the pod that are in a mount namespace, which is the container's: no process of the pod's
@@ -351,7 +372,7 @@ func (c *Container) Remove(force bool) error {
 			return err
 		}
 	}
-	if err := c.sweepLost(state); err != nil {
+	if err := c.settle(state); err != nil {
 		return err
 	}
 	return c.discard()

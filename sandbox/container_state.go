@@ -165,6 +165,9 @@ func (p *Pod) NewContainer(spec *ContainerSpec, img *image.Image, layers []strin
 
 // PlanContainer is a container that could be made, for those who want to see its plan.
 func (p *Pod) PlanContainer(spec *ContainerSpec, img *image.Image, layers []string) (*Container, error) {
+	if err := checkFolder(spec.Rootfs); err != nil {
+		return nil, err
+	}
 	c, err := newContainer(p, spec, img)
 	if err != nil {
 		return nil, err
@@ -455,7 +458,7 @@ func (p *Pod) RecoverContainers() []error {
 			supervise = true // who takes over writes it down
 			continue
 		}
-		if err := errors.Join(c.sweepLost(state), c.saveState(state)); err != nil {
+		if err := c.settle(state); err != nil {
 			problems = append(problems, err)
 		}
 		if c.Spec.Remove {

@@ -63,6 +63,7 @@ type creation struct {
 	taken                map[source]nsenter.Result // detached mounts
 	layers               []nsenter.Result          // of the root, the lowest first
 	member               *containerFacts           // where what is made is no pod, but a container in one
+	mounts               nsenter.Result            // a container's mount namespace
 	shm                  nsenter.Result            // the pod's shared memory, where a container has that
 }
 

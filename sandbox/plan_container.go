@@ -47,6 +47,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 	c := member.container
 	p := &creation{pod: c.view(), facts: f, taken: map[source]nsenter.Result{}, member: member}
 	p.joinPod()
+	p.tellMounts()
 	p.takeShm()
 	p.takeSources()
 	p.becomeRoot()
@@ -105,6 +106,15 @@ func (p *creation) joinPod() {
 	}
 }
 
+// tellMounts passes the container's mount namespace out: by that all that runs in it is known, to the last.
+func (p *creation) tellMounts() {
+	p.explain("pass out the mount namespace, by which the container's processes are known", "namespaces(7)", "")
+	p.mounts = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
+	for _, call := range nsenter.PassOut(p.mounts) {
+		p.call(call.Nr, call.Args...)
+	}
+}
+
 // sharesShm says whether the container has the shared memory of the pod.
 func (p *creation) sharesShm() bool {
 	return p.member != nil && p.pod.Namespaces["ipc"].Kind != "new" && p.member.container.pod.Namespaces["mnt"].Kind == "new"
@@ -118,11 +128,10 @@ func (p *creation) takeShm() {
 		return
 	}
 	p.explain("take hold of the pod's shared memory", "open_tree(2)", "")
-	own := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
 	p.call(unix.SYS_SETNS, memberPodFD, unix.CLONE_NEWNS)
 	at := p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/shm", openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
 	p.shm = p.call(unix.SYS_OPEN_TREE, at, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-	p.call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
+	p.call(unix.SYS_SETNS, p.mounts, unix.CLONE_NEWNS)
 	p.call(unix.SYS_CLOSE, at)
 }
 

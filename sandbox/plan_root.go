@@ -254,6 +254,10 @@ func (p *creation) enterDir() {
 
 // overlay lays a folder that takes all writes over those that take none.
 func (p *creation) overlay() {
+	whose := "the pod's"
+	if p.member != nil {
+		whose = "the container's"
+	}
 	upper, folders := "", []string{"root"}
 	if p.pod.Upper == "" {
 		folders = append(folders, "upper", "work")
@@ -261,10 +265,10 @@ func (p *creation) overlay() {
 		upper, folders = "disk/", append(folders, "disk")
 	}
 	dir := p.dirSource()
-	below, lower, byHand := "the layers of the image", layerPaths(len(p.layers)), strings.Join(reversed(p.pod.Spec.Rootfs.Layers), ":")
+	below, lower, byHand := "the layers of its root", layerPaths(len(p.layers)), strings.Join(reversed(p.pod.Spec.Rootfs.Layers), ":")
 	var cmd []string
 	if dir.path != "" {
-		below, lower, byHand = dir.path, "lower", "lower"
+		below, lower, byHand = dir.path+", which stays as it is", "lower", "lower"
 		folders = append(folders, "lower")
 		cmd = append(cmd, p.bindByHand(dir, "lower"))
 	}
@@ -276,7 +280,7 @@ func (p *creation) overlay() {
 		options += ",userxattr" // Linux 5.11: trusted.* is for root alone
 	}
 	cmd = append([]string{"cd $root && mkdir " + strings.Join(folders, " ")}, append(cmd, quoteAll("mount", "-t", "overlay", "-o", "nodev,lowerdir="+byHand+options, "overlay", "root"))...)
-	p.explain("lay a folder for the pod's writes over "+below+", which stays as it is", "mount(8) overlay", strings.Join(cmd, "\n"))
+	p.explain("lay a folder for "+whose+" writes over "+below, "mount(8) overlay", strings.Join(cmd, "\n"))
 	for _, folder := range folders {
 		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, folder, 0o755)
 	}

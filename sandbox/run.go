@@ -16,6 +16,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/rootfs"
 )
 
 // Stdio is what a container's command reads and writes, and who learns of its terminal.
@@ -71,10 +72,11 @@ func (c *Container) facts(stdio *Stdio) (*Facts, *containerFacts, error) {
 		return nil, nil, err
 	}
 	f.Keys = exists("/proc/sys/kernel/keys")
+	member := &containerFacts{container: c, etc: podEtc(root, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
+	member.owners = c.volumeOwners()
 	if err := c.readRoot(f, view); err != nil {
 		return nil, nil, err
 	}
-	member := &containerFacts{container: c, etc: podEtc(root, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
 	if member.who, err = c.identify(f, view); err != nil {
 		return nil, nil, err
 	}
@@ -92,7 +94,6 @@ func (c *Container) facts(stdio *Stdio) (*Facts, *containerFacts, error) {
 			member.ignored = append(member.ignored, sig)
 		}
 	}
-	member.owners = c.volumeOwners()
 	return f, member, nil
 }
 
@@ -110,6 +111,21 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 		f.Passwd, f.Group = c.readFile("/etc/passwd"), c.readFile("/etc/group")
 	}
 	return checkRoot(view, f)
+}
+
+// checkFolder refuses a folder that is no root file system for a container.
+func checkFolder(source rootfs.Source) error {
+	if source.Kind != "dir" {
+		return nil
+	}
+	info, err := os.Stat(source.Dir)
+	if err == nil && !info.IsDir() {
+		err = unix.ENOTDIR
+	}
+	if err != nil {
+		return withHint(fmt.Errorf("rootfs: %w", err), "--rootfs takes a folder with a root file system in it, or a tar of one")
+	}
+	return nil
 }
 
 // folders are what its root is made of, the lowest first, and what it has written itself.
@@ -145,8 +161,8 @@ func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
 
 // Of says what a container is made of.
 func (c *Container) Of() string {
-	if c.Root.Kind == "dir" {
-		return c.Root.Dir
+	if c.Image.Name == "" {
+		return c.Spec.Rootfs.Dir
 	}
 	return fmt.Sprintf("image %q", c.Image.Name)
 }
@@ -202,16 +218,13 @@ func (c *Container) start(stdio *Stdio) (*started, error) {
 // running describes the command that the executor has become.
 func (c *Container) running(executor *nsenter.Executor) (*started, error) {
 	s := &started{pidfd: executor.PIDFD}
-	var err error
-	if s.process, err = identify(executor.PID, executor.PIDFD); err == nil {
-		s.mounts, err = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", executor.PID))
+	for _, file := range executor.Passed() {
+		s.mounts = file
 	}
-	if err != nil && !exited(executor.PIDFD) {
+	var err error
+	if s.process, err = identify(executor.PID, executor.PIDFD); err != nil {
 		executor.Kill()
 		return nil, err
-	}
-	if err != nil { // it has ended already: what it left is found by its own name alone
-		s.process = Holder{PID: executor.PID}
 	}
 	return s, nil
 }

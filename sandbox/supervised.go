@@ -61,7 +61,7 @@ func (v *supervised) begin() error {
 	}
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	v.run, v.ended = run, make(chan struct{})
+	v.run = run
 	v.state.Status, v.state.Process, v.state.MountNS = Up, run.process, run.mountNS()
 	v.state.Watcher, v.state.Started, v.state.RestartAt = v.s.self, time.Now().UTC(), time.Time{}
 	if err := v.c.saveState(&v.state); err != nil {
@@ -351,11 +351,12 @@ type attached struct {
 // join attaches the client's descriptors.
 func (a *attached) join(v *supervised, input bool, files []*os.File) error {
 	tty := v.c.Spec.TTY
+	a.mutex.Lock()
 	if len(files) == 0 || tty && len(files) != 1 || a.v != nil {
+		a.mutex.Unlock()
 		control.Close(files)
 		return errors.New("these are not the descriptors to attach")
 	}
-	a.mutex.Lock()
 	a.v, a.out = v, files
 	if input {
 		a.in = files[0]
@@ -409,12 +410,15 @@ func (a *attached) write(stream int, text []byte) {
 
 // leave takes the client off the container.
 func (a *attached) leave() {
-	if a.v == nil {
+	a.mutex.Lock()
+	v := a.v
+	a.mutex.Unlock()
+	if v == nil {
 		return
 	}
-	a.v.mutex.Lock()
-	a.v.clients = slices.DeleteFunc(a.v.clients, func(other *attached) bool { return other == a })
-	a.v.mutex.Unlock()
+	v.mutex.Lock()
+	v.clients = slices.DeleteFunc(v.clients, func(other *attached) bool { return other == a })
+	v.mutex.Unlock()
 	a.close()
 }
 
@@ -422,6 +426,9 @@ func (a *attached) close() {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	for i, file := range a.out {
+		if file != nil && file == a.in { // a stream: whoever reads from it now is to hear of the end
+			_ = unix.Shutdown(int(file.Fd()), unix.SHUT_RDWR) // gone already is as good
+		}
 		if file != nil {
 			file.Close()
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -76,6 +77,7 @@ type supervisor struct {
 func Supervise(args []string) int {
 	ready := os.NewFile(superviseReadyFD, "ready")
 	runtime.LockOSThread()
+	signal.Notify(make(chan os.Signal, 1), unix.SIGXFSZ) // a log at the limit of a file's size is an error of write(2), no end
 	s, err := newSupervisor(args)
 	if errors.Is(err, errSupervised) {
 		ready.Close()
@@ -211,28 +213,40 @@ func (s *supervisor) accept() {
 	}
 }
 
-// talk answers one client until it goes.
+// asked is a request that has come in.
+type asked struct {
+	superviseRequest
+	files []*os.File
+}
+
+// talk answers one client until it goes. That it has gone is seen at once, even by one who waits for an answer: what it
+// gave to write to is let go.
 func (s *supervisor) talk(conn *os.File) {
 	client := &attached{}
-	defer func() {
-		client.leave()
-		conn.Close()
-		s.mutex.Lock()
-		s.talking--
-		s.mutex.Unlock()
-		s.wake()
-	}()
-	for {
-		request := &superviseRequest{}
-		files, err := control.Receive(conn, request)
-		if err != nil {
-			return
+	requests := make(chan *asked)
+	go func() {
+		defer close(requests)
+		defer client.leave()
+		for {
+			request := &asked{}
+			files, err := control.Receive(conn, &request.superviseRequest)
+			if err != nil {
+				return
+			}
+			request.files = files
+			requests <- request
 		}
-		answer := s.answer(request, files, client)
-		if control.Send(conn, answer) != nil {
-			return
+	}()
+	for request := range requests {
+		if control.Send(conn, s.answer(&request.superviseRequest, request.files, client)) != nil {
+			_ = unix.Shutdown(int(conn.Fd()), unix.SHUT_RDWR) // then the loop above ends
 		}
 	}
+	conn.Close()
+	s.mutex.Lock()
+	s.talking--
+	s.mutex.Unlock()
+	s.wake()
 }
 
 func (s *supervisor) answer(request *superviseRequest, files []*os.File, client *attached) *superviseAnswer {
@@ -244,6 +258,9 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 		s.mutex.Lock()
 		v = s.live[request.Container]
 		s.mutex.Unlock()
+		if v == nil && client.v != nil && client.v.c.ID == request.Container {
+			v = client.v // it has just ended, and may have been removed: who was attached is told how
+		}
 		err = s.serve(v, request, files, client)
 	}
 	answer := &superviseAnswer{}
@@ -349,8 +366,7 @@ func (s *supervisor) takeOver(c *Container) {
 	if written, err := c.written(); err != nil || written.Status != Up && written.Status != Restarting {
 		return
 	}
-	_ = c.sweepLost(state) // what can't be ended is told by the next command that looks
-	_ = c.saveState(state)
+	_ = c.settle(state) // what can't be ended is told by the next command that looks
 	if state.Stopped || !c.Spec.Restart.again(state.ExitCode, state.InARow) {
 		return
 	}

@@ -1,0 +1,139 @@
+// Package helper is the program of images: podsh starts it for what is heavy. It reads one request, does that, and
+// tells about it; package image has the words. It knows which package does what (transfer, unpack), and refuses to
+// know how it came to be where it stands: for Unpack that is in namespaces of its own, in the folder that it makes
+// its root.
+package helper
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/image/transfer"
+	"github.com/podsh/podsh/image/unpack"
+)
+
+// maxRequest bounds a request; what there is of lists in it is short.
+const maxRequest = 1 << 20
+
+// Main is the program. It returns its exit status.
+func Main([]string) int {
+	unix.CloseOnExec(image.RequestFD) // credential helpers are none of ours
+	conn := os.NewFile(image.RequestFD, "podsh")
+	if conn == nil {
+		return 2
+	}
+	return serve(conn)
+}
+
+// errStopped is why a request is given up that nobody waits for.
+var errStopped = errors.New("interrupted")
+
+// serve answers the one request of a connection.
+func serve(conn *os.File) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	stopOnSignals(cancel)
+	in := bufio.NewReader(io.LimitReader(conn, maxRequest))
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return 2 // whoever was to ask is gone
+	}
+	events := &events{out: json.NewEncoder(conn), gone: func() { cancel(errStopped) }}
+	request := &image.Request{}
+	if err := json.Unmarshal(line, request); err != nil {
+		events.tell(image.Event{Error: "malformed request: " + err.Error()})
+		return 2
+	}
+	go func() { // podsh has no more to say: a read that ends is its end
+		_, _ = io.Copy(io.Discard, in)
+		cancel(errStopped)
+	}()
+	images, err := do(ctx, request, events.tell)
+	if err != nil {
+		events.tell(image.Event{Error: err.Error(), Hint: hint(err)})
+		return 1
+	}
+	events.tell(image.Event{Finished: true, Images: images})
+	return 0
+}
+
+// stopOnSignals ends what goes on when somebody wants that: partial blobs stay, to go on with.
+func stopOnSignals(cancel func(error)) {
+	signal.Ignore(unix.SIGPIPE) // a standard output that is closed is an error like others
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	go func() {
+		<-stop
+		cancel(errStopped)
+	}()
+}
+
+// do does what a request asks for.
+func do(ctx context.Context, request *image.Request, tell func(image.Event)) ([]*image.Image, error) {
+	if request.Do == image.Unpack {
+		if err := enterRoot(); err != nil {
+			return nil, err
+		}
+		return nil, unpack.Unpack(ctx, os.Stdin, request, tell)
+	}
+	perform, ok := map[string]func(context.Context, *image.Store, *image.Request, func(image.Event)) ([]*image.Image, error){
+		image.Pull: transfer.Pull, image.Save: transfer.Save, image.Import: transfer.Import,
+	}[request.Do]
+	if !ok {
+		return nil, fmt.Errorf("unknown request %q", request.Do)
+	}
+	store, err := image.Open(request.Store)
+	if err != nil {
+		return nil, err
+	}
+	return perform(ctx, store, request, tell)
+}
+
+// enterRoot makes the folder that this process stands in its root, and lets go of the old one: then whatever is in a
+// layer, there is nothing else to write to. The folder is a mount of its own, as pivot_root(2) wants it.
+func enterRoot() error {
+	if err := unix.PivotRoot(".", "."); err != nil { // the old root lies on the new one then, see the man page
+		return fmt.Errorf("pivot_root . .: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("umount the old root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return fmt.Errorf("chdir /: %w", err)
+	}
+	return nil
+}
+
+// events writes events, of several at a time.
+type events struct {
+	mutex sync.Mutex
+	out   *json.Encoder
+	gone  func()
+}
+
+func (e *events) tell(event image.Event) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	if e.out.Encode(event) != nil {
+		e.gone()
+	}
+}
+
+// hint is the first line of an error that a person can act on.
+func hint(err error) string {
+	var hinted interface{ Hints() []string }
+	if errors.As(err, &hinted) && len(hinted.Hints()) > 0 {
+		return hinted.Hints()[0]
+	}
+	return ""
+}

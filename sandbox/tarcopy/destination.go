@@ -1,0 +1,127 @@
+package tarcopy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// As many links as the kernel follows in one path: path_resolution(7).
+const maxLinks = 40
+
+// Destination decides where a copy goes, with docker cp's rules. The copy belongs into the folder dir, below
+// root and without links in its name; there it is called rename, "." if the folder's contents go into dir
+// itself. Both are for Place.
+//
+// Links in dst are followed as they are seen inside root: an absolute one starts at root.
+func Destination(root *os.Root, dst string, sourceIsDir bool, sourceBase string, sourceDot bool) (dir, rename string, err error) {
+	if dst == "" {
+		return "", "", errors.New("the destination has no name")
+	}
+	if sourceDot && !sourceIsDir {
+		return "", "", fmt.Errorf("%q is not a folder, so it has no contents to copy", sourceBase)
+	}
+	name, info, err := resolve(root, dst, true)
+	if err != nil {
+		return "", "", err
+	}
+	wantsFolder := strings.HasSuffix(dst, "/") || isDot(dst)
+	switch {
+	case info == nil && wantsFolder && !sourceIsDir:
+		return "", "", fmt.Errorf("no folder %q", dst)
+	case info == nil:
+		return path.Dir(name), path.Base(name), nil
+	case !info.IsDir() && sourceIsDir:
+		return "", "", fmt.Errorf("%q is not a folder, and a folder cannot be copied onto it", dst)
+	case !info.IsDir() && wantsFolder:
+		return "", "", fmt.Errorf("%q is not a folder", dst)
+	case !info.IsDir() && !info.Mode().IsRegular():
+		return "", "", fmt.Errorf("%q is neither a file nor a folder", dst)
+	case !info.IsDir():
+		return path.Dir(name), path.Base(name), nil
+	case sourceDot, sourceIsDir && (sourceBase == "/" || sourceBase == "."):
+		return name, ".", nil
+	}
+	if !component(sourceBase) || sourceBase == "." {
+		return "", "", fmt.Errorf("%q is no name that a copy can have", sourceBase)
+	}
+	return name, sourceBase, nil
+}
+
+// isDot says whether a name means a folder's contents, or a link's target: it ends in "/.".
+func isDot(name string) bool { return name == "." || strings.HasSuffix(name, "/.") }
+
+// component says whether a name is one component of a path, and leads nowhere else.
+func component(name string) bool {
+	return name != "" && name != ".." && !strings.ContainsAny(name, "/\x00")
+}
+
+// resolve turns a name into one without links, below root: as the kernel would, were root "/". os.Root by
+// itself refuses absolute links, of which containers are full. The last component may be missing: then info
+// is nil. follow says whether it is followed if it is a link.
+//
+// The tree may change meanwhile; then os.Root, which opens the result, still doesn't lead out of root.
+func resolve(root *os.Root, name string, follow bool) (string, fs.FileInfo, error) {
+	done, rest := ".", meaningful(name)
+	info, err := root.Lstat(".")
+	if err != nil {
+		return "", nil, call("stat", name, err)
+	}
+	for links := 0; len(rest) > 0; {
+		first := rest[0]
+		rest = rest[1:]
+		if first == ".." {
+			done = path.Dir(done)
+		} else {
+			if !info.IsDir() {
+				return "", nil, fmt.Errorf("%q is not a folder", done)
+			}
+			done = path.Join(done, first)
+		}
+		info, err = root.Lstat(done)
+		switch {
+		case errors.Is(err, unix.ENOENT) && len(rest) == 0:
+			return done, nil, nil
+		case errors.Is(err, unix.ENOENT):
+			return "", nil, fmt.Errorf("no folder %q", done)
+		case err != nil:
+			return "", nil, call("stat", done, err)
+		case info.Mode().Type() != fs.ModeSymlink || len(rest) == 0 && !follow:
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", nil, fmt.Errorf("%q leads through too many symbolic links", name)
+		}
+		target, err := root.Readlink(done)
+		if err != nil {
+			return "", nil, call("readlink", done, err)
+		}
+		done = path.Dir(done)
+		if strings.HasPrefix(target, "/") {
+			done = "."
+		}
+		if rest = append(meaningful(target), rest...); len(rest) == 0 {
+			rest = []string{"."}
+		}
+		if info, err = root.Lstat(done); err != nil {
+			return "", nil, call("stat", done, err)
+		}
+	}
+	return done, info, nil
+}
+
+// meaningful are the components of a name that lead somewhere.
+func meaningful(name string) []string {
+	var parts []string
+	for part := range strings.SplitSeq(name, "/") {
+		if part != "" && part != "." {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
