@@ -39,7 +39,7 @@ func commands() []*cli.Command {
 	return []*cli.Command{
 		createCommand(), runCommand(), joinCommand(),
 		psCommand(), inspectCommand(), topCommand(), mapCommand(),
-		logsCommand(), attachCommand(), startCommand(), restartCommand(),
+		logsCommand(), attachCommand(), cpCommand(), startCommand(), restartCommand(),
 		stopCommand(), killCommand(), waitCommand(), rmCommand(),
 		imageCommand(), portCommand(), networkCommand(),
 		pauseCommand(), doctorCommand(),
@@ -109,6 +109,9 @@ func main() {
 	}
 	if os.Args[0] == sandbox.SuperviseName {
 		os.Exit(sandbox.Supervise(os.Args))
+	}
+	if os.Args[0] == sandbox.CopyName {
+		os.Exit(sandbox.CopyMain(os.Args))
 	}
 	debug.SetGCPercent(-1) // podsh lives for milliseconds
 	args := append([]string{"podsh"}, os.Args[1:]...)

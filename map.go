@@ -17,8 +17,8 @@ func mapCommand() *cli.Command {
 		Name:      "map",
 		Usage:     "show who shares which namespace with whom",
 		ArgsUsage: "[POD...]",
-		Description: `Prints a table, with a line for the host and one for each pod that runs: the
-number that stands for each of its namespaces (as lsns and /proc/PID/ns show
+		Description: `Prints a table, with a line for the host and one for each pod that runs, and each
+of its containers: the number that stands for each of its namespaces (as lsns and /proc/PID/ns show
 it), or =NAME where it is that of a line above. Below, a tree of the user
 namespaces: what each owns, and who lives there. Whoever is root in a user
 namespace is so over all that it owns. At the end addresses, networks and ports

@@ -133,6 +133,15 @@ func (x *index) enter(d Descriptor, name string, from Origin) Descriptor {
 	if name != "" {
 		x.unname(name)
 	}
+	for _, other := range x.Manifests {
+		// The same image came another way, such as by an archive of ours: it keeps the digest that others know it by.
+		if has := other.origin().Digest; other.Digest == d.Digest && has != from.Digest {
+			if from.Index == "" {
+				from.Index = from.Digest
+			}
+			from.Digest = has
+		}
+	}
 	d = Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: map[string]string{}}
 	for key, value := range map[string]string{annotationName: name, annotationIndex: from.Index, annotationOrigin: from.Digest} {
 		if value != "" {

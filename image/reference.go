@@ -125,7 +125,12 @@ func isHost(text string) bool {
 	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
 		return only(host[1:len(host)-1], digits+"abcdefABCDEF:.")
 	}
-	return only(host, letters+digits+".-")
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || strings.Trim(label, "-") != label || !only(label, letters+digits+"-") {
+			return false
+		}
+	}
+	return true
 }
 
 // isRepository: components of lower case letters and digits, separated inside by one dot, one or two underscores, or

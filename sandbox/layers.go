@@ -174,7 +174,6 @@ func (p *Pod) planUnpack(dir string) Plan {
 	b.explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
 	b.call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, allFDs, 0)
 	b.call(unix.SYS_DUP3, unpackBlobFD, 0, 0)
-	folder := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	if _, root := mapID(p.UIDMap, 0, true); root {
 		if !p.KeepGroups {
 			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
@@ -185,8 +184,7 @@ func (p *Pod) planUnpack(dir string) Plan {
 	b.explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
 	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC|unix.CLONE_NEWPID)
 	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
-	b.call(unix.SYS_FCHDIR, folder)
-	b.call(unix.SYS_MOUNT, ".", ".", 0, unix.MS_BIND, 0)
+	b.call(unix.SYS_MOUNT, dir, dir, 0, unix.MS_BIND, 0)
 	b.call(unix.SYS_CHDIR, dir)
 	b.explain("become the program that unpacks; it makes the folder it stands in its root before it does anything else", "execveat(2)", "")
 	b.call(unix.SYS_UMASK, 0)

@@ -47,13 +47,28 @@ const (
 	HubName  = "(hub)"
 )
 
-// Draw maps the host and pods. Of those that have ended nothing is left to map.
+// withContainers lists pods, and behind each its containers that run, as pods of their own.
+func withContainers(pods []*Pod) []*Pod {
+	var all []*Pod
+	for _, p := range pods {
+		all = append(all, p)
+		containers, _ := p.Containers() // removed meanwhile
+		for _, c := range containers {
+			if view, err := c.AsPod(); err == nil { // else it does not run
+				all = append(all, view)
+			}
+		}
+	}
+	return all
+}
+
+// Draw maps the host, pods and their containers. Of those that have ended nothing is left to map.
 func Draw(pods []*Pod) (*Map, error) {
 	m := &Map{parents: map[uint64]uint64{}, makers: map[uint64]uint32{}, owners: map[uint64]uint64{}}
 	if err := m.add(&Resident{Name: HostName, Host: true}, "self"); err != nil {
 		return nil, err
 	}
-	for _, p := range pods {
+	for _, p := range withContainers(pods) {
 		pidfd, err := p.Holder.Open()
 		if errors.Is(err, ErrExited) {
 			continue

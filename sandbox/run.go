@@ -108,6 +108,10 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 		for _, dir := range mountPoints {
 			f.Dir.Missing[dir] = true // or not: it is made sure of
 		}
+		for _, name := range etcFiles {
+			mode, _, _, err := image.StatIn(c.folders(), name)
+			f.Dir.Files[name] = err == nil && mode&unix.S_IFMT == unix.S_IFREG
+		}
 		f.Passwd, f.Group = c.readFile("/etc/passwd"), c.readFile("/etc/group")
 	}
 	return checkRoot(view, f)

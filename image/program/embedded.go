@@ -3,17 +3,24 @@
 package program
 
 import (
+	"bytes"
 	_ "embed"
+	"fmt"
 	"os"
-	"strings"
 
 	"github.com/podsh/podsh/nsenter"
 )
 
-// text is not packed: gzip would save 4.6 MB of podsh's file, and cost 130 ms each time.
+// packed is the program, at half its size; it takes 15 ms to unpack it, and gzip would take 130.
 //
-//go:embed podsh-image
-var text string
+//go:embed podsh-image.snappy
+var packed string
 
 // Open opens the program: a copy in memory that nobody can change.
-func Open() (*os.File, error) { return nsenter.Sealed(Name, strings.NewReader(text)) }
+func Open() (*os.File, error) {
+	text, err := unpack(packed)
+	if err != nil {
+		return nil, fmt.Errorf("unpack %s: %w", Name, err)
+	}
+	return nsenter.Sealed(Name, bytes.NewReader(text))
+}

@@ -244,7 +244,7 @@ func (b *bringing) transfer(ctx context.Context) error {
 		}
 		err = io.ErrUnexpectedEOF
 	}
-	if b.done > at {
+	if b.done > 0 {
 		err = &brokenOff{b.done, b.d.Size, err}
 	}
 	return err

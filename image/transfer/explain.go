@@ -62,7 +62,9 @@ var causes = []cause{
 		return image.Fail(err, "pull it again: it goes on where it was", "image %q: registry %q is gone half-way: %v", r.ref.Familiar(), r.ref.Registry, innermost(err))
 	}},
 	{is[*net.DNSError], func(r *registry, err error) error {
-		return image.Fail(err, "is the name right, and is there a network?", "registry %q: no such host: %v", r.ref.Registry, innermost(err))
+		var lookup *net.DNSError
+		errors.As(err, &lookup)
+		return image.Fail(err, "is the name right, and is there a network?", "registry %q: %s", r.ref.Registry, lookup.Err)
 	}},
 	{func(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }, func(r *registry, err error) error {
 		return image.Fail(err, "does the registry run, and is the port right?", "registry %q: connection refused", r.ref.Registry)

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+func cpCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "cp",
+		Usage:     "copy files into a pod or container, or out of it",
+		ArgsUsage: "SRC DST",
+		Description: `One of SRC and DST is POD:PATH or POD/NAME:PATH, the other a path of the host.
+Folders are copied with all in them; SRC/. means what is in a folder. What comes
+out belongs to you. The pod or container has to run, and needs no program for it.
+
+Examples:
+  podsh cp ./nginx.conf web/nginx:/etc/nginx/
+  podsh cp web/db:/var/lib/dump.sql .`,
+		Action: cp,
+	}
+}
+
+func cp(c *cli.Context) error {
+	if c.NArg() != 2 {
+		return usagef("podsh cp SRC POD/NAME:DST, or podsh cp POD/NAME:SRC DST", "cp takes two paths, not %d", c.NArg())
+	}
+	from, to := c.Args().Get(0), c.Args().Get(1)
+	outside, name, isOut := splitTarget(from)
+	inside, path, isIn := splitTarget(to)
+	if isOut == isIn {
+		return usagef("podsh cp SRC POD/NAME:DST, or podsh cp POD/NAME:SRC DST; ./A:B is a file of the host's", "one of the two must be in a pod or container")
+	}
+	var warning string
+	if isOut {
+		pod, err := copyTarget(outside)
+		if err != nil {
+			return err
+		}
+		if to, err = absolute(to); err != nil {
+			return err
+		}
+		if warning, err = pod.CopyOut(name, to); err != nil {
+			return err
+		}
+	} else {
+		pod, err := copyTarget(inside)
+		if err != nil {
+			return err
+		}
+		if from, err = absolute(from); err != nil {
+			return err
+		}
+		if warning, err = pod.CopyIn(from, path); err != nil {
+			return err
+		}
+	}
+	if warning != "" {
+		warn(errors.New(warning))
+	}
+	return nil
+}
+
+// splitTarget tells POD:PATH from a path of the host, which has a slash before any colon.
+func splitTarget(text string) (ref, path string, ok bool) {
+	ref, path, ok = strings.Cut(text, ":")
+	if !ok || ref == "" || strings.HasPrefix(ref, "/") || strings.HasPrefix(ref, ".") {
+		return "", "", false
+	}
+	return ref, path, true
+}
+
+func copyTarget(ref string) (*sandbox.Pod, error) {
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return nil, err
+	}
+	pod, container, err := store.FindTarget(ref)
+	if err == nil && container != nil {
+		return container.AsPod()
+	}
+	return pod, err
+}
+
+// absolute makes a path of the host absolute, with the links on the way to it followed; what is said at its end stays.
+func absolute(path string) (string, error) {
+	end := ""
+	switch {
+	case strings.HasSuffix(path, "/.") || path == ".":
+		end = "/."
+	case strings.HasSuffix(path, "/"):
+		end = "/"
+	}
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(whole); err == nil {
+		return real + end, nil
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(whole)); err == nil {
+		whole = filepath.Join(dir, filepath.Base(whole))
+	}
+	return whole + end, nil
+}

@@ -1,0 +1,298 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/tarcopy"
+)
+
+// Files are copied by podsh itself, started anew as podsh@copy with the root of a pod or container as its own: it
+// writes or reads a tar. So no program need be there, no link leads out, and owners mean what they mean inside.
+
+// CopyName is the argv[0] of who copies; what it is to do stands behind: stat PATH, pack PATH BASE, or place PATH BASE
+// IS_FOLDER CONTENTS.
+const CopyName = "podsh@copy"
+
+// CopyMain is the main function of who copies. It stands in the folder that is to be its root.
+func CopyMain(args []string) int {
+	if err := copyInside(args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func copyInside(args []string) error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("umount: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	switch {
+	case len(args) == 2 && args[0] == "stat":
+		return tellKind(root, args[1])
+	case len(args) == 3 && args[0] == "pack":
+		packed, err := tarcopy.Pack(root, args[1], args[2], os.Stdout)
+		if err == nil && len(packed.Left) > 0 {
+			fmt.Fprintf(os.Stderr, "%d left out that are no files, such as %q\n", len(packed.Left), packed.Left[0])
+		}
+		return err
+	case len(args) == 5 && args[0] == "place":
+		isFolder, contents := args[3] == "true", args[4] == "true"
+		dir, rename, err := tarcopy.Destination(root, args[1], isFolder, args[2], contents)
+		if err != nil {
+			return err
+		}
+		return tarcopy.Place(root, dir, rename, os.Stdin, tarcopy.Options{Owners: true})
+	}
+	return fmt.Errorf("%s can't do %q", CopyName, args)
+}
+
+// tellKind says whether a path is a folder.
+func tellKind(root *os.Root, name string) error {
+	info, err := tarcopy.Stat(root, name)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Println(info.IsDir())
+	return err
+}
+
+// copier starts podsh@copy in the root of the pod, or of the container that is seen as one.
+func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.Executor, error) {
+	pidfd, err := p.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	defer exe.Close()
+	files := []*os.File{pidfd, exe, stdin, stdout, stderr}
+	for i, file := range files {
+		if file == nil {
+			files[i] = null
+		}
+	}
+	executor, err := nsenter.Start("/proc/self/exe", null, files, &syscall.SysProcAttr{Setsid: true})
+	if err != nil {
+		return nil, err
+	}
+	plan := p.planCopy(args)
+	if err = executor.Send(plan.calls(), 0); err == nil {
+		if err = executor.Cloned(); err == nil {
+			err = executor.Became()
+		}
+	}
+	if err != nil {
+		executor.Kill()
+		return nil, plan.explainFailure(err)
+	}
+	return executor, nil
+}
+
+// planCopy lists what is done to leave podsh@copy alone with a root. As with the pod's shared memory, that is a mount of
+// another mount namespace: it is fetched from there.
+func (p *Pod) planCopy(args []string) Plan {
+	const podFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1
+	b := &builder{}
+	b.explain("go to the files, with mounts of one's own", "setns(2)", "")
+	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	for fd := range 3 {
+		b.call(unix.SYS_DUP3, exeFD+1+fd, fd, 0)
+	}
+	b.call(unix.SYS_CLOSE_RANGE, exeFD+1, allFDs, 0)
+	stage := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	b.call(unix.SYS_CLOSE, stage) // it is there
+	if p.Namespaces["user"].Kind != "host" {
+		b.call(unix.SYS_SETNS, podFD, unix.CLONE_NEWUSER)
+	}
+	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC)
+	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	own := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
+	b.call(unix.SYS_SETNS, podFD, unix.CLONE_NEWNS)
+	tree := b.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	b.call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
+	at := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	b.call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	b.call(unix.SYS_FCHDIR, tree)
+	b.explain("be root there, with a pod's capabilities and no way to more", "capabilities(7)", "")
+	if _, root := mapID(p.UIDMap, 0, true); root {
+		if !p.KeepGroups {
+			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
+		}
+		b.call(unix.SYS_SETRESGID, 0, 0, 0)
+		b.call(unix.SYS_SETRESUID, 0, 0, 0)
+	}
+	b.call(unix.SYS_UMASK, 0)
+	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
+	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
+	b.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD, allFDs, unix.CLOSE_RANGE_CLOEXEC)
+	b.explain("become podsh, which makes the folder it stands in its root before it does anything else", "execveat(2)", "")
+	b.call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	return b.steps
+}
+
+// runCopy runs podsh@copy to its end. What it says of a copy that went well is a warning.
+func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, err error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer read.Close()
+	executor, err := p.copier(stdin, stdout, write, args...)
+	write.Close()
+	if err != nil {
+		return "", err
+	}
+	said, _ := io.ReadAll(io.LimitReader(read, 1<<16)) // what can't be read was not said
+	text := strings.TrimSpace(string(said))
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(executor.PID, &status, 0, nil); err != nil {
+		return "", fmt.Errorf("wait for the copy: %w", err)
+	}
+	executor.Close()
+	switch {
+	case status.ExitStatus() == 0:
+		return text, nil
+	case text == "":
+		text = "the copy ended without a word"
+	}
+	return "", fail(nil, []string{"`podsh join " + p.Title() + " -- ls` shows what is there"}, "%s: %s", p.Title(), Printable(text))
+}
+
+// splitContents tells SRC/. from SRC: then the contents of a folder are meant.
+func splitContents(name string) (clean, base string, contents bool) {
+	contents = name == "." || strings.HasSuffix(name, "/.")
+	clean = path.Clean(name)
+	if contents {
+		clean += "/."
+	}
+	base = path.Base(path.Clean(name))
+	if base == "/" || base == "." || base == ".." {
+		base = "root"
+	}
+	return clean, base, contents
+}
+
+// CopyOut copies a file or folder of the pod to the host; to is absolute.
+func (p *Pod) CopyOut(from, to string) (warning string, err error) {
+	clean, base, contents := splitContents(path.Join("/", from) + suffixOf(from))
+	kind, err := p.kindOf(clean)
+	if err != nil {
+		return "", err
+	}
+	root, err := os.OpenRoot("/")
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	dir, rename, err := tarcopy.Destination(root, to, kind, base, contents)
+	if err != nil {
+		return "", withHint(err, "podsh cp POD:SRC DST: what is SRC, and what is there as DST?")
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	placed := make(chan error, 1)
+	go func() {
+		err := tarcopy.Place(root, dir, rename, read, tarcopy.Options{})
+		read.Close() // one that writes more is told
+		placed <- err
+	}()
+	warning, err = p.runCopy(nil, write, "pack", clean, base)
+	write.Close()
+	if placeErr := <-placed; placeErr != nil {
+		return "", withHint(placeErr, "what was copied so far is in %s", dir)
+	}
+	return warning, err
+}
+
+// kindOf says whether a path of the pod is a folder.
+func (p *Pod) kindOf(name string) (isDir bool, err error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return false, err
+	}
+	defer read.Close()
+	_, err = p.runCopy(nil, write, "stat", name)
+	write.Close()
+	if err != nil {
+		return false, err
+	}
+	said, err := io.ReadAll(io.LimitReader(read, 64))
+	return string(bytes.TrimSpace(said)) == "true", err
+}
+
+// suffixOf keeps what path.Join takes away: that the contents of a folder are meant, or that it must be one.
+func suffixOf(name string) string {
+	switch {
+	case strings.HasSuffix(name, "/."):
+		return "/."
+	case strings.HasSuffix(name, "/") && name != "/":
+		return "/"
+	}
+	return ""
+}
+
+// CopyIn copies a file or folder of the host to the pod; from is absolute.
+func (p *Pod) CopyIn(from, to string) (warning string, err error) {
+	clean, base, contents := splitContents(from)
+	info, err := os.Stat(strings.TrimSuffix(clean, "/."))
+	if err != nil {
+		return "", withHint(err, "podsh cp SRC POD:DST: SRC is a path of the host")
+	}
+	root, err := os.OpenRoot("/")
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	read, write, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	packed := make(chan error, 1)
+	go func() {
+		_, err := tarcopy.Pack(root, clean, base, write)
+		write.Close()
+		packed <- err
+	}()
+	warning, err = p.runCopy(read, nil, "place", path.Join("/", to)+suffixOf(to), base, strconv.FormatBool(info.IsDir()), strconv.FormatBool(contents))
+	read.Close()
+	if packErr := <-packed; err == nil && packErr != nil && !errors.Is(packErr, unix.EPIPE) {
+		err = packErr
+	}
+	return warning, err
+}
