@@ -21,7 +21,7 @@ func createCommand() *cli.Command {
 		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the pod `NAME`"},
 		&cli.StringFlag{Name: "hostname", Usage: "its host `NAME` (default: the name, else the id)"},
 		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` that inspect shows"},
-		&cli.StringFlag{Name: "rootfs", Value: "host", Usage: "its root: host, or `DIR[:overlay|:ro|:rw]`"},
+		&cli.StringFlag{Name: "rootfs", Value: "host", Usage: "its root: host, a TAR, or `DIR[:overlay|:ro|:rw]`"},
 		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, `SRC:DST[:ro]`"},
 		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`"},
 		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
@@ -103,6 +103,9 @@ func create(c *cli.Context) error {
 		return usagef("podsh create --name NAME; a command is run with podsh join", "create takes no argument, but got %q", c.Args().First())
 	}
 	spec, err := createSpec(c)
+	if err == nil && isTar(spec.Rootfs.Dir) {
+		err = unpackRoot(spec)
+	}
 	if err != nil {
 		return err
 	}
@@ -140,6 +143,23 @@ func create(c *cli.Context) error {
 		return fmt.Errorf("pod %s was made, but its id could not be printed: %w", pod.ID, err)
 	}
 	return sayPorts(os.Stderr, pod)
+}
+
+// unpackRoot makes a tar the root of a pod: unpacked once, as the layer of an image.
+func unpackRoot(spec *sandbox.Spec) error {
+	if spec.MapsIDs() || spec.Rootfs.Mode != "overlay" {
+		return usagef("leave them out, or unpack it yourself and name the folder", "a tar as --rootfs is unpacked for the usual ids, and its files are not to be changed: no :ro, :rw, --keep-id, --uidmap, --gidmap or --userns")
+	}
+	images, img, err := importTar(spec.Rootfs.Dir)
+	if err != nil {
+		return err
+	}
+	p := newProgress(true)
+	layers, err := sandbox.UsualLayers(images, img, p.ignore)
+	if err == nil {
+		spec.Rootfs = rootfs.Layers(layers)
+	}
+	return err
 }
 
 // sayPorts tells which numbers the ports got that were to be any.

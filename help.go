@@ -90,11 +90,19 @@ const everywhere = -1
 var (
 	podArgument     = argument{"POD", "podsh ps -a --format '{{if not .Hub}}{{or .Name .ID}}{{end}}' 2>/dev/null", everywhere}
 	networkArgument = argument{"NETWORK", "podsh network ls -q 2>/dev/null", everywhere}
-	knownArguments  = []argument{podArgument, networkArgument}
+	knownArguments  = []argument{podArgument, networkArgument,
+		{"CONTAINER", listContainers, everywhere},
+		{"POD|CONTAINER", podArgument.list + "; " + listContainers, everywhere},
+		{"IMAGE", "podsh image ls -q --names 2>/dev/null", everywhere},
+	}
 )
 
+const listContainers = "podsh ps -c -a -q 2>/dev/null"
+
 // shell is the name of a shell function that offers them.
-func (a argument) shell() string { return "_podsh_" + strings.ToLower(a.name) }
+func (a argument) shell() string {
+	return "_podsh_" + strings.ToLower(strings.ReplaceAll(a.name, "|", "_"))
+}
 
 // dashed are the names as they are typed.
 func (f flagWord) dashed() []string {
@@ -136,7 +144,7 @@ func argumentsOf(usage string) []argument {
 	places := 0
 	for _, name := range strings.Fields(usage) {
 		name = strings.Trim(name, "[.]")
-		if strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		if name == "|" || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ|") != "" {
 			break // other forms, or what is the pod's
 		}
 		if i := slices.IndexFunc(knownArguments, func(a argument) bool { return a.name == name }); i >= 0 {
@@ -169,7 +177,7 @@ func newFlagWord(flag cli.Flag) flagWord {
 	}
 	for _, ns := range sandbox.Namespaces {
 		switch {
-		case !slices.Contains(f.names, ns.Option) || ns.Name == "time":
+		case !slices.Contains(f.names, ns.Option) || ns.Name == "time" || strings.Contains(f.usage, "shared"): // of a container
 		case ns.Name == "net":
 			f.values, f.also = []string{"new", "none", "host", "outbound", "hub", "pod:", "path:"}, networkArgument
 		default:

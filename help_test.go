@@ -52,7 +52,7 @@ func TestManPageNamesEveryCommandAndFlag(t *testing.T) {
 func complete(t *testing.T, words ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	const podsh = "#!/bin/sh\nif [ $1 = network ]; then echo front; echo back; else echo web; echo; echo wiki; fi\n"
+	const podsh = "#!/bin/sh\nif [ $1 = network ]; then echo front; echo back; elif [ $2 = -c ]; then echo web/app; else echo web; echo; echo wiki; fi\n"
 	if err := os.WriteFile(filepath.Join(dir, "podsh"), []byte(podsh), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -75,12 +75,13 @@ echo "${COMPREPLY[*]}"`)
 func TestBashCompletion(t *testing.T) {
 	for _, test := range []struct{ words, want string }{
 		{"cr", "create"},
-		{"c", "create completion"},
-		{"rm ", "web wiki"},
-		{"enter we", "web"},
+		{"c", "create cp completion"},
+		{"rm ", "web wiki web/app"},
+		{"logs ", "web/app"},
+		{"enter we", "web web/app"},
 		{"stop --t", "--time"},
 		{"kill -s H", "HUP"},
-		{"kill -s HUP w", "web wiki"},
+		{"kill -s HUP w", "web wiki web/app"},
 		{"completion ", "bash zsh fish"},
 		{"create --net p", "pod: path:"},
 		{"create --net h", "host hub"},

@@ -191,6 +191,7 @@ Examples:
   podsh image ls --json | jq -r '.[].digest'`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print ids only"},
+			&cli.BoolFlag{Name: "names", Usage: "with -q: names in place of ids"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 		},
 		Action: imageLs,
@@ -229,7 +230,11 @@ func imageLs(c *cli.Context) error {
 	if c.Bool("quiet") {
 		var ids []string
 		for _, row := range rows {
-			ids = append(ids, shortDigest(row.ID))
+			if !c.Bool("names") {
+				ids = append(ids, shortDigest(row.ID))
+			} else if row.Name != "" {
+				ids = append(ids, image.Familiar(row.Name))
+			}
 		}
 		return printLines(os.Stdout, slices.Compact(ids))
 	}
@@ -560,4 +565,26 @@ func archiveKind(file string) (string, error) {
 		return "", usagef("podsh image load -i FILE", "archive: %v", err)
 	}
 	return "docker-archive", nil
+}
+
+// isTar says whether a root file system is a file, and so a tar of one.
+func isTar(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// importTar makes an image without a name of a root file system in a tar. The same tar makes the same image.
+func importTar(path string) (*image.Store, *image.Image, error) {
+	store, err := sandbox.OpenImages()
+	if err != nil {
+		return nil, nil, err
+	}
+	images, err := sandbox.AskImages(&image.Request{Do: image.Import, Store: store.Path, File: path, Config: &image.Config{}}, nil, nil, newProgress(true).ignore)
+	if err == nil && len(images) != 1 {
+		err = fmt.Errorf("%s made %d images", path, len(images))
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return store, images[0], nil
 }

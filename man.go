@@ -56,9 +56,27 @@ taken before and after arguments, up to --.
 var manSections = []manSection{
 	{title: "FILES", list: [][2]string{
 		{"$XDG_RUNTIME_DIR/podsh", "where pods are described: a folder of mode 0700. Without that variable /run/user/UID/podsh, if that folder is the user's; else podsh-UID in the folder for temporary files. For root /run/podsh."},
-		{"$XDG_DATA_HOME/podsh/upper", "before Linux 6.6: what pods with an overlay have written, until podsh rm. Without that variable below $HOME/.local/share."},
 		{"/etc/subuid, /etc/subgid", "the ranges of ids that a user may map into a user namespace, subuid(5)."},
+		{"$XDG_DATA_HOME/podsh/upper", "what containers have written, their logs, and the volumes of their pods, until podsh rm; before Linux 6.6 also what pods with an overlay have written. Without that variable below $HOME/.local/share."},
+		{"$XDG_DATA_HOME/podsh/images", "images: an OCI image layout, and beside it their layers unpacked."},
+		{"$REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json", "credentials of registries, as podman login, skopeo login and docker login write them."},
 	}},
+	{title: "CONTAINERS", text: `A container (podsh run) is a command in a pod with a root file system of its own.
+It shares the namespaces of the pod but for that of mounts, and those that it is
+given for itself. Without -d and -t podsh is its parent, and it ends with podsh.
+With them the pod's supervisor is: a process of podsh's, there while it has
+containers. It writes their output to their logs, in the CRI format of
+Kubernetes, rotated at 10 MB, and starts them once more as --restart says: at
+once, then after 10 seconds, twice that each time up to 5 minutes, and from the
+beginning after a run of 10 minutes. When it is killed its containers end with
+it; the next podsh ps -c tells of that, and those that are to start once more do.
+
+When a container's command ends, so does every other process in its mount
+namespace. One that makes a mount namespace of its own is lost from sight, but
+ends with the pod.
+
+Layers are unpacked once for all pods with the same ids; with one id only, all
+files belong to root.`},
 	{title: "NETWORK", text: `A pod has a network namespace of its own with nothing but localhost in it,
 unless --net says else. What is more is carried by a helper: a process of
 podsh's without capabilities, which ends with the pod. Published ports (-p,
@@ -81,7 +99,7 @@ are on the host, and nftables or iptables masquerade.`},
 		{"0", "success."},
 		{"1", "an error of podsh's, told on standard error with a hint."},
 		{"2", "podsh was called wrongly."},
-		{"125, 126, 127", "join: an error of podsh's; a command that can't be executed; one that is not found. Else join has the status of its command, and 128+N when signal N ended that."},
+		{"125, 126, 127", "join, run: an error of podsh's; a command that can't be executed; one that is not found. Else they have the status of its command, and 128+N when signal N ended that."},
 	}},
 	{title: "SECURITY", text: `A pod is a wall against accidents and against programs that are curious; it
 shares the kernel with the host, and a hole in the kernel is a hole in the wall.

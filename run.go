@@ -131,7 +131,11 @@ type making struct {
 
 // findImage finds the image, or fetches it.
 func (m *making) findImage(c *cli.Context) (err error) {
-	if m.spec.Image == "" {
+	switch {
+	case isTar(m.spec.Rootfs.Dir):
+		m.images, m.image, err = importTar(m.spec.Rootfs.Dir)
+		return err
+	case m.spec.Image == "":
 		return nil
 	}
 	m.images, m.image, err = imageFor(m.spec.Image, c.String("pull"), c.String("platform"))

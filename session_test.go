@@ -69,6 +69,7 @@ func runSessions(t *testing.T, of func(name string) bool) {
 	deadline, _ := t.Deadline() // of -test.timeout: what hangs is ended, and fails
 	verbs := maps.Clone(sessionVerbs)
 	maps.Copy(verbs, labVerbs)
+	maps.Copy(verbs, imageVerbs)
 	testscript.RunT(strict{t, lab() != ""}, testscript.Params{
 		Files:              files,
 		Setup:              setUpSession,
@@ -119,6 +120,12 @@ func setUpSession(env *testscript.Env) error {
 	}
 	env.Setenv("ROOTFS", filepath.Join(env.WorkDir, "rootfs")) // made by the verb rootfs
 	env.Setenv("UID", strconv.Itoa(os.Getuid()))
+	if dir := os.Getenv("PODSH_TEST_IMAGES"); dir != "" { // localhost/images:TAG is what podsh calls what it pulls from here
+		env.Setenv("IMAGES", filepath.Join(env.WorkDir, "images"))
+		if err := os.Symlink(dir, env.Getenv("IMAGES")); err != nil {
+			return err
+		}
+	}
 	if lab() != "" {
 		if err := setUpInLab(env); err != nil {
 			return err
@@ -143,6 +150,8 @@ func sessionCondition(condition string) (bool, error) {
 		text, err := os.ReadFile("/proc/self/uid_map")
 		fields := strings.Fields(string(text))
 		return len(fields) == 3 && fields[2] == "1", err
+	case "images": // those that scripts/images makes are there
+		return os.Getenv("PODSH_TEST_IMAGES") != "", nil
 	case "linux": // [linux:6.9]: this version or newer
 		return kernelAtLeast(value)
 	}
@@ -191,6 +200,7 @@ var sessionVerbs = map[string]func(ts *testscript.TestScript, neg bool, args []s
 	"remember":   verbRemember,
 	"rootfs":     verbRootfs,
 	"send":       verbSend,
+	"tarball":    verbTarball,
 }
 
 // podsh ARG...
@@ -389,6 +399,8 @@ func newHome(dir string) (*home, error) {
 
 func (h *home) root() string { return filepath.Join(h.dir, ".pods") }
 
+func (h *home) images() string { return filepath.Join(h.dir, ".local/share/podsh/images") }
+
 // env is what a person's shell would have, with this test's podsh first in PATH.
 func (h *home) env() []string {
 	return []string{
@@ -420,6 +432,9 @@ func (h *home) clear() string {
 	if _, err := os.Stat(h.root()); err == nil {
 		// A session may have spoilt the store on purpose: then the processes tell.
 		_ = h.command("rm", "--force", "--all").Run()
+	}
+	if _, err := os.Stat(h.images()); err == nil {
+		_ = h.command("image", "prune", "--all").Run() // files of layers may belong to ids that only podsh can be
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		left := h.processes()
@@ -460,7 +475,12 @@ func (h *home) files() []string {
 		left = append(left, found...)
 	}
 	written, _ := filepath.Glob(filepath.Join(h.dir, ".local/share/podsh/upper/*")) // by pods, on disk
-	return append(left, written...)
+	left = append(left, written...)
+	for _, pattern := range []string{"blobs/sha256/*", "layers/*/[!l]*"} { // of images; lock-* stays
+		found, _ := filepath.Glob(filepath.Join(h.images(), pattern))
+		left = append(left, found...)
+	}
+	return left
 }
 
 func (h *home) kill(pids []int) []string {

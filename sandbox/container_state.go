@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/rootfs"
 )
 
 // Containers are described beside their pod:
@@ -165,8 +166,10 @@ func (p *Pod) NewContainer(spec *ContainerSpec, img *image.Image, layers []strin
 
 // PlanContainer is a container that could be made, for those who want to see its plan.
 func (p *Pod) PlanContainer(spec *ContainerSpec, img *image.Image, layers []string) (*Container, error) {
-	if err := checkFolder(spec.Rootfs); err != nil {
-		return nil, err
+	if img == nil {
+		if err := checkFolder(spec.Rootfs); err != nil {
+			return nil, err
+		}
 	}
 	c, err := newContainer(p, spec, img)
 	if err != nil {
@@ -174,9 +177,9 @@ func (p *Pod) PlanContainer(spec *ContainerSpec, img *image.Image, layers []stri
 	}
 	switch {
 	case img != nil:
-		c.Root.Kind, c.Root.Mode, c.Root.Layers = "layers", "overlay", layers
+		c.Root = rootfs.Layers(layers)
 	case c.Root.Kind == "dir" && c.Root.Mode == "overlay":
-		c.Root.Kind, c.Root.Layers, c.Root.Dir = "layers", []string{c.Root.Dir}, ""
+		c.Root = rootfs.Layers([]string{c.Root.Dir})
 	}
 	c.Disk = diskFolder(c.ID)
 	return c, nil

@@ -66,7 +66,7 @@ func copyInside(args []string) error {
 		if err != nil {
 			return err
 		}
-		return tarcopy.Place(root, dir, rename, os.Stdin, tarcopy.Options{Owners: true})
+		return tarcopy.Place(root, dir, rename, os.Stdin, tarcopy.Options{})
 	}
 	return fmt.Errorf("%s can't do %q", CopyName, args)
 }

@@ -279,7 +279,8 @@ func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
 	case "dir":
 		return f.readDir(spec.Rootfs.Dir)
 	case "layers":
-		return nil // a container's: readRoot there
+		f.readLayers(spec.Rootfs.Layers)
+		return nil
 	}
 	if f.Host, err = rootfs.Host(); err != nil {
 		return err

@@ -269,6 +269,15 @@ func AskImages(request *image.Request, in, out *os.File, tell func(image.Event))
 	return images, errors.Join(err, waitErr)
 }
 
+// UsualLayers are where the layers of an image lie for such pods, the lowest first; those that are missing are unpacked.
+func UsualLayers(store *image.Store, img *image.Image, tell func(image.Event)) ([]string, error) {
+	p, err := usualPod()
+	if err != nil {
+		return nil, err
+	}
+	return p.Layers(store, img, tell)
+}
+
 // ImageUse says which images and layers the containers of this user have.
 func (s *Store) ImageUse() (*image.Use, error) {
 	use := &image.Use{Images: map[string][]string{}, Layers: map[string]bool{}, Remove: removeLayer}
@@ -277,6 +286,9 @@ func (s *Store) ImageUse() (*image.Use, error) {
 		return nil, err
 	}
 	for _, p := range pods {
+		for _, layer := range p.Spec.Rootfs.Layers {
+			use.Layers[layer] = true
+		}
 		containers, err := p.Containers()
 		if err != nil {
 			return nil, err

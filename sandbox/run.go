@@ -104,15 +104,7 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 		return err
 	}
 	if c.Root.Kind == "layers" {
-		f.Dir = dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
-		for _, dir := range mountPoints {
-			f.Dir.Missing[dir] = true // or not: it is made sure of
-		}
-		for _, name := range etcFiles {
-			mode, _, _, err := image.StatIn(c.folders(), name)
-			f.Dir.Files[name] = err == nil && mode&unix.S_IFMT == unix.S_IFREG
-		}
-		f.Passwd, f.Group = c.readFile("/etc/passwd"), c.readFile("/etc/group")
+		f.readLayers(c.folders()) // once more, with what the container has written itself
 	}
 	return checkRoot(view, f)
 }
@@ -148,6 +140,20 @@ func (c *Container) folders() []string {
 func (c *Container) readFile(name string) string {
 	text, _ := image.LookUp(c.folders(), name) // one that can't be read has nothing to say
 	return text
+}
+
+// readLayers looks at a root made of layers, the lowest first.
+func (f *Facts) readLayers(layers []string) {
+	f.Dir = dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
+	for _, dir := range mountPoints {
+		f.Dir.Missing[dir] = true // or not: it is made sure of
+	}
+	for _, name := range etcFiles {
+		mode, _, _, err := image.StatIn(layers, name)
+		f.Dir.Files[name] = err == nil && mode&unix.S_IFMT == unix.S_IFREG
+	}
+	f.Passwd, _ = image.LookUp(layers, "/etc/passwd") // none has nothing to say
+	f.Group, _ = image.LookUp(layers, "/etc/group")
 }
 
 // identify looks the container's user up in its own files.
@@ -300,6 +306,8 @@ func (c *Container) explain(plan Plan, err error) error {
 		return fail(ErrExited, []string{"podsh rm " + c.pod.Title()}, "pod %q has ended", c.pod.Title())
 	case step.Call.Nr == unix.SYS_CHDIR && errno != 0:
 		return fail(nil, []string{"--workdir names another folder; is this one closed to the container's user?"}, "folder %q: %v", c.Workdir, errno)
+	case (errno == unix.EACCES || errno == unix.EOVERFLOW) && (step.Call.Nr == unix.SYS_MKNODAT || step.Call.Nr == unix.SYS_MKDIRAT || step.Call.Nr == unix.SYS_UNLINKAT):
+		return withHint(plan.explainFailure(err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", c.Of())
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
 		return fail(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}

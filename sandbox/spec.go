@@ -149,7 +149,7 @@ func validateEnv(env []string) error {
 func (s *Spec) validateNamespaces() error {
 	if mnt := s.choice("mnt"); mnt != "new" && mnt != "" {
 		for flag, given := range map[string]bool{
-			"--rootfs": s.Rootfs.Kind == "dir", "--volume": len(s.Volumes) > 0, "--tmpfs": len(s.Tmpfs) > 0,
+			"--rootfs": s.Rootfs.IsFolder(), "--volume": len(s.Volumes) > 0, "--tmpfs": len(s.Tmpfs) > 0,
 			"--read-only": s.ReadOnly, "--unmask": len(s.Unmask) > 0,
 		} {
 			if given {
@@ -178,6 +178,9 @@ func (s *Spec) validateNamespaces() error {
 	}
 	return nil
 }
+
+// MapsIDs says whether a pod is to have other ids than usual.
+func (s *Spec) MapsIDs() bool { return s.mapsIDs() || s.choice("user") != "" }
 
 // mapsIDs says whether ids are to be mapped, which takes a user namespace.
 func (s *Spec) mapsIDs() bool { return len(s.UIDMap) > 0 || len(s.GIDMap) > 0 || s.KeepID }

@@ -19,7 +19,7 @@ import (
 // (it has user xattrs since Linux 6.6); "" where they go to a tmpfs, and end with the pod.
 func upperDir(pod *Pod, f *Facts) string {
 	root := pod.Spec.Rootfs
-	if !pod.own("mnt") || root.Kind != "dir" || root.Mode != "overlay" || pod.Namespaces["user"].Kind == "host" || f.Kernel.atLeast(6, 6) {
+	if !pod.own("mnt") || !root.IsFolder() || root.Mode != "overlay" || pod.Namespaces["user"].Kind == "host" || f.Kernel.atLeast(6, 6) {
 		return ""
 	}
 	return filepath.Join(f.Data, "podsh", "upper", pod.ID)

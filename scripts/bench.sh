@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/bench and scripts/bench-net share: the users, the runs, and the lines of the table.
+# What scripts/bench, bench-net and bench-run share: the users, the runs, and the lines of the table.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -25,11 +25,12 @@ finish() {
 }
 
 # become COMMAND...: in place of this shell, by the user whose turn it is ($current), in a folder of their own
-# and where $place says.
+# where $place says and with what $settings adds to the environment.
 me=$(id -un)
 current=$me
 users=()
 place=()
+settings=()
 become() {
 	local user=()
 	if [ "$current" != "$me" ]; then
@@ -37,7 +38,7 @@ become() {
 	fi
 	cd "$work/$current"
 	exec "${place[@]}" "${user[@]}" env -i PATH="$work/bin:$PATH" HOME="$work/$current" LANG=C.UTF-8 \
-		PODSH_ROOT="$work/$current/pods" "$@"
+		PODSH_ROOT="$work/$current/pods" "${settings[@]}" "$@"
 }
 
 as() { (become "$@"); }
@@ -64,10 +65,10 @@ middle() {
 
 # measure NAME=PREPARATION=COMMAND...: their medians, in milliseconds. They take turns, since a machine is not
 # equally fast all the time: what counts is the median of the rounds' medians.
-rounds=5 runs=20
+rounds=5 runs=20 warmup=3
 declare -A median # for those who source this
 measure() {
-	local one round args=(-N --warmup 3 --runs "$runs" --style none --export-csv times.csv)
+	local one round args=(-N --warmup "$warmup" --runs "$runs" --style none --export-csv times.csv)
 	for one; do
 		args+=(--command-name "${one%%=*}")
 		one=${one#*=}

@@ -54,9 +54,6 @@ var causes = []cause{
 		return image.Fail(err, "is there a proxy on the way that changes things?", "image %q: registry %q sent a blob with a %v", r.ref.Familiar(), r.ref.Registry, err)
 	}},
 	{isCertificate, explainCertificate},
-	{func(err error) bool { return errors.Is(err, errPlain) }, func(r *registry, err error) error {
-		return image.Fail(err, "podsh image pull --plain-http "+r.ref.Familiar(), "registry %q speaks no TLS: %v", r.ref.Registry, errPlain)
-	}},
 	{is[*transport.Error], explainAnswer},
 	{is[*brokenOff], func(r *registry, err error) error {
 		return image.Fail(err, "pull it again: it goes on where it was", "image %q: registry %q is gone half-way: %v", r.ref.Familiar(), r.ref.Registry, innermost(err))
@@ -68,6 +65,9 @@ var causes = []cause{
 	}},
 	{func(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }, func(r *registry, err error) error {
 		return image.Fail(err, "does the registry run, and is the port right?", "registry %q: connection refused", r.ref.Registry)
+	}},
+	{func(err error) bool { return errors.Is(err, errPlain) || errors.Is(err, http.ErrSchemeMismatch) }, func(r *registry, err error) error {
+		return image.Fail(err, "podsh image pull --plain-http "+r.ref.Familiar(), "registry %q speaks no TLS: %v", r.ref.Registry, errPlain)
 	}},
 	{isGone, func(r *registry, err error) error {
 		return image.Fail(err, "pull it again: it goes on where it was", "registry %q: %v", r.ref.Registry, innermost(err))

@@ -65,7 +65,11 @@ func Import(ctx context.Context, store *image.Store, request *image.Request, tel
 		return nil, explainImport(title, err)
 	}
 	tell(image.Event{Blob: layer.Digest, Done: layer.Size, Size: layer.Size, Ready: true})
-	c := newConfig{Created: time.Now().UTC(), Architecture: w.Architecture, OS: w.OS, Variant: w.Variant, Config: request.Config}
+	created := time.Now().UTC()
+	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() { // as old as the file: the same makes the same image
+		created = info.ModTime().UTC()
+	}
+	c := newConfig{Created: created, Architecture: w.Architecture, OS: w.OS, Variant: w.Variant, Config: request.Config}
 	if c.Config == nil {
 		c.Config = &image.Config{}
 	}

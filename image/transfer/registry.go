@@ -218,7 +218,7 @@ func (r *registry) again(err error) bool {
 	var disk *diskError
 	var answer *transport.Error
 	switch {
-	case errors.As(err, &disk), isCertificate(err), errors.Is(err, errPlain):
+	case errors.As(err, &disk), isCertificate(err), errors.Is(err, errPlain), errors.Is(err, http.ErrSchemeMismatch):
 		return false
 	case errors.As(err, &answer):
 		return answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout || answer.StatusCode >= 500

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -289,18 +288,4 @@ func (s *saving) index() error {
 		return err
 	}
 	return s.json("index.json", index)
-}
-
-// besides is a new file that replaces another when it is whole.
-func besides(path string) (*os.File, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-")
-	if err != nil {
-		return nil, &diskError{err}
-	}
-	if err := f.Chmod(0o644 &^ umask()); err != nil {
-		os.Remove(f.Name())
-		f.Close()
-		return nil, &diskError{err}
-	}
-	return f, nil
 }

@@ -21,6 +21,20 @@ func umask() os.FileMode {
 	return os.FileMode(mask)
 }
 
+// besides is a new file that replaces another when it is whole.
+func besides(path string) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-")
+	if err != nil {
+		return nil, &diskError{err}
+	}
+	if err := f.Chmod(0o644 &^ umask()); err != nil {
+		os.Remove(f.Name())
+		f.Close()
+		return nil, &diskError{err}
+	}
+	return f, nil
+}
+
 // targetFolder is an OCI image layout in a folder, maybe one with images.
 type targetFolder struct {
 	path string

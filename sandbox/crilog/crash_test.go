@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if !ok {
 		os.Exit(m.Run())
 	}
-	if err := map[string]func(string) error{"copy": copyStdin, "full": fillDisk, "close": closeFull}[kind](path); err != nil {
+	if err := map[string]func(string) error{"copy": copyStdin, "full": fillDisk, "close": closeFull, "tmpfs": fillTmpfs}[kind](path); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
