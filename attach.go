@@ -21,7 +21,8 @@ func attachCommand() *cli.Command {
 		ArgsUsage: "CONTAINER",
 		Description: `Connects this terminal with that of a container (podsh run -t), until it ends or
 ctrl-p ctrl-q is typed. Several can be attached at a time. Of a container without
-a terminal the output is shown, and Ctrl-C leaves it alone. podsh logs shows what
+a terminal the output is shown, and Ctrl-C leaves it alone; one that was started
+with -i gets what comes through a pipe. podsh logs shows what
 it wrote before.
 
 Examples:
@@ -39,7 +40,11 @@ func attach(c *cli.Context) error {
 	if container.Spec.TTY {
 		return attachTerminal(container, container.Attach)
 	}
-	session, err := container.Attach(&sandbox.Attachment{Out: os.Stdout, Err: os.Stderr})
+	a := &sandbox.Attachment{Out: os.Stdout, Err: os.Stderr}
+	if container.Spec.Stdin && !isTerminal(os.Stdin) {
+		a.In = os.Stdin
+	}
+	session, err := container.Attach(a)
 	if err != nil {
 		return err
 	}

@@ -417,12 +417,12 @@ exists $IMAGES/index.json
 registry start PLAIN
 registry push PLAIN busybox some/busybox:1
 registry push PLAIN many many:1
-exec skopeo --tmpdir $WORK inspect --tls-verify=false --config docker://$PLAIN/some/busybox:1
-stdout '"Cmd":\["sh"\]'
+exec skopeo inspect --tls-verify=false --config docker://$PLAIN/some/busybox:1
+stdout '"sh"'
 exec skopeo inspect --tls-verify=false --raw docker://$PLAIN/many:1
-stdout '"variant":"v7"'
+stdout '"variant": "v7"'
 exec skopeo --override-arch arm --override-variant v7 inspect --tls-verify=false --config docker://$PLAIN/many:1
-stdout '"architecture":"arm"'
+stdout '"architecture": "arm"'
 
 # Over a bad line the first two pulls fail, and what is pushed over it gets through.
 cut WEAK PLAIN 300000 2

@@ -100,6 +100,9 @@ func allCommands(app *cli.App) []fullCommand {
 	return all
 }
 
+// lasting are the commands that may run for long, and read much.
+var lasting = map[string]bool{"run": true, "image": true, "logs": true, "attach": true, "cp": true, "wait": true}
+
 func main() {
 	if networkMain != nil && os.Args[0] == program.Name {
 		os.Exit(networkMain(os.Args))
@@ -113,8 +116,10 @@ func main() {
 	if os.Args[0] == sandbox.CopyName {
 		os.Exit(sandbox.CopyMain(os.Args))
 	}
-	debug.SetGCPercent(-1) // podsh lives for milliseconds
 	args := append([]string{"podsh"}, os.Args[1:]...)
+	if len(args) < 2 || !lasting[args[1]] {
+		debug.SetGCPercent(-1) // podsh lives for milliseconds
+	}
 	app := newApp()
 	if err := app.Run(flagsFirst(app, args)); err != nil {
 		os.Exit(report(args, err))

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -112,7 +114,12 @@ func run(c *cli.Context) error {
 	if dryRunOf(c) != "" {
 		return made.show(c, pod)
 	}
+	stopped := func() {}
+	if own {
+		stopped = removeIfStopped(pod)
+	}
 	container, err := made.container(c, pod, own)
+	stopped()
 	if err != nil {
 		if own {
 			err = errors.Join(err, pod.Remove(true))
@@ -120,6 +127,23 @@ func run(c *cli.Context) error {
 		return err
 	}
 	return start(container)
+}
+
+// removeIfStopped removes a new pod if podsh is stopped before there is a container in it; until the returned function is
+// called.
+func removeIfStopped(pod *sandbox.Pod) (done func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, forwarded...)
+	go func() {
+		if sig, ok := <-signals; ok {
+			_ = pod.Remove(true) // podsh ps shows it, if that did not work
+			os.Exit(128 + int(sig.(syscall.Signal)))
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+	}
 }
 
 // making is a container on its way.
@@ -252,16 +276,23 @@ func start(container *sandbox.Container) error {
 }
 
 func runSupervised(container *sandbox.Container) error {
-	if container.Spec.Detached {
-		session, err := container.Start(nil)
+	begin := func(a *sandbox.Attachment) (*sandbox.Session, error) {
+		session, err := container.Start(a)
 		if err != nil {
-			return err
+			err = errors.Join(err, container.Remove(true)) // it never ran
 		}
-		session.Close()
-		_, err = fmt.Println(container.Title())
+		return session, err
+	}
+	if !container.Spec.Detached {
+		return attachTerminal(container, begin)
+	}
+	session, err := begin(nil)
+	if err != nil {
 		return err
 	}
-	return attachTerminal(container, container.Start)
+	session.Close()
+	_, err = fmt.Println(container.Title())
+	return err
 }
 
 // containerSpec turns flags into data.

@@ -30,7 +30,7 @@ func (c *Container) Run(stdio *Stdio) (status int, err error) {
 	}
 	run, err := c.start(stdio)
 	if err != nil {
-		return startStatus(err), errors.Join(err, c.over(state, startStatus(err), err.Error()))
+		return startStatus(err), errors.Join(err, c.discard())
 	}
 	defer run.close()
 	state.Status, state.Process, state.MountNS, state.Started = Up, run.process, run.mountNS(), time.Now().UTC()

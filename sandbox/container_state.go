@@ -151,6 +151,9 @@ func (p *Pod) NewContainer(spec *ContainerSpec, img *image.Image, layers []strin
 		}
 	}
 	c.Disk = diskFolder(c.ID)
+	if !exists(p.containersPath()) { // once for each pod is enough
+		p.sweepDisks()
+	}
 	lock, err := makeDisk(c.Disk, p.containersPath(c.ID))
 	if err != nil {
 		return nil, err

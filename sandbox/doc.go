@@ -54,6 +54,22 @@
 // Without root networks are in a hub, a pod whose user namespace is the parent of those of all pods on them
 // (hub.go). What a pod's network is like now is in NetState, beside the description, which does not change.
 //
+// # Its containers
+//
+// A container is one more plan (plan_container.go): it joins the pod's namespaces where create makes new ones, builds
+// a root by the same steps, and ends in the command where create ends in the pause. The executor becomes the
+// command, a child of whoever sent the plan: podsh run, or the pod's supervisor.
+//
+//	podsh run            in the foreground: the parent of the command, which ends with it
+//	podsh@supervise      with -d or -t: one for each pod, while there are such containers (supervisor.go,
+//	                     supervised.go); logs (package crilog), restarts, terminals, who is attached
+//	podsh@image          on the host: registries and archives; or alone in a folder: unpacks a layer (layers.go)
+//	podsh@copy           in a container's root: reads or writes a tar, for podsh cp (copy.go)
+//
+// What a container is, is in Container, and what it is doing in ContainerState, both beside its pod's description
+// (container_state.go). Who watches over a container writes its state; when that one is killed, whoever looks next
+// finds out by the identities of both processes, and settles it.
+//
 // To read on: plan.go (what is done, in order), plan_root.go and plan_finish.go (the root), create.go (how it
 // is carried out), join.go; plan_net.go, attach.go and served.go (the network).
 package sandbox

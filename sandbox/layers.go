@@ -43,6 +43,9 @@ func (p *Pod) mapName() string {
 // Layers makes sure that the layers of an image are unpacked for the pod, and returns where, the lowest first. tell
 // hears how far that has got; it is called by several at a time.
 func (p *Pod) Layers(store *image.Store, img *image.Image, tell func(image.Event)) ([]string, error) {
+	if p.Namespaces["user"].Kind == "path" {
+		return nil, fail(nil, []string{"podsh create without --userns path:FILE"}, "pod %q has ids that podsh does not know, so nothing can be unpacked for it", p.Title())
+	}
 	paths, missing := make([]string, len(img.Layers)), []image.Layer{}
 	for i, layer := range img.Layers {
 		paths[i] = store.LayerPath(p.mapName(), layer)

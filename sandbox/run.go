@@ -395,6 +395,15 @@ func diskFolder(id string) string {
 	return filepath.Join(dataFolder(uint32(os.Geteuid())), "podsh", "upper", id)
 }
 
+// sweepDisks removes the folders of pods and containers that were lost, with a reboot most often.
+func (p *Pod) sweepDisks() {
+	all := filepath.Dir(diskFolder(p.ID))
+	if lock, err := lockFolder(all, unix.LOCK_EX); err == nil { // there is none yet
+		p.sweepUppers(all)
+		lock.Close()
+	}
+}
+
 // makeDisk makes such a folder, with a link to what it belongs to: so that what has lost that can be told. It is
 // locked until the caller lets go: what it belongs to may still be in the making.
 func makeDisk(dir, owner string) (lock *os.File, err error) {
