@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // use is a Use that removes layers as anybody would.
@@ -145,6 +147,39 @@ func TestPrune(t *testing.T) {
 	}
 	if removed, _, err = s.Prune(true, u); err != nil || len(removed) != 1 || removed[0].ID != named.ID {
 		t.Errorf("%+v %v", removed, err)
+	}
+}
+
+// TestLockFile: a lock whose file was removed meanwhile is none.
+func TestLockFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, _, err := lockFile(path, unix.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := make(chan func())
+	go func() {
+		unlock, _, err := lockFile(path, unix.LOCK_EX)
+		if err != nil {
+			t.Error(err)
+		}
+		waits <- unlock
+	}()
+	time.Sleep(20 * time.Millisecond) // it waits for the lock of a file that is gone soon
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	second, _, err := lockFile(path, unix.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first()
+	select {
+	case <-waits:
+		t.Error("two have the lock")
+	case <-time.After(20 * time.Millisecond):
+		second()
+		(<-waits)()
 	}
 }
 

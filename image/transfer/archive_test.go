@@ -23,6 +23,7 @@ import (
 )
 
 const (
+	topName   = "docker.io/library/web:latest"
 	webName   = "docker.io/library/web:1"
 	otherName = "localhost:5000/team/other:latest"
 )
@@ -311,6 +312,15 @@ func TestFolderStays(t *testing.T) {
 	images, err := Pull(context.Background(), newStore(t), &image.Request{Source: "oci:" + dir}, (&heard{}).tell)
 	if err != nil || len(images) != 2 {
 		t.Error(images, err)
+	}
+	if err := store.Tag(images[0], topName); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Save(context.Background(), store, &image.Request{Images: []string{topName}, Format: "oci", File: dir}, (&heard{}).tell); err != nil {
+		t.Fatal(err)
+	}
+	if images, err = Pull(context.Background(), newStore(t), &image.Request{Source: "oci:" + dir}, (&heard{}).tell); err != nil || len(images) != 2 {
+		t.Error("an image with two names: ", images, err)
 	}
 	full := t.TempDir()
 	if err := os.WriteFile(filepath.Join(full, "mine"), nil, 0o600); err != nil {

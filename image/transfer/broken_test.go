@@ -299,6 +299,16 @@ func TestManifests(t *testing.T) {
 	}
 }
 
+// TestWrongManifest: a registry that sends another manifest than the one that was asked for.
+func TestWrongManifest(t *testing.T) {
+	b := startBroken(t, randomImage(t, 100, 1, "amd64"))
+	b.serve = b.whole
+	_, _, err := pull(t, newStore(t), b.host+"/x@sha256:"+strings.Repeat("0", 64))
+	if err == nil || !strings.Contains(err.Error(), "wrong digest: sha256:000") {
+		t.Error(err)
+	}
+}
+
 // TestNoRoom: what the disk can't hold is refused before it is downloaded.
 func TestNoRoom(t *testing.T) {
 	b := startBroken(t, randomImage(t, 100, 1, "amd64"))

@@ -144,9 +144,6 @@ func (l *layerWriter) write(r io.Reader) (image.Layer, error) {
 		if err == nil {
 			err = readTar(io.TeeReader(plain, l.diffID))
 		}
-		if err == nil {
-			_, err = io.Copy(io.Discard, raw) // what comes behind
-		}
 	} else if err = raw.start(io.Discard); err == nil {
 		packed, _ := gzip.NewWriterLevel(l, gzip.BestSpeed) // the level is right
 		err = readTar(io.TeeReader(plain, io.MultiWriter(l.diffID, packed)))

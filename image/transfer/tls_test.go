@@ -117,6 +117,13 @@ func TestCredentials(t *testing.T) {
 		{"file", "REGISTRY_AUTH_FILE", "", r.host},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.key != r.host { // authn asks podman's files, too, where there is none of docker's
+				docker := t.TempDir()
+				t.Setenv("DOCKER_CONFIG", docker)
+				if err := os.WriteFile(filepath.Join(docker, "config.json"), []byte(`{"auths":{}}`), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
 			path := filepath.Join(t.TempDir(), "x")
 			t.Setenv(c.variable, path)
 			path = filepath.Join(path, c.file)

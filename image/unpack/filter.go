@@ -26,6 +26,7 @@ var asRegular = map[byte]bool{tar.TypeCont: true, tar.TypeGNUSparse: true}
 
 // filter is asked by Apply about each entry before its name is resolved, and may change it.
 func (u *unpacking) filter(h *tar.Header) (bool, error) {
+	compact(h)
 	u.entry = h
 	u.removeSparse()
 	u.sparse.next = isSparse(h)
@@ -65,9 +66,8 @@ func (u *unpacking) count(h *tar.Header) error {
 		return tooManyBytes(u.Layer, most)
 	}
 	u.bytes += h.Size
-	if u.entries%pieceEntries == 0 {
-		u.stream.endPiece = true
-	}
+	u.piece.add(h)
+	u.stream.endPiece = u.piece.isFull()
 	return nil
 }
 
@@ -134,8 +134,6 @@ func (u *unpacking) squash(h *tar.Header) {
 	}
 	h.Uid, h.Gid = 0, 0
 }
-
-const paxXattr = "SCHILY.xattr."
 
 // xattrs is what is known of the folder: whether it keeps users' attributes.
 type xattrs struct{ probed, refused bool }

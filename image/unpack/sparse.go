@@ -30,7 +30,7 @@ func isSparse(h *tar.Header) bool {
 		return true
 	}
 	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") {
+		if strings.HasPrefix(key, paxSparse) {
 			return h.Typeflag == tar.TypeReg
 		}
 	}
@@ -56,7 +56,7 @@ func (u *unpacking) writeSparse(h *tar.Header) error {
 		return err
 	}
 	u.sparse.file = path
-	err = copyHoles(f, r, h.Size)
+	err = s.copyHoles(f, r, h.Size)
 	if closed := f.Close(); err == nil {
 		err = closed
 	}
@@ -69,12 +69,18 @@ func (u *unpacking) writeSparse(h *tar.Header) error {
 	return nil
 }
 
-// copyHoles writes size bytes from r to f, except for pages of zeros.
-func copyHoles(f *os.File, r io.Reader, size int64) error {
+// copyHoles writes size bytes from r, which reads the stream, to f, except for pages of zeros.
+func (s *stream) copyHoles(f *os.File, r io.Reader, size int64) error {
 	buffer := make([]byte, 64<<10)
 	for at := int64(0); ; {
+		// A hole is made up by r: the stream, which knows when to stop, is not asked for it.
+		if err := s.source.ctx.Err(); err != nil {
+			return err
+		}
+		before := s.position
 		n, err := io.ReadFull(r, buffer)
-		for i := 0; i < n; i += page {
+		isHole := s.position == before
+		for i := 0; i < n && !isHole; i += page {
 			p := buffer[i:min(i+page, n)]
 			if bytes.Equal(p, zeros[:len(p)]) {
 				continue

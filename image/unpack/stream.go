@@ -50,7 +50,8 @@ func (s *stream) at(size int64) {
 	s.complete, s.entries = true, s.entries+1
 	s.header = unknown
 	if size != unknown {
-		s.header = s.position + roundUp(size)
+		// A global header is followed by padding, of which its size says nothing.
+		s.header = roundUp(s.position + size)
 	}
 }
 

@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -14,9 +15,6 @@ import (
 	"github.com/podsh/podsh/image"
 )
 
-// pieceEntries is how many entries Apply gets at once: it keeps the paths of them all.
-const pieceEntries = 16384
-
 // eventInterval keeps progress to 10 events a second.
 const eventInterval = 100 * time.Millisecond
 
@@ -28,6 +26,7 @@ func Unpack(ctx context.Context, blob *os.File, request *image.Request, tell fun
 // unpacking is one layer on its way into the folder root.
 type unpacking struct {
 	*image.Request
+	digests  *image.Layer // to be held against, as the request has them
 	root     string
 	rootFD   int // the root, O_PATH: what is looked up below it does not get out, openat2(2)
 	stream   *stream
@@ -47,19 +46,23 @@ func unpackInto(ctx context.Context, root string, blob *os.File, request *image.
 	if request.Layer == nil {
 		return fmt.Errorf("unpack: no layer is named: %w", image.ErrInvalid)
 	}
+	// A layer that is known by its tar only is called by that.
+	named, layer := *request, *request.Layer
+	layer.Digest = cmp.Or(layer.Digest, layer.DiffID)
+	named.Layer = &layer
 	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", root, err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	source, err := openSource(ctx, blob, request.Layer)
+	source, err := openSource(ctx, blob, &layer)
 	if err != nil {
 		return err
 	}
 	defer source.close()
 
-	u := &unpacking{Request: request, root: root, rootFD: fd}
-	u.stream = &stream{source: source, limit: request.Limits, tell: progress(request.Layer, source, tell)}
+	u := &unpacking{Request: &named, digests: request.Layer, root: root, rootFD: fd}
+	u.stream = &stream{source: source, limit: request.Limits, tell: progress(&layer, source, tell)}
 	defer u.removeSparse()
 	defer u.forgetParent()
 	err = u.apply(ctx)
@@ -70,7 +73,7 @@ func unpackInto(ctx context.Context, root string, blob *os.File, request *image.
 		return u.explain(ctx, err)
 	}
 	u.warnings.tell(tell)
-	tell(image.Event{Blob: request.Layer.Digest, Done: source.read.Load(), Size: request.Layer.Size})
+	tell(image.Event{Blob: layer.Digest, Done: source.read.Load(), Size: layer.Size})
 	return nil
 }
 
@@ -99,7 +102,7 @@ func (u *unpacking) finish() error {
 	if _, err := io.Copy(io.Discard, rest{u.stream}); err != nil {
 		return err
 	}
-	if err := u.stream.source.verify(u.Layer); err != nil {
+	if err := u.stream.source.verify(u.digests); err != nil {
 		return err
 	}
 	if err := u.makeWhiteouts(); err != nil {

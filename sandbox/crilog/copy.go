@@ -13,8 +13,8 @@ import (
 
 const (
 	readSize = 128 << 10
-	pipeSize = 1 << 20 // /proc/sys/fs/pipe-max-size, unless someone changed it: pipe(7)
-	maxKept  = 1 << 20 // a batch's buffer that has grown beyond is not kept
+	pipeSize = 256 << 10 // a user has 64 MiB for all pipes before they get small: pipe(7)
+	maxKept  = 1 << 20   // a batch's buffer that has grown beyond is not kept
 )
 
 // Copy writes what comes from a pipe or a terminal to the log until it ends, or the Writer does. Each
