@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"maps"
 	"math/big"
 	"net"
 	"os"
@@ -287,6 +286,9 @@ func (r *registry) push(from, to string) error {
 		args = append(args, "--dest-creds", r.user)
 	}
 	cmd := exec.Command("skopeo", append(args, from, "docker://"+r.address+"/"+to)...)
+	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+r.dir) // not to look for passwords in /run/containers, which is root's
+	// What is in /run/containers may be root's alone.
+	cmd.Env = append(os.Environ(), "REGISTRY_AUTH_FILE="+r.file("auth.json"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("skopeo copy %s to %s: %w: %s", from, to, err, out)
 	}
@@ -407,6 +409,7 @@ func TestRegistryFixture(t *testing.T) {
 	}
 	testscript.RunT(strict{T: t}, testscript.Params{Files: []string{file}, Cmds: maps.Clone(imageVerbs), Setup: func(env *testscript.Env) error {
 		env.Setenv("HOME", env.WorkDir)
+		env.Setenv("REGISTRY_AUTH_FILE", filepath.Join(env.WorkDir, ".auth.json")) // there is none
 		return nil
 	}})
 }
@@ -445,7 +448,7 @@ stderr x509
 
 # It hangs, goes on, is gone, and comes back with what it had.
 registry freeze PLAIN
-! exec timeout 1 skopeo inspect --tls-verify=false --config docker://$PLAIN/another:1
+! exec timeout 0.5 skopeo inspect --tls-verify=false --config docker://$PLAIN/another:1
 registry thaw PLAIN
 exec skopeo inspect --tls-verify=false --config docker://$PLAIN/another:1
 registry stop PLAIN

@@ -226,7 +226,9 @@ func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (
 				return nil, false, usagef("podsh create --"+name+", or leave out --pod", "--%s is of a new pod", name)
 			}
 		}
-		pod, err = store.Find(ref)
+		if pod, err = store.Find(ref); err == nil && pod.IsHub {
+			err = refuseHub(c, pod)
+		}
 		return pod, false, err
 	}
 	if dryRunOf(c) != "" {

@@ -120,7 +120,8 @@ func setUpSession(env *testscript.Env) error {
 	}
 	env.Setenv("ROOTFS", filepath.Join(env.WorkDir, "rootfs")) // made by the verb rootfs
 	env.Setenv("UID", strconv.Itoa(os.Getuid()))
-	if dir := os.Getenv("PODSH_TEST_IMAGES"); dir != "" { // localhost/images:TAG is what podsh calls what it pulls from here
+	env.Setenv("REGISTRY_AUTH_FILE", filepath.Join(env.WorkDir, ".auth.json")) // nobody's: there is none
+	if dir := os.Getenv("PODSH_TEST_IMAGES"); dir != "" {                      // localhost/images:TAG is what podsh calls what it pulls from here
 		env.Setenv("IMAGES", filepath.Join(env.WorkDir, "images"))
 		if err := os.Symlink(dir, env.Getenv("IMAGES")); err != nil {
 			return err

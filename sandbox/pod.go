@@ -32,7 +32,8 @@ type Pod struct {
 	PlanFormat uint64            `json:"plan_format"`           // of the plans that its own file understands
 	Holder     Holder            `json:"holder"`
 
-	store *Store
+	store  *Store
+	around *Pod // of a container that is seen as a pod: the one it is in
 }
 
 // podFormat is raised when an older podsh could not read what this one writes, or the other way round.

@@ -330,6 +330,14 @@ func (c *Container) execFailed(errno syscall.Errno) error {
 // openExe opens the program that performs plans in the pod: podsh itself, or the pod's own unreachable copy of it.
 // pidfd is of the holder.
 func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
+	if p.around != nil {
+		outer, err := p.around.Open()
+		if err != nil {
+			return nil, err
+		}
+		defer outer.Close()
+		return p.around.openExe(outer)
+	}
 	path := "/proc/self/exe"
 	if p.OwnFile {
 		path = "/proc/" + strconv.Itoa(p.Holder.PID) + "/exe"

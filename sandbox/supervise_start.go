@@ -13,7 +13,7 @@ import (
 func supervisorEnv() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return !slices.Contains([]string{"HOME", "PATH", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"}, name)
+		return !slices.Contains([]string{"CNI_PATH", "HOME", "PATH", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"}, name)
 	})
 }
 

@@ -71,6 +71,9 @@ func (v *supervised) begin() error {
 		control.Close(ours)
 		return err
 	}
+	if v.state.Stopped { // somebody did not want it to start at all
+		run.kill()
+	}
 	return v.read(ours)
 }
 
@@ -181,6 +184,11 @@ func (v *supervised) live() {
 			break
 		}
 	}
+	v.end()
+}
+
+// end lets everybody know that the container has ended for good.
+func (v *supervised) end() {
 	if v.c.Spec.Remove {
 		_ = v.c.discard() // podsh ps -c shows what could not be removed
 	}

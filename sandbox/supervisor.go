@@ -335,6 +335,9 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 		}
 	}
 	state, err := c.State()
+	if err == nil && state.Status == Up {
+		err = fail(nil, []string{"podsh stop " + c.Title() + " first"}, "container %q is running, in the foreground of another podsh", c.Title())
+	}
 	if err != nil {
 		s.forget(v)
 		return nil, err
@@ -379,7 +382,7 @@ func (s *supervisor) takeOver(c *Container) {
 		if v.rest() {
 			v.live()
 		} else {
-			s.forget(v)
+			v.end()
 		}
 	}()
 }
