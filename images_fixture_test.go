@@ -286,7 +286,6 @@ func (r *registry) push(from, to string) error {
 		args = append(args, "--dest-creds", r.user)
 	}
 	cmd := exec.Command("skopeo", append(args, from, "docker://"+r.address+"/"+to)...)
-	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+r.dir) // not to look for passwords in /run/containers, which is root's
 	// What is in /run/containers may be root's alone.
 	cmd.Env = append(os.Environ(), "REGISTRY_AUTH_FILE="+r.file("auth.json"))
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -407,7 +406,7 @@ func TestRegistryFixture(t *testing.T) {
 	if err := os.WriteFile(file, []byte(fixtureSession), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	testscript.RunT(strict{T: t}, testscript.Params{Files: []string{file}, Cmds: maps.Clone(imageVerbs), Setup: func(env *testscript.Env) error {
+	testscript.RunT(strict{T: t}, testscript.Params{Files: []string{file}, Cmds: imageVerbs, Setup: func(env *testscript.Env) error {
 		env.Setenv("HOME", env.WorkDir)
 		env.Setenv("REGISTRY_AUTH_FILE", filepath.Join(env.WorkDir, ".auth.json")) // there is none
 		return nil
