@@ -83,7 +83,29 @@ func pull(request *image.Request, quiet bool) ([]*image.Image, error) {
 		u.hear(event)
 	})
 	u.group.Wait()
-	return images, errors.Join(err, errors.Join(u.errs...))
+	if len(u.errs) > 0 {
+		return nil, errors.Join(err, hinted(errors.Join(u.errs...), "the image is malformed, or there is no room: nothing of it was kept"), discard(images))
+	}
+	return images, hinted(err, "podsh image pull --help shows what can be fetched, and where credentials are looked for")
+}
+
+// discard removes images that are of no use, since their layers can't be unpacked. One that a container has stays.
+func discard(images []*image.Image) error {
+	store, use, err := imagesInUse()
+	for _, img := range images {
+		if err == nil && len(use.Images[img.Digest]) == 0 {
+			err = store.Remove(img, use)
+		}
+	}
+	return err
+}
+
+// hinted gives an error a hint that has none.
+func hinted(err error, hint string) error {
+	if err == nil || len(sandbox.Hints(err)) > 0 {
+		return err
+	}
+	return image.Fail(err, hint, "%v", err)
 }
 
 // unpacking unpacks layers while others are on their way.
@@ -475,7 +497,7 @@ func imageSave(c *cli.Context) error {
 		return err
 	}
 	_, err = sandbox.AskImages(&image.Request{Do: image.Save, Store: store.Path, Images: digests, Format: format, File: file}, nil, os.Stdout, newProgress(true).ignore)
-	return err
+	return hinted(err, "is the folder there, is there room, and may you write in it?")
 }
 
 // ignore hears nothing but warnings.

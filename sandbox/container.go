@@ -276,6 +276,9 @@ func newContainer(pod *Pod, spec *ContainerSpec, img *image.Image) (*Container, 
 	if img != nil {
 		config = img.Config
 		c.Image = ContainerImage{spec.Image, img.ID, img.Digest}
+		c.Spec.Labels = map[string]string{}
+		maps.Copy(c.Spec.Labels, config.Labels)
+		maps.Copy(c.Spec.Labels, spec.Labels)
 	}
 	c.Argv = argv(spec, &config)
 	if len(c.Argv) == 0 {

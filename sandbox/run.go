@@ -162,8 +162,12 @@ func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
 	if err != nil {
 		return who, fail(ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no user %q in %s", c.User, c.Of())
 	}
-	if err := view.checkMapped(who); err != nil {
-		return who, err
+	if view.checkMapped(who) != nil {
+		hint := "--user root"
+		if c.pod.OneID {
+			hint += "; more ids take ranges in /etc/subuid and /etc/subgid: `podsh doctor` says how"
+		}
+		return who, fail(nil, []string{hint}, "user %q of %s has ids that the pod has not: %d and %d", c.User, c.Of(), who.uid, who.gid)
 	}
 	view.confine(&who)
 	return who, nil

@@ -286,26 +286,41 @@ func (v *supervised) stop(sig unix.Signal, grace time.Duration) error {
 		close(v.stopping)
 		_ = v.c.saveState(&v.state)
 	}
-	run, over, up := v.run, v.ended, v.state.Status == Up
+	over := v.ended
 	v.mutex.Unlock()
-	if up {
-		if err := run.signal(sig); err != nil {
-			return err
-		}
-		select {
-		case <-over:
-			return nil
-		case <-time.After(grace):
-		}
+	if up, err := v.signal(sig); !up || err != nil {
+		return v.over(over, err)
+	}
+	select {
+	case <-over:
+		return nil
+	case <-time.After(grace):
+	}
+	up, err := v.signal(unix.SIGKILL)
+	if up && sig != unix.SIGKILL {
 		v.mutex.Lock()
 		v.stubborn = true
 		v.mutex.Unlock()
-		if err := run.signal(unix.SIGKILL); err != nil {
-			return err
-		}
 	}
-	<-over
-	return nil
+	return v.over(over, err)
+}
+
+// over waits for the end, unless something went wrong.
+func (v *supervised) over(over chan struct{}, err error) error {
+	if err == nil {
+		<-over
+	}
+	return err
+}
+
+// signal sends the command a signal, if it is still there: its pidfd is closed under the same lock.
+func (v *supervised) signal(sig unix.Signal) (up bool, err error) {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.state.Status != Up {
+		return false, nil
+	}
+	return true, v.run.signal(sig)
 }
 
 // await waits until the container has ended.

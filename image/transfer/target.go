@@ -106,10 +106,12 @@ type targetTar struct {
 	file *os.File
 	out  *bufio.Writer
 	tar  *tar.Writer
+
+	folders map[string]bool // that are in it: skopeo unpacks archives without them as root alone
 }
 
 func openTargetTar(path string) (target, error) {
-	t := &targetTar{file: os.Stdout}
+	t := &targetTar{file: os.Stdout, folders: map[string]bool{}}
 	if path != "-" {
 		info, err := os.Stat(path)
 		if err == nil && !info.Mode().IsRegular() { // a pipe, or /dev/null
@@ -129,6 +131,14 @@ func openTargetTar(path string) (target, error) {
 
 // write adds a file. All are of the same time and nobody's, so that the same images make the same archive.
 func (t *targetTar) write(name string, size int64, r io.Reader) error {
+	for i, c := range name {
+		if folder := name[:i+1]; c == '/' && !t.folders[folder] {
+			t.folders[folder] = true
+			if err := t.tar.WriteHeader(&tar.Header{Name: folder, Mode: 0o755, Typeflag: tar.TypeDir, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}); err != nil {
+				return err
+			}
+		}
+	}
 	err := t.tar.WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, Typeflag: tar.TypeReg, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR})
 	if err == nil {
 		_, err = io.Copy(t.tar, r)
