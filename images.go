@@ -94,7 +94,7 @@ func discard(images []*image.Image) error {
 	store, use, err := imagesInUse()
 	for _, img := range images {
 		if err == nil && len(use.Images[img.Digest]) == 0 {
-			err = store.Remove(img, use)
+			err = store.Remove(img, lookForUse)
 		}
 	}
 	return err
@@ -275,6 +275,12 @@ func imageLs(c *cli.Context) error {
 	return t.Flush()
 }
 
+// lookForUse looks which images and layers containers have.
+func lookForUse() (*image.Use, error) {
+	_, use, err := imagesInUse()
+	return use, err
+}
+
 func imagesInUse() (*image.Store, *image.Use, error) {
 	images, err := sandbox.OpenImages()
 	if err != nil {
@@ -419,7 +425,7 @@ Examples:
 				if users := use.Images[img.Digest]; len(users) > 0 {
 					return usageless("podsh rm -f "+strings.Join(users, " "), "image %q is used by %s", img.Title(), strings.Join(users, ", "))
 				}
-				return store.Remove(img, use)
+				return store.Remove(img, lookForUse)
 			})
 		},
 	}
@@ -443,11 +449,11 @@ Examples:
 			if c.Args().Present() {
 				return usagef("podsh image rm "+c.Args().First(), "image prune takes no arguments, not %q", c.Args().First())
 			}
-			store, use, err := imagesInUse()
+			store, err := sandbox.OpenImages()
 			if err != nil {
 				return err
 			}
-			removed, bytes, err := store.Prune(c.Bool("all"), use)
+			removed, bytes, err := store.Prune(c.Bool("all"), lookForUse)
 			for _, img := range removed {
 				fmt.Println(img.Title())
 			}

@@ -36,7 +36,7 @@ type Limits struct {
 	Entries int64 `json:"entries,omitempty"`
 }
 
-// Event is what the program tells. One with Image or Error is the last.
+// Event is what the program tells. One with Finished or Error is the last.
 type Event struct {
 	// Found tells what Pull found, before anything is downloaded: its layers, lowest first.
 	Found *Image `json:"found,omitempty"`

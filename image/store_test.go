@@ -176,7 +176,7 @@ func TestNames(t *testing.T) {
 	if err != nil || len(all.Manifests) != 2 {
 		t.Error(all, err) // one descriptor each, without a name
 	}
-	if err := s.Remove(a, use(nil)); err != nil {
+	if err := s.Remove(a, given(use(nil))); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Tag(a, webName); !errors.Is(err, ErrNoImage) {
@@ -240,3 +240,6 @@ func TestOpen(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// given is a use that does not change.
+func given(u *Use) Usage { return func() (*Use, error) { return u, nil } }

@@ -20,8 +20,11 @@ type Use struct {
 	Remove func(dir string) error
 }
 
+// Usage looks what is in use now.
+type Usage func() (*Use, error)
+
 // Remove takes an image out of the index, and removes what no other one has of it.
-func (s *Store) Remove(img *Image, u *Use) error {
+func (s *Store) Remove(img *Image, usage Usage) error {
 	err := s.change(func(all *index) error {
 		all.Manifests = slices.DeleteFunc(all.Manifests, func(d Descriptor) bool { return d.identity() == img.Digest })
 		return nil
@@ -29,13 +32,17 @@ func (s *Store) Remove(img *Image, u *Use) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.sweep(u)
+	_, err = s.sweep(usage)
 	return err
 }
 
 // Prune removes images that nothing uses: those without a name, or with all set all of them; those whose blobs are
 // gone; and whatever no image has. It tells which images, and how many bytes of blobs.
-func (s *Store) Prune(all bool, u *Use) (removed []*Image, bytes int64, err error) {
+func (s *Store) Prune(all bool, usage Usage) (removed []*Image, bytes int64, err error) {
+	u, err := usage()
+	if err != nil {
+		return nil, 0, err
+	}
 	err = s.change(func(x *index) error {
 		kept := map[string]bool{}
 		for _, img := range s.images(x) {
@@ -51,7 +58,7 @@ func (s *Store) Prune(all bool, u *Use) (removed []*Image, bytes int64, err erro
 	if err != nil {
 		return nil, 0, err
 	}
-	bytes, err = s.sweep(u)
+	bytes, err = s.sweep(usage)
 	return removed, bytes, err
 }
 
@@ -60,12 +67,16 @@ const maxPartial = 24 * time.Hour
 
 // sweep removes blobs and layers that no image has. Where somebody is about to have what nobody has yet, all stays:
 // the next one removes it.
-func (s *Store) sweep(u *Use) (bytes int64, err error) {
+func (s *Store) sweep(usage Usage) (bytes int64, err error) {
 	unlock, busy, err := lockFile(s.path("pulling"), unix.LOCK_EX|unix.LOCK_NB)
 	if busy || err != nil {
 		return 0, err
 	}
 	defer unlock()
+	u, err := usage() // under the lock, which a container in the making holds, too
+	if err != nil {
+		return 0, err
+	}
 	all, err := s.readIndex()
 	if err != nil {
 		return 0, err

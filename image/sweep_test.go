@@ -59,7 +59,7 @@ func TestRemove(t *testing.T) {
 	unpackAll(t, s, a)
 	unpackAll(t, s, b)
 	used := s.LayerPath("map", a.Layers[2])
-	if err := s.Remove(a, use(map[string]bool{used: true})); err != nil {
+	if err := s.Remove(a, given(use(map[string]bool{used: true}))); err != nil {
 		t.Fatal(err)
 	}
 	if got := files(t, s, "blobs", "sha256"); len(got) != 4 {
@@ -87,14 +87,14 @@ func TestRemoveMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	blob := put(t, s, []byte("brought"))
-	if err := s.Remove(img, use(nil)); err != nil {
+	if err := s.Remove(img, given(use(nil))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(s.BlobPath(blob.Digest)); err != nil {
 		t.Error(err)
 	}
 	done()
-	if _, bytes, err := s.Prune(false, use(nil)); err != nil || bytes == 0 || len(files(t, s, "blobs", "sha256")) > 0 {
+	if _, bytes, err := s.Prune(false, given(use(nil))); err != nil || bytes == 0 || len(files(t, s, "blobs", "sha256")) > 0 {
 		t.Error(bytes, err)
 	}
 }
@@ -129,7 +129,7 @@ func TestPrune(t *testing.T) {
 	}
 	u := use(nil)
 	u.Images[used.Digest] = []string{"container"}
-	removed, _, err := s.Prune(false, u)
+	removed, _, err := s.Prune(false, given(u))
 	if err != nil || len(removed) != 1 || removed[0].Config.Cmd[0] != "nameless" {
 		t.Errorf("%+v %v", removed, err)
 	}
@@ -145,7 +145,7 @@ func TestPrune(t *testing.T) {
 	if err := making.Commit(); err != nil {
 		t.Error(err)
 	}
-	if removed, _, err = s.Prune(true, u); err != nil || len(removed) != 1 || removed[0].ID != named.ID {
+	if removed, _, err = s.Prune(true, given(u)); err != nil || len(removed) != 1 || removed[0].ID != named.ID {
 		t.Errorf("%+v %v", removed, err)
 	}
 }

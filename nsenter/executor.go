@@ -268,6 +268,15 @@ func Path(file *os.File) (string, error) {
 	return fdPath(fd), nil
 }
 
+// TemporaryPath is Path for one that starts many: the name is good until done is called.
+func TemporaryPath(file *os.File) (path string, done func(), err error) {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf)
+	if err != nil {
+		return "", nil, fmt.Errorf("copy a descriptor: %w", err)
+	}
+	return fdPath(fd), func() { unix.Close(fd) }, nil
+}
+
 // clearOf is above every place that a descriptor is handed over at.
 const clearOf = TTYFD + 1
 

@@ -84,8 +84,11 @@ func (c *Container) State() (*ContainerState, error) {
 		if state.Status == Restarting && watched || state.Process.alive() && state.Status == Up {
 			return state, nil
 		}
-		if !watched || try == 100 {
+		if !watched {
 			return state.lost(), nil
+		}
+		if try == 100 {
+			return state, nil // it is being ended: what it has left takes its time
 		}
 		time.Sleep(time.Millisecond) // it has just ended, and who watches is about to write it down
 	}

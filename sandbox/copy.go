@@ -93,7 +93,7 @@ func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.E
 		return nil, err
 	}
 	defer null.Close()
-	exe, err := os.Open("/proc/self/exe")
+	exe, err := p.openExe(pidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (p *Pod) planCopy(args []string) Plan {
 	at := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	b.call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	b.call(unix.SYS_FCHDIR, tree)
-	b.explain("be root there, with a pod's capabilities and no way to more", "capabilities(7)", "")
+	b.explain("be root there, and nowhere else", "capabilities(7)", "")
 	if _, root := mapID(p.UIDMap, 0, true); root {
 		if !p.KeepGroups {
 			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)

@@ -246,10 +246,11 @@ func AskImages(request *image.Request, in, out *os.File, tell func(image.Event))
 		return nil, err
 	}
 	defer file.Close()
-	path, err := nsenter.Path(file)
+	path, done, err := nsenter.TemporaryPath(file)
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)

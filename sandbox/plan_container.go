@@ -94,6 +94,7 @@ func (p *creation) joinPod() {
 	}
 	p.explain("enter the pod's "+enumerate(shared)+" namespaces", "setns(2)", quoteAll(append([]string{"nsenter"}, append(options, "sh")...)...))
 	p.call(unix.SYS_SETNS, memberPodFD, flags)
+	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // with other credentials that is fs.suid_dumpable's, proc_sys_fs(5)
 	if p.pod.own("pid") {
 		p.explain("be in the pod's pid namespace: only from in there can one below it be made", "pid_namespaces(7)", "")
 		p.call(nsenter.Clone, 0)

@@ -251,10 +251,6 @@ func (p *creation) finishRoot() {
 	}
 	for i, v := range spec.Volumes {
 		p.volume(p.volumeSource(i), v.Destination)
-		if o, ok := p.volumeOwner(i); ok {
-			p.call(unix.SYS_FCHOWNAT, p.taken[p.volumeSource(i)], "", int(o.uid), int(o.gid), unix.AT_EMPTY_PATH)
-			p.call(unix.SYS_FCHMODAT, p.taken[p.volumeSource(i)], ".", int(o.mode))
-		}
 	}
 	if spec.ReadOnly && spec.Rootfs.Mode != "rw" && spec.Rootfs.Mode != "ro" {
 		p.explain("make the root read-only", "mount(8)", "mount -o remount,bind,ro,nosuid,nodev .")

@@ -184,6 +184,10 @@ func (p *creation) takeSources() {
 		p.take(p.upperSource())
 	}
 	for i := range p.pod.Spec.Volumes {
+		if o, ok := p.volumeOwner(i); ok {
+			p.call(unix.SYS_FCHOWNAT, unix.AT_FDCWD, p.volumeSource(i).path, int(o.uid), int(o.gid), unix.AT_SYMLINK_NOFOLLOW)
+			p.call(unix.SYS_FCHMODAT, unix.AT_FDCWD, p.volumeSource(i).path, int(o.mode))
+		}
 		p.take(p.volumeSource(i))
 	}
 	p.stage = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.facts.Store+"/mnt", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)

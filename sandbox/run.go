@@ -43,15 +43,21 @@ func (s *started) close() {
 
 // Propose plans what start would do, for those who want to see it.
 func (c *Container) Propose() (Plan, error) {
+	if len(c.Spec.PodVolumes) > 0 {
+		if err := c.pod.ensureVolumes(); err != nil {
+			return nil, err
+		}
+	}
 	f, member, err := c.facts(&Stdio{})
 	if err != nil {
 		return nil, err
 	}
+	member.removeVolumes()
 	return planContainer(f, member), nil
 }
 
 // facts reads what must be known to start the container.
-func (c *Container) facts(stdio *Stdio) (*Facts, *containerFacts, error) {
+func (c *Container) facts(stdio *Stdio) (f *Facts, member *containerFacts, err error) {
 	pidfd, err := c.pod.Open()
 	if err != nil {
 		return nil, nil, err
@@ -63,7 +69,7 @@ func (c *Container) facts(stdio *Stdio) (*Facts, *containerFacts, error) {
 	}
 	defer unix.Close(root)
 	view := c.view()
-	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: c.pod.store.Path}
+	f = &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: c.pod.store.Path}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
 		return nil, nil, fmt.Errorf("last capability: %w", err)
@@ -72,16 +78,22 @@ func (c *Container) facts(stdio *Stdio) (*Facts, *containerFacts, error) {
 		return nil, nil, err
 	}
 	f.Keys = exists("/proc/sys/kernel/keys")
-	member := &containerFacts{container: c, etc: podEtc(root, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
+	member = &containerFacts{container: c, etc: podEtc(root, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
 	member.owners = c.volumeOwners()
-	if err := c.readRoot(f, view); err != nil {
+	made := member
+	defer func() {
+		if err != nil {
+			made.removeVolumes()
+		}
+	}()
+	if err = c.readRoot(f, view); err != nil {
 		return nil, nil, err
 	}
 	if member.who, err = c.identify(f, view); err != nil {
 		return nil, nil, err
 	}
 	member.join = joinFacts{member.who, f.LastCap, joinerHolds(view), f.Keys}
-	if err := checkHeld(view.Spec.CapAdd, member.join.held); err != nil {
+	if err = checkHeld(view.Spec.CapAdd, member.join.held); err != nil {
 		return nil, nil, err
 	}
 	for fd, file := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
@@ -205,6 +217,14 @@ func (c *Container) volumeOwners() map[string]owner {
 	return owners
 }
 
+// removeVolumes removes the volumes that are new, and so still empty: who comes next finds them new once more, and they
+// get their owners.
+func (m *containerFacts) removeVolumes() {
+	for dir := range m.owners {
+		_ = os.Remove(dir) // one that somebody uses by now stays
+	}
+}
+
 // start starts the container's command as a child of this process. The calling goroutine must be locked to a thread
 // that lives as long as this process: the command ends with it.
 func (c *Container) start(stdio *Stdio) (*started, error) {
@@ -219,11 +239,13 @@ func (c *Container) start(stdio *Stdio) (*started, error) {
 	defer pidfd.Close()
 	executor, err := c.executor(pidfd, stdio)
 	if err != nil {
+		member.removeVolumes()
 		return nil, err
 	}
 	plan := planContainer(f, member)
 	if err := plan.become(executor); err != nil {
 		executor.Kill()
+		member.removeVolumes()
 		return nil, c.explain(plan, err)
 	}
 	return c.running(executor)
@@ -255,10 +277,11 @@ func (c *Container) executor(pidfd *os.File, stdio *Stdio) (*nsenter.Executor, e
 		return nil, err
 	}
 	defer exe.Close()
-	path, err := nsenter.Path(exe)
+	path, done, err := nsenter.TemporaryPath(exe)
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	extra := []*os.File{pidfd, stdio.In, stdio.Out, stdio.Err, stdio.Terminal}
 	for i, file := range extra {
 		if file == nil {
@@ -345,6 +368,8 @@ func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
 	path := "/proc/self/exe"
 	if p.OwnFile {
 		path = "/proc/" + strconv.Itoa(p.Holder.PID) + "/exe"
+	} else if exe, err := readExe(); err != nil || exe.reachable(p.idsOutside()) { // the pod was made by another podsh
+		return sealedCopy()
 	}
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if p.OwnFile && p.PlanFormat != nsenter.Format { // a copy of another podsh
@@ -359,6 +384,14 @@ func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// idsOutside are the ids of the host that the pod has.
+func (p *Pod) idsOutside() []IDMap {
+	if p.Namespaces["user"].Kind == "host" {
+		return []IDMap{{0, 0, 1<<32 - 1}}
+	}
+	return p.UIDMap
 }
 
 // volumePath is the folder of one of the pod's volumes.

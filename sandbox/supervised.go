@@ -35,46 +35,70 @@ type supervised struct {
 	ended    chan struct{} // closed when this run has ended, and all that is to be done about that
 	stubborn bool
 	clients  []*attached
+	hurry    chan struct{} // closed when a run has ended, and nobody is waited for any more who does not read
 }
 
 func newSupervised(s *supervisor, c *Container) *supervised {
-	return &supervised{s: s, c: c, stopping: make(chan struct{}), ended: make(chan struct{})}
+	return &supervised{s: s, c: c, stopping: make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{})}
 }
 
 // begin starts the command, and writes that down.
 func (v *supervised) begin() error {
-	stdio, ours, err := v.open()
+	log, err := crilog.Open(v.c.LogPath(), crilog.Options{})
 	if err != nil {
+		v.failed(err)
 		return err
 	}
+	stdio, ours, err := v.open()
 	var run *started
-	v.s.onMain(func() { run, err = v.c.start(stdio) })
-	for _, file := range []*os.File{stdio.In, stdio.Out, stdio.Err, stdio.Terminal} {
-		if file != nil {
-			file.Close()
+	if err == nil {
+		v.s.onMain(func() { run, err = v.c.start(stdio) })
+		for _, file := range []*os.File{stdio.In, stdio.Out, stdio.Err, stdio.Terminal} {
+			if file != nil {
+				file.Close()
+			}
 		}
 	}
 	if err != nil {
+		log.Close()
 		control.Close(ours)
+		v.closeInput()
 		v.failed(err)
 		return err
 	}
 	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	v.run = run
+	v.run, v.log, v.hurry = run, log, make(chan struct{})
 	v.state.Status, v.state.Process, v.state.MountNS = Up, run.process, run.mountNS()
 	v.state.Watcher, v.state.Started, v.state.RestartAt = v.s.self, time.Now().UTC(), time.Time{}
-	if err := v.c.saveState(&v.state); err != nil {
-		run.kill()
-		run.wait()
-		run.close()
+	if err = v.c.saveState(&v.state); err == nil {
+		err = v.read(ours)
+	} else {
 		control.Close(ours)
-		return err
 	}
-	if v.state.Stopped { // somebody did not want it to start at all
+	if err != nil || v.state.Stopped { // somebody did not want it to start at all
 		run.kill()
 	}
-	return v.read(ours)
+	v.mutex.Unlock()
+	if err != nil {
+		run.wait()
+		err = errors.Join(err, run.sweepMounts(v.c.pod))
+		v.drain()
+		v.mutex.Lock()
+		run.close()
+		v.mutex.Unlock()
+		v.failed(err)
+	}
+	return err
+}
+
+// closeInput closes the container's standard input, if that was kept open.
+func (v *supervised) closeInput() {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	if v.input != nil {
+		v.input.Close()
+		v.input = nil
+	}
 }
 
 // failed writes down that the command could not be started.
@@ -123,17 +147,16 @@ func (v *supervised) open() (stdio *Stdio, ours []*os.File, err error) {
 			control.Close(ours)
 			return nil, nil, err
 		}
-		stdio.In, v.input = read, write
+		v.mutex.Lock()
+		v.input = write
+		v.mutex.Unlock()
+		stdio.In = read
 	}
 	return stdio, ours, nil
 }
 
 // read begins to write the command's output to the log, and to whoever is attached. The caller holds the mutex.
-func (v *supervised) read(ours []*os.File) (err error) {
-	if v.log, err = crilog.Open(v.c.LogPath(), crilog.Options{}); err != nil {
-		control.Close(ours)
-		return err
-	}
+func (v *supervised) read(ours []*os.File) error {
 	v.reading = ours
 	if v.c.Spec.TTY {
 		v.terminal = nsenter.ReceiveFD(ours[0])
@@ -161,13 +184,18 @@ func (v *supervised) read(ours []*os.File) (err error) {
 	return nil
 }
 
-// tell passes output on to whoever is attached. One that does not take it slows the container down, as a terminal does.
+// tell passes output on to whoever is attached. One that does not take it slows the container down, as a terminal does,
+// but only while the container runs.
 func (v *supervised) tell(stream int, text []byte) {
 	v.mutex.Lock()
-	clients := slices.Clone(v.clients)
+	clients, hurry := slices.Clone(v.clients), v.hurry
 	v.mutex.Unlock()
 	for _, client := range clients {
-		client.write(stream, text)
+		select {
+		case client.queue <- output{stream, slices.Clone(text)}:
+		case <-client.gone:
+		case <-hurry:
+		}
 	}
 }
 
@@ -192,6 +220,11 @@ func (v *supervised) end() {
 	if v.c.Spec.Remove {
 		_ = v.c.discard() // podsh ps -c shows what could not be removed
 	}
+	v.over()
+}
+
+// over takes the container off the list, and lets those go on who wait for its end.
+func (v *supervised) over() {
 	v.s.forget(v)
 	v.mutex.Lock()
 	close(v.ended)
@@ -205,6 +238,9 @@ func (v *supervised) drain() {
 	select {
 	case <-done:
 	case <-time.After(untilKill):
+		v.mutex.Lock()
+		close(v.hurry)
+		v.mutex.Unlock()
 		for _, file := range v.reading {
 			file.Close()
 		}
@@ -289,7 +325,7 @@ func (v *supervised) stop(sig unix.Signal, grace time.Duration) error {
 	over := v.ended
 	v.mutex.Unlock()
 	if up, err := v.signal(sig); !up || err != nil {
-		return v.over(over, err)
+		return v.waitOver(over, err)
 	}
 	select {
 	case <-over:
@@ -302,11 +338,11 @@ func (v *supervised) stop(sig unix.Signal, grace time.Duration) error {
 		v.stubborn = true
 		v.mutex.Unlock()
 	}
-	return v.over(over, err)
+	return v.waitOver(over, err)
 }
 
-// over waits for the end, unless something went wrong.
-func (v *supervised) over(over chan struct{}, err error) error {
+// waitOver waits for the end, unless something went wrong.
+func (v *supervised) waitOver(over chan struct{}, err error) error {
 	if err == nil {
 		<-over
 	}
@@ -352,15 +388,21 @@ func (v *supervised) resize(rows, columns uint16) {
 	}
 }
 
-// leave lets everybody go who is attached.
-func (v *supervised) leave() {
+// dismiss lets everybody go who is attached, when they have got all there is.
+func (v *supervised) dismiss() {
 	v.mutex.Lock()
 	clients := v.clients
 	v.clients = nil
 	v.mutex.Unlock()
 	for _, client := range clients {
-		client.close()
+		close(client.queue) // nobody writes to it any more: the container's output has ended
 	}
+}
+
+// output is what a container wrote, on its way to who is attached.
+type output struct {
+	stream int
+	text   []byte
 }
 
 // attached is a client that sees what a container writes.
@@ -368,7 +410,10 @@ type attached struct {
 	mutex sync.Mutex
 	v     *supervised
 	in    *os.File
-	out   []*os.File // output and error; of a terminal, one
+	out   []*os.File // output and error; of a terminal, one stream for both ways
+	queue chan output
+	gone  chan struct{} // closed when the client is
+	done  chan struct{} // closed when all has been delivered
 }
 
 // join attaches the client's descriptors.
@@ -381,6 +426,7 @@ func (a *attached) join(v *supervised, input bool, files []*os.File) error {
 		return errors.New("these are not the descriptors to attach")
 	}
 	a.v, a.out = v, files
+	a.queue, a.gone, a.done = make(chan output, 16), make(chan struct{}), make(chan struct{})
 	if input {
 		a.in = files[0]
 		if !tty {
@@ -391,10 +437,30 @@ func (a *attached) join(v *supervised, input bool, files []*os.File) error {
 	v.mutex.Lock()
 	v.clients = append(v.clients, a)
 	v.mutex.Unlock()
+	go a.deliver()
 	if input {
 		go a.pass()
 	}
 	return nil
+}
+
+// deliver writes what the container wrote, to the end or until the client is gone, and lets go of its descriptors.
+func (a *attached) deliver() {
+	defer close(a.done)
+	defer a.close()
+	for {
+		select {
+		case <-a.gone:
+			return
+		case o, more := <-a.queue:
+			if !more {
+				return
+			}
+			if o.stream < len(a.out) {
+				_, _ = a.out[o.stream].Write(o.text) // who does not want it any more misses it
+			}
+		}
+	}
 }
 
 // pass passes the client's input to the container.
@@ -419,19 +485,7 @@ func (a *attached) pass() {
 	}
 }
 
-func (a *attached) write(stream int, text []byte) {
-	a.mutex.Lock()
-	defer a.mutex.Unlock()
-	if stream >= len(a.out) || a.out[stream] == nil {
-		return
-	}
-	if _, err := a.out[stream].Write(text); err != nil {
-		a.out[stream].Close()
-		a.out[stream] = nil
-	}
-}
-
-// leave takes the client off the container.
+// leave takes the client off the container: it is gone.
 func (a *attached) leave() {
 	a.mutex.Lock()
 	v := a.v
@@ -442,21 +496,34 @@ func (a *attached) leave() {
 	v.mutex.Lock()
 	v.clients = slices.DeleteFunc(v.clients, func(other *attached) bool { return other == a })
 	v.mutex.Unlock()
-	a.close()
+	close(a.gone)
+	a.hangUp()
+}
+
+// flushed waits until the client has got all that the container wrote; not for ever, if it does not read.
+func (a *attached) flushed() {
+	a.mutex.Lock()
+	done := a.done
+	a.mutex.Unlock()
+	if done == nil {
+		return
+	}
+	select {
+	case <-done:
+	case <-time.After(untilKill):
+	}
+}
+
+// hangUp ends a stream: whoever reads from it or writes to it now is to hear of that.
+func (a *attached) hangUp() {
+	if a.in != nil && len(a.out) > 0 && a.out[0] == a.in {
+		_ = unix.Shutdown(int(a.in.Fd()), unix.SHUT_RDWR) // gone already is as good
+	}
 }
 
 func (a *attached) close() {
-	a.mutex.Lock()
-	defer a.mutex.Unlock()
-	for i, file := range a.out {
-		if file != nil && file == a.in { // a stream: whoever reads from it now is to hear of the end
-			_ = unix.Shutdown(int(file.Fd()), unix.SHUT_RDWR) // gone already is as good
-		}
-		if file != nil {
-			file.Close()
-		}
-		a.out[i] = nil
-	}
+	a.hangUp()
+	control.Close(a.out)
 	if a.in != nil {
 		a.in.Close() // of a terminal it is the same file: closed already
 	}

@@ -280,6 +280,7 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 			answer.Kind = "not executable"
 		}
 	case request.Do == askWait:
+		client.flushed()
 		answer.ExitCode = v.lastStatus()
 	case request.Do == askStop:
 		answer.Stubborn = v.wasStubborn()
@@ -318,33 +319,35 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 		control.Close(files)
 		return nil, err
 	}
+	state, err := c.State()
+	if err == nil && state.Status == Up {
+		err = fail(nil, []string{"podsh stop " + c.Title() + " first, or podsh attach " + c.Title()}, "container %q is running", c.Title())
+	}
+	if err != nil {
+		control.Close(files)
+		return nil, err
+	}
 	v := newSupervised(s, c)
 	v.rows, v.columns, v.term = request.Rows, request.Columns, request.Term
+	v.state = ContainerState{Restarts: state.Restarts}
 	s.mutex.Lock()
-	if s.live[c.ID] != nil {
-		s.mutex.Unlock()
+	other := s.live[c.ID]
+	if other == nil {
+		s.live[c.ID] = v
+	}
+	s.mutex.Unlock()
+	if other != nil {
 		control.Close(files)
 		return nil, fail(nil, []string{"podsh restart " + c.Title() + ", or podsh attach " + c.Title()}, "container %q is running", c.Title())
 	}
-	s.live[c.ID] = v
-	s.mutex.Unlock()
 	if len(files) > 0 {
-		if err := client.join(v, request.Input, files); err != nil {
-			s.forget(v)
-			return nil, err
-		}
+		err = client.join(v, request.Input, files)
 	}
-	state, err := c.State()
-	if err == nil && state.Status == Up {
-		err = fail(nil, []string{"podsh stop " + c.Title() + " first"}, "container %q is running, in the foreground of another podsh", c.Title())
+	if err == nil {
+		err = v.begin()
 	}
 	if err != nil {
-		s.forget(v)
-		return nil, err
-	}
-	v.state = ContainerState{Restarts: state.Restarts}
-	if err := v.begin(); err != nil {
-		s.forget(v)
+		v.over()
 		return nil, err
 	}
 	go v.live()
@@ -355,7 +358,7 @@ func (s *supervisor) forget(v *supervised) {
 	s.mutex.Lock()
 	delete(s.live, v.c.ID)
 	s.mutex.Unlock()
-	v.leave()
+	v.dismiss()
 	s.wake()
 }
 
@@ -371,6 +374,9 @@ func (s *supervisor) takeOver(c *Container) {
 	}
 	_ = c.settle(state) // what can't be ended is told by the next command that looks
 	if state.Stopped || !c.Spec.Restart.again(state.ExitCode, state.InARow) {
+		if c.Spec.Remove {
+			_ = c.discard() // podsh ps -c shows it, if that did not work
+		}
 		return
 	}
 	v := newSupervised(s, c)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,13 +59,37 @@ func serve(conn *os.File) int {
 		_, _ = io.Copy(io.Discard, in)
 		cancel(errStopped)
 	}()
-	images, err := do(ctx, request, events.tell)
-	if err != nil {
-		events.tell(image.Event{Error: err.Error(), Hint: hint(err)})
+	ended := make(chan int, 1)
+	go func() {
+		images, err := do(ctx, request, events.tell)
+		if err != nil {
+			events.tell(image.Event{Error: err.Error(), Hint: hint(err)})
+			ended <- 1
+			return
+		}
+		events.tell(image.Event{Finished: true, Images: images})
+		ended <- 0
+	}()
+	return await(ctx, ended)
+}
+
+// maxClearing is how long what was given up may take to end. What waits for the other end of a pipe knows nothing of
+// the context, and may wait for ever.
+const maxClearing = 2 * time.Second
+
+// await waits for the exit status.
+func await(ctx context.Context, ended <-chan int) int {
+	select {
+	case status := <-ended:
+		return status
+	case <-ctx.Done():
+	}
+	select {
+	case status := <-ended:
+		return status
+	case <-time.After(maxClearing):
 		return 1
 	}
-	events.tell(image.Event{Finished: true, Images: images})
-	return 0
 }
 
 // stopOnSignals ends what goes on when somebody wants that: partial blobs stay, to go on with.

@@ -93,16 +93,17 @@ func lockPartial(ctx context.Context, path string) (*os.File, error) {
 		if err != nil {
 			return nil, &diskError{err}
 		}
-		locked := make(chan error, 1)
+		locked := make(chan error)
 		go func() { // flock(2) knows no deadline
 			err := error(unix.EINTR)
 			for err == unix.EINTR {
 				err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
 			}
-			if ctx.Err() != nil {
+			select {
+			case locked <- err:
+			case <-ctx.Done(): // nobody waits for it any more
 				f.Close()
 			}
-			locked <- err
 		}()
 		select {
 		case <-ctx.Done():
@@ -195,16 +196,22 @@ func (b *bringing) untilWhole(ctx context.Context) error {
 		if tries++; tries >= maxTries || n >= maxRestart || ctx.Err() != nil || !b.source.again(err) {
 			return err
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
+		if err := pause(ctx, wait); err != nil {
+			return err
 		}
 		wait *= 2
 	}
 	return nil
+}
+
+// pause waits before the next try.
+func pause(ctx context.Context, wait time.Duration) error {
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // transfer copies what the source sends, to its end.

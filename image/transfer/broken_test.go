@@ -93,16 +93,19 @@ func (b *broken) half(w http.ResponseWriter, r *http.Request, bytes int) {
 	panic(http.ErrAbortHandler)
 }
 
+// brokenCase is one way to misbehave.
+type brokenCase struct {
+	name  string
+	serve func(b *broken, w http.ResponseWriter, r *http.Request)
+	asked int32
+	words []string // of the error; none: it is pulled all the same
+	rest  bool     // a partial blob stays
+}
+
 // TestBroken pulls from registries that misbehave. Whatever they do, nothing half looks whole.
 func TestBroken(t *testing.T) {
 	img := randomImage(t, 400_000, 1, "amd64")
-	for _, c := range []struct {
-		name  string
-		serve func(b *broken, w http.ResponseWriter, r *http.Request)
-		asked int32
-		words []string // of the error; none: it is pulled all the same
-		rest  bool     // a partial blob stays
-	}{
+	for _, c := range []brokenCase{
 		{"cut off again and again", func(b *broken, w http.ResponseWriter, r *http.Request) { b.half(w, r, 50_000) }, 9, nil, false},
 		{"cut off, and then nothing more", func(b *broken, w http.ResponseWriter, r *http.Request) {
 			if b.asked.Load() == 1 {
@@ -152,33 +155,39 @@ func TestBroken(t *testing.T) {
 			b.serve = func(w http.ResponseWriter, r *http.Request) { c.serve(b, w, r) }
 			store := newStore(t)
 			_, _, err := pull(t, store, b.host+"/x")
-			if asked := b.asked.Load(); asked != c.asked {
-				t.Errorf("asked %d times for the layer, not %d", asked, c.asked)
-			}
-			blob, statErr := os.Stat(store.BlobPath(b.digest))
-			if c.words == nil {
-				if err != nil || statErr != nil || blob.Size() != int64(len(b.layer)) {
-					t.Fatal(err, statErr)
-				}
-			} else {
-				if c.name == "too many bytes" {
-					if err == nil || !strings.Contains(err.Error(), c.words[0]) {
-						t.Error(err)
-					}
-				} else {
-					wantError(t, err, c.words...)
-				}
-				if statErr == nil {
-					t.Error("the layer is in the store")
-				}
-				if images, _ := store.List(); len(images) > 0 {
-					t.Error("the image is in the store")
-				}
-			}
-			if _, err := os.Stat(store.PartialPath(b.digest)); (err == nil) != c.rest {
-				t.Errorf("partial blob: %v", err)
-			}
+			c.check(t, b, store, err)
 		})
+	}
+}
+
+// check looks at what such a pull has left.
+func (c *brokenCase) check(t *testing.T, b *broken, store *image.Store, err error) {
+	t.Helper()
+	if asked := b.asked.Load(); asked != c.asked {
+		t.Errorf("asked %d times for the layer, not %d", asked, c.asked)
+	}
+	blob, statErr := os.Stat(store.BlobPath(b.digest))
+	if c.words == nil {
+		if err != nil || statErr != nil || blob.Size() != int64(len(b.layer)) {
+			t.Fatal(err, statErr)
+		}
+	} else {
+		if c.name == "too many bytes" {
+			if err == nil || !strings.Contains(err.Error(), c.words[0]) {
+				t.Error(err)
+			}
+		} else {
+			wantError(t, err, c.words...)
+		}
+		if statErr == nil {
+			t.Error("the layer is in the store")
+		}
+		if images, _ := store.List(); len(images) > 0 {
+			t.Error("the image is in the store")
+		}
+	}
+	if _, err := os.Stat(store.PartialPath(b.digest)); (err == nil) != c.rest {
+		t.Errorf("partial blob: %v", err)
 	}
 }
 
@@ -264,59 +273,5 @@ func TestTwoPulls(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(store.Path, "partial", "*"))
 	if err != nil || len(left) > 0 {
 		t.Error("left in partial: ", left, err)
-	}
-}
-
-// TestManifests: what is no image is refused, by name.
-func TestManifests(t *testing.T) {
-	b := startBroken(t, randomImage(t, 100, 1, "amd64"))
-	b.serve = b.whole
-	good := string(b.manifest)
-	for _, c := range []struct{ manifest, words string }{
-		{`{"schemaVersion":1,"name":"x"}`, "schema 1"},
-		{`{"schemaVersion":2}`, `malformed digest "" of the configuration`},
-		{`hello`, "malformed manifest"},
-		{strings.Repeat(" ", image.MaxDocument+1), "more than 4 MB"},
-		{strings.Replace(good, configs[1], "application/vnd.cncf.helm.config.v1+json", 1), `no image to run, but of type "application/vnd.cncf.helm.config.v1+json"`},
-		{strings.Replace(good, layers[4], ociGzip+"+encrypted", 1), "layer 1 is encrypted"},
-		{strings.Replace(good, layers[4], "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1), "layer 1 may not be kept by the registry"},
-		{strings.Replace(good, layers[4], "application/x-squashfs", 1), `layer 1 is of an unknown type: "application/x-squashfs"`},
-		{strings.Replace(good, b.digest, "sha256:../../../../etc/passwd", 1), "malformed digest"},
-		{strings.Replace(good, b.digest, "sha512:"+strings.Repeat("0", 128), 1), "malformed digest"},
-		{strings.Replace(good, `"layers":[`, `"layers":[{"mediaType":"`+layers[4]+`","size":1,"digest":"sha256:`+strings.Repeat("0", 64)+`"},`, 1), "the manifest has 2 layers, and the configuration 1"},
-		{strings.Replace(good, `"size":`, `"size":-`, 1), "a configuration of -"},
-		{strings.Replace(good, `"layers":[{`, `"layers":[{"size":9223372036854775807,"x":{`, 1), "malformed manifest"},
-	} {
-		b.manifest = []byte(c.manifest)
-		store := newStore(t)
-		_, _, err := pull(t, store, b.host+"/x")
-		if err == nil || !strings.Contains(err.Error(), c.words) {
-			t.Errorf("%.200s: %v, not %s", c.manifest, err, c.words)
-		}
-		if images, _ := store.List(); len(images) > 0 {
-			t.Errorf("%.200s: taken in", c.manifest)
-		}
-	}
-}
-
-// TestWrongManifest: a registry that sends another manifest than the one that was asked for.
-func TestWrongManifest(t *testing.T) {
-	b := startBroken(t, randomImage(t, 100, 1, "amd64"))
-	b.serve = b.whole
-	_, _, err := pull(t, newStore(t), b.host+"/x@sha256:"+strings.Repeat("0", 64))
-	if err == nil || !strings.Contains(err.Error(), "wrong digest: sha256:000") {
-		t.Error(err)
-	}
-}
-
-// TestNoRoom: what the disk can't hold is refused before it is downloaded.
-func TestNoRoom(t *testing.T) {
-	b := startBroken(t, randomImage(t, 100, 1, "amd64"))
-	b.serve = b.whole
-	b.manifest = bytes.Replace(b.manifest, fmt.Appendf(nil, `"size":%d,"digest":"%s"`, len(b.layer), b.digest), fmt.Appendf(nil, `"size":%d,"digest":"%s"`, 1<<40, b.digest), 1)
-	_, _, err := pull(t, newStore(t), b.host+"/x")
-	wantError(t, err, "the disk is full")
-	if b.asked.Load() > 0 {
-		t.Error("it was downloaded all the same")
 	}
 }

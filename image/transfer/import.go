@@ -99,6 +99,8 @@ func importLayer(ctx context.Context, store *image.Store, r io.Reader) (image.La
 		return image.Layer{}, &diskError{err}
 	}
 	defer blob.Close()
+	// Whoever waits for standard input is ended without coming back here.
+	defer context.AfterFunc(ctx, func() { os.Remove(blob.Name()) })()
 	l := &layerWriter{blob: blob, digest: sha256.New(), diffID: sha256.New()}
 	layer, err := l.write(&interruptible{ctx, r})
 	if err == nil {

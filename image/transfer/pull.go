@@ -82,6 +82,9 @@ func Pull(ctx context.Context, store *image.Store, request *image.Request, tell 
 			break
 		}
 	}
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, inWords(err)
 	}

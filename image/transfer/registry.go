@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/image"
 )
@@ -47,7 +48,11 @@ func openRegistry(ctx context.Context, p *pulling, rest string) (source, error) 
 	if err != nil {
 		return nil, image.Fail(err, "look into ~/.docker/config.json", "credentials for %q: %v", ref.Registry, err)
 	}
-	authenticated, err := transport.NewWithContext(ctx, host, credentials, &guard{p.PlainHTTP, newTransport()}, []string{repository.Scope(transport.PullScope)})
+	var authenticated http.RoundTripper
+	err = tried(ctx, r.againFirst, func() (err error) {
+		authenticated, err = transport.NewWithContext(ctx, host, credentials, &guard{p.PlainHTTP, newTransport()}, []string{repository.Scope(transport.PullScope)})
+		return err
+	})
 	if err != nil {
 		return nil, r.explain(err)
 	}
@@ -128,18 +133,23 @@ func (r *registry) find(ctx context.Context) ([]*found, error) {
 
 // manifest fetches a manifest or an index, by tag or digest.
 func (r *registry) manifest(ctx context.Context, which string) (text []byte, mediaType string, err error) {
+	err = tried(ctx, r.again, func() (err error) {
+		text, mediaType, err = r.manifestOnce(ctx, which)
+		return err
+	})
+	return text, mediaType, err
+}
+
+// tried does something, more than once where that may help.
+func tried(ctx context.Context, again func(error) bool, do func() error) error {
 	wait := firstWait
 	for tries := 1; ; tries++ {
-		text, mediaType, err = r.manifestOnce(ctx, which)
-		if err == nil || tries == maxTries || !r.again(err) || ctx.Err() != nil {
-			return text, mediaType, err
+		err := do()
+		if err == nil || tries == maxTries || !again(err) || ctx.Err() != nil {
+			return err
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, "", ctx.Err()
+		if err := pause(ctx, wait); err != nil {
+			return err
 		}
 		wait *= 2
 	}
@@ -218,14 +228,23 @@ func (r *registry) again(err error) bool {
 	var disk *diskError
 	var answer *transport.Error
 	switch {
-	case errors.As(err, &disk), isCertificate(err), errors.Is(err, errPlain), errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &disk), isCertificate(err), errors.Is(err, errPlain):
 		return false
-	case errors.As(err, &answer):
+	case errors.As(err, &answer): // before that https may have been tried in vain
 		return answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout || answer.StatusCode >= 500
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return false
 	case errors.Is(err, errStalled), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return true
 	}
 	var network net.Error
 	var broken *brokenOff
 	return errors.As(err, &network) || errors.As(err, &broken)
+}
+
+// againFirst is again for the first word to a registry: where nobody answers, the name may be wrong, and that is told
+// at once.
+func (r *registry) againFirst(err error) bool {
+	broken := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET)
+	return r.again(err) && (broken || is[*transport.Error](err))
 }

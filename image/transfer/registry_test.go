@@ -67,16 +67,21 @@ func TestPull(t *testing.T) {
 			}
 		}
 	})
+	checkRefused(t, r.host)
+}
+
+// checkRefused asks for what the registry of TestPull lacks.
+func checkRefused(t *testing.T, host string) {
 	for _, c := range []struct{ name, source, platform, words string }{
 		{"no platform", "/team/web:1", "linux/riscv64", `it has no image for linux/riscv64, only for linux/amd64, linux/arm64/v8`},
 		{"malformed platform", "/team/web:1", "linux", `malformed platform "linux"`},
 		{"another platform", "/solo", "linux/arm64", `it has no image for linux/arm64, only for linux/amd64`},
-		{"no tag", "/team/web:2", "", `has no "` + r.host + `/team/web:2"`},
-		{"no image", "/team/wbe", "", `has no "` + r.host + `/team/wbe:latest"`},
+		{"no tag", "/team/web:2", "", `has no "` + host + `/team/web:2"`},
+		{"no image", "/team/wbe", "", `has no "` + host + `/team/wbe:latest"`},
 		{"no digest", "/team/web@sha256:" + strings.Repeat("0", 64), "", "has no "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := Pull(context.Background(), newStore(t), &image.Request{Source: r.host + c.source, Platform: c.platform}, h.tell)
+			_, err := Pull(context.Background(), newStore(t), &image.Request{Source: host + c.source, Platform: c.platform}, (&heard{}).tell)
 			wantError(t, err, c.words)
 		})
 	}

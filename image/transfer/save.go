@@ -70,6 +70,9 @@ func Save(ctx context.Context, store *image.Store, request *image.Request, _ fun
 	}
 	if err != nil {
 		s.target.discard()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		return nil, s.explain(request.File, err)
 	}
 	var images []*image.Image
