@@ -75,13 +75,13 @@ func resolve(root *os.Root, name string, follow bool) (string, fs.FileInfo, erro
 	for links := 0; len(rest) > 0; {
 		first := rest[0]
 		rest = rest[1:]
-		if first == ".." {
-			done = path.Dir(done)
-		} else {
-			if !info.IsDir() {
-				return "", nil, fmt.Errorf("%q is not a folder", done)
-			}
-			done = path.Join(done, first)
+		if !info.IsDir() {
+			return "", nil, fmt.Errorf("%q is not a folder", done)
+		}
+		// Of "..", Join makes the folder above, and Clean lets none lead above root.
+		done = path.Clean("/" + path.Join(done, first))[1:]
+		if done == "" {
+			done = "."
 		}
 		info, err = root.Lstat(done)
 		switch {
@@ -105,9 +105,7 @@ func resolve(root *os.Root, name string, follow bool) (string, fs.FileInfo, erro
 		if strings.HasPrefix(target, "/") {
 			done = "."
 		}
-		if rest = append(meaningful(target), rest...); len(rest) == 0 {
-			rest = []string{"."}
-		}
+		rest = append(meaningful(target), rest...)
 		if info, err = root.Lstat(done); err != nil {
 			return "", nil, call("stat", done, err)
 		}

@@ -149,7 +149,7 @@ func inside(name, rename string) ([]string, error) {
 	case name == "" || strings.Contains(name, "\x00"):
 		return nil, fmt.Errorf("the entry %q has no proper name", name)
 	case len(name)+len(rename) >= maxName:
-		return nil, fmt.Errorf("a name is too long: %q…", name[:60])
+		return nil, fmt.Errorf("a name is too long: %q…", name[:min(60, len(name))])
 	case strings.HasPrefix(name, "/"):
 		return nil, fmt.Errorf("the entry %q has an absolute name", name)
 	}
