@@ -119,7 +119,7 @@ func TestHostile(t *testing.T) {
 
 func TestNoSpace(t *testing.T) {
 	if os.Getuid() != 0 {
-		skip(t, "needs root, if only in a user namespace")
+		t.Skip("TestInUserNamespace runs it, as root there")
 	}
 	root := t.TempDir()
 	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=1m"); err != nil {

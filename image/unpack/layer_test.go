@@ -25,7 +25,7 @@ func TestCompressions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if os.Getuid() != 0 {
-				skip(t, "needs root, if only in a user namespace")
+				t.Skip("TestInUserNamespace runs it, as root there")
 			}
 			u := unpackBlob(t, blob, requestOf(blob, b)).mustWork(t)
 			if got, err := os.ReadFile(filepath.Join(u.root, "etc/passwd")); string(got) != "root:x:0:0" {
@@ -41,7 +41,7 @@ func TestCompressions(t *testing.T) {
 
 func TestBroken(t *testing.T) {
 	if os.Getuid() != 0 {
-		skip(t, "needs root, if only in a user namespace")
+		t.Skip("TestInUserNamespace runs it, as root there")
 	}
 	b := tarOf(t, file("a", strings.Repeat("some text ", 9000)), file("b", "x"))
 	noise := bytes.Repeat([]byte("no tar at all, "), 200)
@@ -212,7 +212,7 @@ func TestManySmallFiles(t *testing.T) {
 // TestOwnRoot unpacks as podsh does: the root is the folder, and nothing else is there.
 func TestOwnRoot(t *testing.T) {
 	if os.Getuid() != 0 {
-		skip(t, "needs root, if only in a user namespace")
+		t.Skip("TestInUserNamespace runs it, as root there")
 	}
 	b := tarOf(t, dir("./"), dir("etc/"), symlink("lib", "/usr/lib"), file("usr/lib/a", "a"), file("lib/b", "b"),
 		hardlink("c", "lib/b"), file("etc/.wh.gone", ""), file("etc/.wh..wh..opq", ""))

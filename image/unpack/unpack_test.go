@@ -68,7 +68,7 @@ func skip(t testing.TB, format string, args ...any) {
 func needIDs(t testing.TB) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		skip(t, "needs root, if only in a user namespace")
+		t.Skip("TestInUserNamespace runs it, as root there")
 	}
 	if err := os.Lchown(t.TempDir(), 1000, 1000); err != nil {
 		t.Skip("there is one id only")
@@ -195,7 +195,7 @@ func unpackBlob(t testing.TB, blob []byte, request *image.Request) *unpacked {
 func try(t testing.TB, change func(*image.Request), entries ...entry) *unpacked {
 	t.Helper()
 	if os.Getuid() != 0 {
-		skip(t, "needs root, if only in a user namespace")
+		t.Skip("TestInUserNamespace runs it, as root there")
 	}
 	b := tarOf(t, entries...)
 	r := requestOf(b, b)
