@@ -87,13 +87,14 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
 		a.Rows, a.Cols = size.Row, size.Col
 	}
+	restore := makeRaw(os.Stdin) // what is typed meanwhile is for the container
 	session, err := how(a)
 	theirs.Close()
 	if err != nil {
+		restore()
 		return err
 	}
 	defer session.Close()
-	restore := makeRaw(os.Stdin)
 	detached, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		if typed(os.Stdin, stream) {
