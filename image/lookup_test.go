@@ -26,8 +26,9 @@ func layersOf(t *testing.T, tables ...map[string]string) []string {
 			if link, ok := strings.CutPrefix(text, "->"); err == nil && ok {
 				err = os.Symlink(link, path)
 			} else if err == nil && text == "whiteout" {
-				if err = unix.Mknod(path, unix.S_IFCHR, 0); errors.Is(err, unix.EPERM) {
-					t.Skip("no whiteouts here") // Linux 5.8 lets everybody make them, but not every seccomp filter
+				err = unix.Mknod(path, unix.S_IFCHR, 0) // Linux 5.8 lets everybody make them
+				if errors.Is(err, unix.EPERM) && os.Getenv("PODSH_MUST_WORK") != "1" {
+					t.Skip("no whiteouts here: a seccomp filter may forbid them")
 				}
 			} else if err == nil && strings.HasSuffix(name, "/") {
 				err = os.MkdirAll(path, 0o755)

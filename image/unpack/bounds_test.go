@@ -18,19 +18,11 @@ import (
 	"github.com/podsh/podsh/image"
 )
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("TestInUserNamespace runs it, as root there")
-	}
-}
-
 // TestMemory unpacks folders with a megabyte of comments each in a process of its own. Its VmHWM counts, as the
 // peak that wait4(2) tells is that of the test as well: it stays across execve(2).
 func TestMemory(t *testing.T) {
-	needRoot(t)
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("the race detector takes memory of its own")
+	if testing.Short() { // TestInUserNamespace: once is enough
+		return
 	}
 	var plain bytes.Buffer
 	w := tar.NewWriter(&plain)
@@ -44,7 +36,12 @@ func TestMemory(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	blob := gzipped(t, plain.Bytes())
+	zip := exec.Command("gzip", "-1") // ours is slow with the race detector
+	zip.Stdin = bytes.NewReader(plain.Bytes())
+	blob, err := zip.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	words, err := json.Marshal(requestOf(blob, plain.Bytes()))
 	if err != nil {
 		t.Fatal(err)
@@ -58,14 +55,23 @@ func TestMemory(t *testing.T) {
 	}
 	peak := 0
 	_, line, _ := strings.Cut(string(out), "VmHWM:")
-	if _, err := fmt.Sscan(line, &peak); err != nil || peak > 64<<10 {
+	limit := 64 << 10 // KiB
+	if raceDetector() {
+		limit *= 3 // which it needs for itself; what grew with the folders would still be more
+	}
+	if _, err := fmt.Sscan(line, &peak); err != nil || peak > limit {
 		t.Errorf("peak of %d KiB for a blob of %d KiB, %v", peak, len(blob)>>10, err)
 	}
 }
 
+// raceDetector says whether the tests were built with it.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
+
 // TestHoleStops cancels in the middle of a hole, where nothing of the blob is read.
 func TestHoleStops(t *testing.T) {
-	needRoot(t)
 	b := sparseTar("huge", 1<<40)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
@@ -78,7 +84,6 @@ func TestHoleStops(t *testing.T) {
 
 // TestHolesAfterGlobalHeader is what git archive begins with; it is padded, but has no size.
 func TestHolesAfterGlobalHeader(t *testing.T) {
-	needRoot(t)
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "abc"}}); err != nil {
@@ -96,7 +101,6 @@ func TestHolesAfterGlobalHeader(t *testing.T) {
 }
 
 func TestZstdSkippableFrameFirst(t *testing.T) {
-	needRoot(t)
 	b := tarOf(t, file("a", "a"))
 	blob := append([]byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4}, zstandard(t, b)...)
 	unpackBlob(t, blob, requestOf(blob, b)).mustWork(t)
@@ -104,7 +108,6 @@ func TestZstdSkippableFrameFirst(t *testing.T) {
 
 // TestNoDigestOfTheBlob calls the layer by its tar's digest, and still holds that.
 func TestNoDigestOfTheBlob(t *testing.T) {
-	needRoot(t)
 	b := tarOf(t, file("a", "a"))
 	r := requestOf(b, b)
 	r.Layer.Digest = ""

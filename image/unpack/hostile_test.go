@@ -118,9 +118,6 @@ func TestHostile(t *testing.T) {
 }
 
 func TestNoSpace(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("TestInUserNamespace runs it, as root there")
-	}
 	root := t.TempDir()
 	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=1m"); err != nil {
 		skip(t, "mount tmpfs on %s: %v", root, err)
@@ -181,9 +178,6 @@ func FuzzUnpack(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, script string) {
-		if os.Getuid() != 0 {
-			t.Skip("needs root")
-		}
 		var entries []entry
 		for line := range strings.Lines(script) {
 			words := strings.Fields(line)

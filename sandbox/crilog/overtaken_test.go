@@ -16,6 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// skip skips a test that this machine can't run, unless it has to.
+func skip(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("PODSH_MUST_WORK") == "1" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 // A reader that is overtaken says how much it missed, and goes on.
 func TestFollowOvertaken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
@@ -26,7 +35,7 @@ func TestFollowOvertaken(t *testing.T) {
 	}
 	defer w.Close()
 	if ok := firstKnown(t); !ok {
-		t.Skip("no extended attributes here")
+		skip(t, "no extended attributes here")
 	}
 	slow, out := io.Pipe() // a reader that is stuck until someone takes its first line
 	var errOut bytes.Buffer
@@ -168,10 +177,7 @@ func TestTmpfsFull(t *testing.T) {
 	}
 	out, err := cmd.Output()
 	if refused := strings.HasPrefix(string(out), "refused:") || errors.Is(err, unix.EPERM); refused {
-		if os.Getenv("PODSH_MUST_WORK") == "1" {
-			t.Fatalf("no tmpfs in a user namespace: %v %s", err, out)
-		}
-		t.Skipf("no tmpfs in a user namespace: %v %s", err, out)
+		skip(t, "no tmpfs in a user namespace: %v %s", err, out)
 	}
 	if err != nil {
 		t.Fatalf("%v: %s", err, told.String())

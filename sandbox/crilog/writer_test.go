@@ -48,7 +48,7 @@ func TestRunsAreApart(t *testing.T) {
 func TestTerminal(t *testing.T) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip(err)
+		skip(t, "no terminal: %v", err)
 	}
 	defer master.Close()
 	conn, err := master.SyscallConn()
@@ -66,7 +66,7 @@ func TestTerminal(t *testing.T) {
 	}
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip(err)
+		skip(t, "no terminal: %v", err)
 	}
 	fmt.Fprintln(slave, "hello")
 	slave.Close()
