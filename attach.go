@@ -74,11 +74,10 @@ func oneContainer(c *cli.Context) (*sandbox.Container, error) {
 
 // attachTerminal connects this terminal with a container's, until that ends or the keys are typed that detach.
 func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) (*sandbox.Session, error)) error {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	stream, theirs, err := sandbox.Stream()
 	if err != nil {
-		return fmt.Errorf("socketpair: %w", err)
+		return err
 	}
-	stream, theirs := os.NewFile(uintptr(fds[0]), "terminal"), os.NewFile(uintptr(fds[1]), "terminal")
 	defer stream.Close()
 	resize, signals := make(chan os.Signal, 1), make(chan os.Signal, 16)
 	signal.Notify(resize, unix.SIGWINCH)

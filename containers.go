@@ -45,19 +45,10 @@ func (r containerRow) Status() string {
 	return string(r.State.Status)
 }
 
-// psContainers lists the containers of all pods.
-func psContainers(c *cli.Context) error {
+// psContainers lists the containers of pods.
+func psContainers(c *cli.Context, pods []*sandbox.Pod) error {
 	if c.IsSet("format") {
 		return usagef("podsh ps -c --json | jq", "--format is for pods")
-	}
-	store, err := sandbox.OpenStore()
-	if err != nil {
-		return err
-	}
-	sweep(store)
-	pods, err := store.List()
-	if err != nil {
-		return err
 	}
 	rows := []containerRow{}
 	for _, pod := range pods {

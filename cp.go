@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -31,39 +32,27 @@ func cp(c *cli.Context) error {
 		return usagef("podsh cp SRC POD/NAME:DST, or podsh cp POD/NAME:SRC DST", "cp takes two paths, not %d", c.NArg())
 	}
 	from, to := c.Args().Get(0), c.Args().Get(1)
-	outside, name, isOut := splitTarget(from)
-	inside, path, isIn := splitTarget(to)
+	source, sourcePath, isOut := splitTarget(from)
+	target, targetPath, isIn := splitTarget(to)
 	if isOut == isIn {
 		return usagef("podsh cp SRC POD/NAME:DST, or podsh cp POD/NAME:SRC DST; ./A:B is a file of the host's", "one of the two must be in a pod or container")
 	}
-	var warning string
-	if isOut {
-		pod, err := copyTarget(outside)
-		if err != nil {
-			return err
-		}
-		if to, err = absolute(to); err != nil {
-			return err
-		}
-		if warning, err = pod.CopyOut(name, to); err != nil {
-			return err
-		}
-	} else {
-		pod, err := copyTarget(inside)
-		if err != nil {
-			return err
-		}
-		if from, err = absolute(from); err != nil {
-			return err
-		}
-		if warning, err = pod.CopyIn(from, path); err != nil {
-			return err
-		}
+	pod, err := copyTarget(cmp.Or(source, target))
+	if err != nil {
+		return err
 	}
-	if warning != "" {
+	warning := ""
+	if isOut {
+		if to, err = absolute(to); err == nil {
+			warning, err = pod.CopyOut(sourcePath, to)
+		}
+	} else if from, err = absolute(from); err == nil {
+		warning, err = pod.CopyIn(from, targetPath)
+	}
+	if err == nil && warning != "" {
 		warn(errors.New(warning))
 	}
-	return nil
+	return err
 }
 
 // splitTarget tells POD:PATH from a path of the host, which has a slash before any colon.

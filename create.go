@@ -32,14 +32,9 @@ func createCommand() *cli.Command {
 		&cli.StringSliceFlag{Name: "uidmap", Usage: "map user ids, `IN:OUT:COUNT`"},
 		&cli.StringSliceFlag{Name: "gidmap", Usage: "map group ids, `IN:OUT:COUNT` (default: as --uidmap)"},
 		&cli.BoolFlag{Name: "keep-id", Usage: "be yourself inside: your ids are the same there"},
-		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "lead a port of the host's to the pod, `" + network.PortForm + "`"},
-		&cli.StringSliceFlag{Name: "dns", Usage: "ask this name `SERVER` rather than the host's"},
-		&cli.StringSliceFlag{Name: "dns-search", Usage: "look names up in `DOMAIN`, too"},
-		&cli.StringSliceFlag{Name: "add-host", Usage: "a line for /etc/hosts, `NAME:IP`"},
-		&cli.GenericFlag{Name: "host-access", Value: new(hostAccess), Usage: "reach the host's localhost as " + network.HostName + ", or only `PORTS` of it"},
-		&cli.StringSliceFlag{Name: "sysctl", Usage: "set `net.KEY=VALUE` in the pod"},
 		explainFlag(), dryRunFlag(),
 	}
+	flags = append(flags, netFlags("")...)
 	for _, ns := range sandbox.Namespaces {
 		usage := fmt.Sprintf("%s: `new`, host, path:FILE or pod:OTHER", ns.Gives)
 		if ns.Name == "net" {
@@ -65,6 +60,18 @@ func createCommand() *cli.Command {
 			"  podsh create --name db --net front            on a network (podsh network create front)",
 		Flags:  flags,
 		Action: create,
+	}
+}
+
+// netFlags are those of a new pod's network (netSpec); of says whose.
+func netFlags(of string) []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: of + "lead a port of the host's to the pod, `" + network.PortForm + "`"},
+		&cli.StringSliceFlag{Name: "dns", Usage: of + "ask this name `SERVER` rather than the host's"},
+		&cli.StringSliceFlag{Name: "dns-search", Usage: of + "look names up in `DOMAIN`, too"},
+		&cli.StringSliceFlag{Name: "add-host", Usage: of + "a line for /etc/hosts, `NAME:IP`"},
+		&cli.GenericFlag{Name: "host-access", Value: new(hostAccess), Usage: of + "reach the host's localhost as " + network.HostName + ", or only `PORTS` of it"},
+		&cli.StringSliceFlag{Name: "sysctl", Usage: of + "set `net.KEY=VALUE` in the pod"},
 	}
 }
 

@@ -110,9 +110,6 @@ func ps(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("containers") {
-		return psContainers(c)
-	}
 	store, err := sandbox.OpenStore()
 	if err != nil {
 		return err
@@ -121,6 +118,9 @@ func ps(c *cli.Context) error {
 	pods, err := store.List()
 	if err != nil {
 		return err
+	}
+	if c.Bool("containers") {
+		return psContainers(c, pods)
 	}
 	rows, err := psRows(pods, c.Bool("all"), !c.Bool("quiet"))
 	if err != nil {

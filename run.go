@@ -14,7 +14,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox"
 )
@@ -51,14 +50,9 @@ func runCommand() *cli.Command {
 		&cli.StringFlag{Name: "uts", Value: "shared", Usage: "and its host name: shared or `private`"},
 		&cli.StringFlag{Name: "net", Usage: "and its network: shared or private; of a new pod: a `NETWORK` as podsh create takes it"},
 		&cli.StringFlag{Name: "hostname", Usage: "the host `NAME` of a new pod, or with --uts private"},
-		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "of a new pod: lead a port of the host's to it, `" + network.PortForm + "`"},
-		&cli.StringSliceFlag{Name: "dns", Usage: "of a new pod: ask this name `SERVER` rather than the host's"},
-		&cli.StringSliceFlag{Name: "dns-search", Usage: "of a new pod: look names up in `DOMAIN`, too"},
-		&cli.StringSliceFlag{Name: "add-host", Usage: "of a new pod: a line for /etc/hosts, `NAME:IP`"},
-		&cli.GenericFlag{Name: "host-access", Value: new(hostAccess), Usage: "of a new pod: reach the host's localhost as " + network.HostName + ", or only `PORTS` of it"},
-		&cli.StringSliceFlag{Name: "sysctl", Usage: "of a new pod: set `net.KEY=VALUE`"},
 		explainFlag(), dryRunFlag(),
 	}
+	flags = append(flags, netFlags("of a new pod: ")...)
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "run a container in a pod, from an image",
@@ -84,9 +78,6 @@ Examples:
 		Action: run,
 	}
 }
-
-// newPodFlags are those that make no sense in a pod that is there.
-var newPodFlags = []string{"publish", "dns", "dns-search", "add-host", "host-access", "sysctl"}
 
 func run(c *cli.Context) error {
 	spec, err := containerSpec(c)
@@ -221,8 +212,8 @@ func (m *making) show(c *cli.Context, pod *sandbox.Pod) error {
 // podFor finds the pod to run in, or makes one.
 func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (pod *sandbox.Pod, own bool, err error) {
 	if ref := c.String("pod"); ref != "" {
-		for _, name := range newPodFlags {
-			if c.IsSet(name) {
+		for _, flag := range netFlags("") {
+			if name := flag.Names()[0]; c.IsSet(name) {
 				return nil, false, usagef("podsh create --"+name+", or leave out --pod", "--%s is of a new pod", name)
 			}
 		}

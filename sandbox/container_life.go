@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -76,8 +75,9 @@ func (c *Container) over(state *ContainerState, status int, reason string) error
 // discard removes a container that has ended, and the pod that was there for it alone.
 func (c *Container) discard() error {
 	if c.OwnPod {
-		others, err := c.pod.Containers()
-		if err == nil && len(others) <= 1 {
+		if last, err := c.pod.closeIfLast(); err != nil {
+			return err
+		} else if last {
 			return c.pod.Remove(true)
 		}
 	}
@@ -87,104 +87,23 @@ func (c *Container) discard() error {
 	return c.forget()
 }
 
-// Attachment is what someone who attaches gives: the stream of a terminal, or the files that output goes to.
-type Attachment struct {
-	Stream     *os.File // of a terminal
-	In         *os.File // nil: no input is passed
-	Out, Err   *os.File
-	Rows, Cols uint16
-	Term       string
-}
-
-func (a *Attachment) files() (files []*os.File, input bool) {
-	switch {
-	case a == nil:
-		return nil, false
-	case a.Stream != nil:
-		return []*os.File{a.Stream}, true
-	case a.In != nil:
-		return []*os.File{a.In, a.Out, a.Err}, true
-	}
-	return []*os.File{a.Out, a.Err}, false
-}
-
-// Session is a connection to the supervisor of a container that one is attached to.
-type Session struct {
-	conn      *os.File
-	container string
-}
-
-// Close detaches.
-func (s *Session) Close() { s.conn.Close() }
-
-// Resize tells the size of our terminal.
-func (s *Session) Resize(rows, columns uint16) error {
-	_, err := talkTo(s.conn, &superviseRequest{Do: askResize, Container: s.container, Rows: rows, Columns: columns})
-	return err
-}
-
-// Wait waits until the container has ended, and returns its status.
-func (s *Session) Wait() (int, error) {
-	answer, err := talkTo(s.conn, &superviseRequest{Do: askWait, Container: s.container})
+// closeIfLast says whether a pod has no more than one container; then nobody can make another one there any more.
+func (p *Pod) closeIfLast() (last bool, err error) {
+	unlock, err := p.store.lock()
 	if err != nil {
-		return 0, fail(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor went away: %v", err)
+		return false, err
 	}
-	return answer.ExitCode, answer.asError()
+	defer unlock()
+	containers, err := p.Containers()
+	if err != nil || len(containers) > 1 {
+		return false, err
+	}
+	err = os.WriteFile(p.store.path("pods", p.ID, closedName), nil, 0o600)
+	return err == nil, err
 }
 
-// Start starts the container under the pod's supervisor; who is to see its output at once is attached.
-func (c *Container) Start(a *Attachment) (*Session, error) {
-	request := &superviseRequest{Do: askStart, Container: c.ID}
-	files, input := a.files()
-	if a != nil {
-		request.Input, request.Rows, request.Columns, request.Term = input, a.Rows, a.Cols, a.Term
-	}
-	_, conn, err := c.pod.ask(request, files...)
-	if err != nil {
-		if conn != nil {
-			conn.Close()
-		}
-		return nil, err
-	}
-	return &Session{conn, c.ID}, nil
-}
-
-// Attach shows what a container writes from now on.
-func (c *Container) Attach(a *Attachment) (*Session, error) {
-	files, input := a.files()
-	request := &superviseRequest{Do: askAttach, Container: c.ID, Input: input}
-	conn, err := c.pod.dialSupervisor()
-	if errors.Is(err, errNoSupervisor) {
-		return nil, c.notSupervised()
-	}
-	if err != nil {
-		return nil, err
-	}
-	answer, err := talkTo(conn, request, files...)
-	if err == nil {
-		err = answer.asError()
-	}
-	if err == nil && answer.Ended {
-		err = c.notSupervised()
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return &Session{conn, c.ID}, nil
-}
-
-// notSupervised says why nobody can attach.
-func (c *Container) notSupervised() error {
-	state, err := c.State()
-	if err != nil {
-		return err
-	}
-	if state.Status == Up {
-		return fail(nil, []string{"with `podsh run -d` or -t others can attach"}, "container %q runs in the foreground of another podsh, which has its output", c.Title())
-	}
-	return fail(ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
-}
+// closedName is the file that says that a pod is on its way out.
+const closedName = "closed"
 
 // Stop asks the container to end, and makes it after the grace; nil is its own. stubborn says that it had to be made
 // to. One that has ended is stopped.
@@ -232,85 +151,6 @@ func (c *Container) stopAlone(sig unix.Signal, grace time.Duration) (stubborn bo
 		}
 	}
 	return stubborn, err // who watches over it does the rest
-}
-
-// settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
-func (c *Container) settle(state *ContainerState) error {
-	written, err := c.written()
-	if err != nil || state.Status != Ended || written.Status != Up && written.Status != Restarting {
-		return nil
-	}
-	err = c.sweepLost(state)
-	state.MountNS = 0 // another may have that number by now
-	return errors.Join(err, c.saveState(state))
-}
-
-// sweepLost ends what is left in the mount namespace of a container whose watcher was killed. Only the pod's own
-// members are looked at.
-func (c *Container) sweepLost(state *ContainerState) error {
-	if state.MountNS == 0 || c.isAnothers(state.MountNS) {
-		return nil
-	}
-	pidfd, err := c.pod.Open()
-	if err != nil {
-		return nil // with the pod all that was in it has ended
-	}
-	defer pidfd.Close()
-	for {
-		left, err := c.leftIn(state.MountNS)
-		if err != nil || len(left) == 0 {
-			return err
-		}
-		deadline := time.Now().Add(untilGiveUp)
-		for _, m := range left {
-			err = errors.Join(err, m.signal(unix.SIGKILL))
-		}
-		for _, m := range left {
-			gone, waitErr := ended(m.pidfd, deadline)
-			if waitErr == nil && !gone {
-				waitErr = hanging("process %d of container %q", m.pid, c.Title())
-			}
-			err = errors.Join(err, waitErr)
-			m.pidfd.Close()
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// isAnothers says whether a mount namespace is that of a container which runs: the kernel gives numbers once more.
-func (c *Container) isAnothers(mountNS uint64) bool {
-	containers, err := c.pod.Containers()
-	return err != nil || slices.ContainsFunc(containers, func(other *Container) bool {
-		state, err := other.State()
-		return other.ID != c.ID && err == nil && state.Status == Up && state.MountNS == mountNS
-	})
-}
-
-// leftIn opens the members of the pod that are in a mount namespace, which is the container's: no process of the pod's
-// own is in it, nor is one of a container that runs.
-func (c *Container) leftIn(mountNS uint64) ([]member, error) {
-	pidfd, err := c.pod.Open()
-	if err != nil {
-		return nil, nil
-	}
-	defer pidfd.Close()
-	group, err := c.pod.membership(pidfd)
-	if err != nil || group == nil {
-		return nil, nil
-	}
-	defer group.Close()
-	members, err := group.members(nil)
-	var left []member
-	for _, m := range members {
-		if inode, nsErr := namespaceInode(fmt.Sprint(m.pid), "mnt"); nsErr == nil && inode == mountNS {
-			left = append(left, m)
-		} else {
-			m.pidfd.Close()
-		}
-	}
-	return left, err
 }
 
 // Kill sends a signal to the container's command. What its restart policy says is done when it ends.
@@ -407,59 +247,6 @@ func (c *Container) AwaitEnd(ctx context.Context) {
 
 // written is the state as it stands in the store, whether it is true or not.
 func (c *Container) written() (*ContainerState, error) { return readState(c.path("state.json")) }
-
-// stopContainers ends all containers of a pod, at the same time: each by its own signal, and in its own time. It returns
-// those that had to be made to.
-func (p *Pod) stopContainers() (stubborn []*Container, err error) {
-	containers, err := p.Containers()
-	if err != nil {
-		return nil, err
-	}
-	made, errs := make([]bool, len(containers)), make([]error, len(containers))
-	done := make(chan int)
-	for i, c := range containers {
-		go func() {
-			made[i], errs[i] = c.Stop(0, nil)
-			done <- i
-		}()
-	}
-	for range containers {
-		<-done
-	}
-	for i, c := range containers {
-		if made[i] {
-			stubborn = append(stubborn, c)
-		}
-	}
-	return stubborn, errors.Join(errs...)
-}
-
-// removeContainers removes what the containers of a pod that has ended have on disk.
-func (p *Pod) removeContainers() error {
-	containers, err := p.Containers()
-	for _, c := range containers {
-		err = errors.Join(err, c.removeDisk())
-	}
-	return err
-}
-
-// endSupervisor ends the supervisor of a pod that is on its way out.
-func (p *Pod) endSupervisor() error {
-	containers, err := p.Containers()
-	if err != nil {
-		return err
-	}
-	for _, c := range containers {
-		state, err := c.written()
-		if err != nil || !c.Spec.Detached && !c.Spec.TTY || state.Watcher.PID == os.Getpid() {
-			continue
-		}
-		if err := endProcess(state.Watcher, "the supervisor of pod "+p.Title()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // AsPod is the container as one that commands can join: a pod that is held by the container's command.
 func (c *Container) AsPod() (*Pod, error) {

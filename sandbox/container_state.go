@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +66,8 @@ func (c *Container) LogPath() string { return filepath.Join(c.Disk, "log") }
 // State reads what the container is doing. A container that was running when the one who watched over it was killed
 // has ended, whatever is written.
 func (c *Container) State() (*ContainerState, error) {
-	for try := 0; ; try++ {
+	deadline := time.Now().Add(untilWritten)
+	for {
 		state, err := readState(c.path("state.json"))
 		if errors.Is(err, fs.ErrNotExist) && exists(c.path("container.json")) {
 			return &ContainerState{Status: Created}, nil
@@ -81,17 +79,37 @@ func (c *Container) State() (*ContainerState, error) {
 			return state, nil
 		}
 		watched := state.Watcher.alive()
-		if state.Status == Restarting && watched || state.Process.alive() && state.Status == Up {
+		switch {
+		case state.Status == Restarting && watched, state.Status == Up && state.Process.alive():
+			return state, nil
+		case !watched:
+			return state.lost(), nil
+		case !c.awaitState(state, deadline): // it has just ended, and who watches is about to write that down
 			return state, nil
 		}
-		if !watched {
-			return state.lost(), nil
-		}
-		if try == 100 {
-			return state, nil // it is being ended: what it has left takes its time
-		}
-		time.Sleep(time.Millisecond) // it has just ended, and who watches is about to write it down
 	}
+}
+
+// untilWritten is how long it may take from the end of a command until that is written down: what it has left is
+// ended first. Who asks before is told that it runs.
+const untilWritten = time.Second
+
+// awaitState waits until another state is written than this one, inotify(7); false at the deadline.
+func (c *Container) awaitState(state *ContainerState, deadline time.Time) bool {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return false
+	}
+	changes := os.NewFile(uintptr(fd), "inotify")
+	defer changes.Close()
+	if _, err := unix.InotifyAddWatch(fd, c.path(""), unix.IN_MOVED_TO|unix.IN_MOVE_SELF); err != nil {
+		return err == unix.ENOENT // it is gone: the next look tells
+	}
+	if now, err := readState(c.path("state.json")); err != nil || now.Status != state.Status || now.Process != state.Process {
+		return true // written before we watched
+	}
+	changed, err := ended(changes, deadline)
+	return changed && err == nil
 }
 
 func readState(path string) (*ContainerState, error) {
@@ -199,6 +217,9 @@ func (c *Container) save() error {
 		return p.store.full(err)
 	}
 	defer unlock()
+	if exists(p.store.path("pods", p.ID, closedName)) {
+		return fail(ErrExited, []string{"podsh create, and run it there"}, "pod %q goes with its last container", p.Title())
+	}
 	for _, dir := range []string{"containers", "names"} {
 		if err := os.Mkdir(p.store.path("pods", p.ID, dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			if errors.Is(err, fs.ErrNotExist) {
@@ -235,171 +256,6 @@ func (c *Container) save() error {
 	return nil
 }
 
-// containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
-// free: it was killed on its way in or out.
-func (p *Pod) containerNamed(name string) string {
-	if !isName(name) {
-		return ""
-	}
-	id, err := os.ReadFile(p.store.path("pods", p.ID, "names", name))
-	if err != nil || !isID(string(id)) || !exists(p.containersPath(string(id))) {
-		return ""
-	}
-	return string(id)
-}
-
-// freeName names a container after its image, or after its command.
-func (c *Container) freeName() string {
-	base := path.Base(c.Argv[0])
-	if c.Image.Name != "" {
-		base = path.Base(c.Image.Name)
-		base, _, _ = strings.Cut(base, "@")
-		base, _, _ = strings.Cut(base, ":")
-	}
-	if !isName(base) || len(base) > 40 {
-		base = "container"
-	}
-	for n := 1; ; n++ {
-		name := base
-		if n > 1 {
-			name = fmt.Sprintf("%s-%d", base, n)
-		}
-		if c.pod.containerNamed(name) == "" {
-			return name
-		}
-	}
-}
-
-// loadContainer reads a container's description.
-func (p *Pod) loadContainer(id string) (*Container, error) {
-	text, err := os.ReadFile(p.containersPath(id, "container.json"))
-	c := &Container{}
-	if err == nil {
-		err = json.Unmarshal(text, c)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fail(ErrNoContainer, nil, "no container %q", id)
-	}
-	if err == nil && (c.Format != containerFormat || c.ID != id) {
-		err = fmt.Errorf("format %d, not %d", c.Format, containerFormat)
-	}
-	if err != nil {
-		return nil, fail(ErrNoContainer, []string{"podsh rm -f " + p.Title() + " removes the pod with all in it"}, "description of container %s: %v", id, err)
-	}
-	c.pod = p
-	return c, nil
-}
-
-// Containers lists the pod's containers, oldest first.
-func (p *Pod) Containers() ([]*Container, error) {
-	entries, err := os.ReadDir(p.containersPath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var containers []*Container
-	for _, entry := range entries {
-		if !isID(entry.Name()) {
-			continue
-		}
-		c, err := p.loadContainer(entry.Name())
-		if err != nil && exists(p.containersPath(entry.Name())) {
-			return nil, err
-		}
-		if err == nil {
-			containers = append(containers, c)
-		}
-	}
-	slices.SortFunc(containers, func(a, b *Container) int {
-		if n := a.Created.Compare(b.Created); n != 0 {
-			return n
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
-	return containers, nil
-}
-
-// FindContainer returns the container that ref means: POD/NAME, or a NAME that only one pod has a container of;
-// and so with ids, or the start of one.
-func (s *Store) FindContainer(ref string) (*Container, error) {
-	if pod, name, ok := strings.Cut(ref, "/"); ok {
-		p, err := s.Find(pod)
-		if err != nil {
-			return nil, err
-		}
-		found, err := p.match(name)
-		if err != nil {
-			return nil, err
-		}
-		if len(found) == 0 {
-			return nil, p.noContainer(name)
-		}
-		return one(ref, found)
-	}
-	pods, err := s.List()
-	if err != nil {
-		return nil, err
-	}
-	var found []*Container
-	for _, p := range pods {
-		matching, err := p.match(ref)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, matching...)
-	}
-	if len(found) == 0 {
-		return nil, fail(ErrNoContainer, []string{"`podsh ps -c` shows all containers"}, "no container named %q", ref)
-	}
-	return one(ref, found)
-}
-
-func one(ref string, found []*Container) (*Container, error) {
-	if len(found) == 1 {
-		return found[0], nil
-	}
-	var titles []string
-	for _, c := range found {
-		titles = append(titles, c.Title())
-	}
-	return nil, fail(ErrNoContainer, []string{"it could be " + strings.Join(titles, ", ")}, "%q could mean %d containers", ref, len(found))
-}
-
-// match lists the containers that a name, an id or the start of one means.
-func (p *Pod) match(ref string) ([]*Container, error) {
-	if id := p.containerNamed(ref); id != "" {
-		c, err := p.loadContainer(id)
-		return []*Container{c}, err
-	}
-	entries, _ := os.ReadDir(p.containersPath()) // none is no error
-	var found []*Container
-	for _, entry := range entries {
-		if isID(entry.Name()) && ref != "" && strings.HasPrefix(entry.Name(), ref) {
-			c, err := p.loadContainer(entry.Name())
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, c)
-		}
-	}
-	return found, nil
-}
-
-func (p *Pod) noContainer(name string) error {
-	hint := "`podsh ps -c` shows all containers"
-	var known []string
-	entries, _ := os.ReadDir(p.store.path("pods", p.ID, "names")) // for the hint alone
-	for _, entry := range entries {
-		known = append(known, entry.Name())
-	}
-	if near := Nearest(name, known); near != "" {
-		hint = fmt.Sprintf("did you mean %q? %s", near, hint)
-	}
-	return fail(ErrNoContainer, []string{hint}, "no container %q in pod %q", name, p.Title())
-}
-
 // forget removes the container's description.
 func (c *Container) forget() error {
 	unlock, err := c.pod.store.lock()
@@ -423,65 +279,4 @@ func (c *Container) removeDisk() error {
 	p := c.pod
 	lost := Pod{Upper: c.Disk, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
 	return lost.removeUpper()
-}
-
-// FindTarget returns the pod or the container that ref means: POD/NAME is a container; a word alone is a pod, else a
-// container that only one pod has.
-func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {
-	if strings.Contains(ref, "/") {
-		c, err := s.FindContainer(ref)
-		return nil, c, err
-	}
-	pod, err := s.Find(ref)
-	if pod != nil || !errors.Is(err, ErrNoPod) {
-		return pod, nil, err
-	}
-	c, containerErr := s.FindContainer(ref)
-	if containerErr != nil {
-		return nil, nil, err
-	}
-	return nil, c, nil
-}
-
-// RecoverContainers looks after the containers whose watcher was killed: what the kernel has left of them is ended, and
-// those that are to start once more get a new supervisor. What did not work is no reason not to look at the others.
-func (p *Pod) RecoverContainers() []error {
-	containers, err := p.Containers()
-	if err != nil {
-		return []error{err}
-	}
-	var problems []error
-	supervise := false
-	for _, c := range containers {
-		written, err := c.written()
-		if err != nil || written.Status != Up && written.Status != Restarting {
-			continue
-		}
-		state, err := c.State()
-		if err != nil || state.Status != Ended || state.Reason == "" {
-			continue // it is watched over, or was removed
-		}
-		problems = append(problems, fail(nil, []string{"`podsh start " + c.Title() + "`, or `podsh rm " + c.Title() + "`"},
-			"container %q has ended: %s", c.Title(), state.Reason))
-		if c.Spec.Detached && !state.Stopped && c.Spec.Restart.again(state.ExitCode, state.InARow) && p.Status() == Running {
-			supervise = true // who takes over writes it down
-			continue
-		}
-		if err := c.settle(state); err != nil {
-			problems = append(problems, err)
-		}
-		if c.Spec.Remove {
-			if err := c.discard(); err != nil {
-				problems = append(problems, err)
-			}
-		}
-	}
-	if supervise {
-		conn, err := p.ensureSupervisor()
-		if err != nil {
-			return append(problems, err)
-		}
-		conn.Close()
-	}
-	return problems
 }

@@ -110,11 +110,10 @@ func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(im
 		return err
 	}
 	defer file.Close()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := Stream()
 	if err != nil {
-		return fmt.Errorf("socketpair: %w", err)
+		return err
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "program"), os.NewFile(uintptr(fds[1]), "program")
 	defer ours.Close()
 	executor, err := p.unpacker(blob, theirs, file)
 	theirs.Close()
@@ -131,7 +130,8 @@ func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(im
 	if err != nil {
 		return plan.explainFailure(err)
 	}
-	return converse(ours, &image.Request{Do: image.Unpack, Layer: layer, Limits: limits, Squash: p.OneID}, tell)
+	_, err = converse(ours, &image.Request{Do: image.Unpack, Layer: layer, Limits: limits, Squash: p.OneID}, tell)
+	return err
 }
 
 // Descriptors that the executor of an unpacker finds open.
@@ -201,13 +201,7 @@ func (p *Pod) planUnpack(dir string) Plan {
 }
 
 // converse sends the program of images a request, and hears what it tells, to the end.
-func converse(conn *os.File, request *image.Request, tell func(image.Event)) error {
-	_, err := Converse(conn, request, tell)
-	return err
-}
-
-// Converse sends the program of images a request, and hears what it tells, to the end.
-func Converse(conn *os.File, request *image.Request, tell func(image.Event)) ([]*image.Image, error) {
+func converse(conn *os.File, request *image.Request, tell func(image.Event)) ([]*image.Image, error) {
 	text, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
@@ -238,6 +232,15 @@ func Converse(conn *os.File, request *image.Request, tell func(image.Event)) ([]
 	return nil, fail(nil, []string{"was it killed, or is memory short?"}, "the program of images ended without a word")
 }
 
+// Stream makes the two ends of a stream.
+func Stream() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "stream"), os.NewFile(uintptr(fds[1]), "stream"), nil
+}
+
 // AskImages runs the program of images on the host, with our own environment: it speaks with registries, and reads and
 // writes images of other forms.
 func AskImages(request *image.Request, in, out *os.File, tell func(image.Event)) ([]*image.Image, error) {
@@ -251,11 +254,10 @@ func AskImages(request *image.Request, in, out *os.File, tell func(image.Event))
 		return nil, err
 	}
 	defer done()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := Stream()
 	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
+		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "program"), os.NewFile(uintptr(fds[1]), "program")
 	defer ours.Close()
 	runtime.LockOSThread() // it ends with the thread that started it
 	defer runtime.UnlockOSThread()
@@ -265,7 +267,7 @@ func AskImages(request *image.Request, in, out *os.File, tell func(image.Event))
 	if err != nil {
 		return nil, fmt.Errorf("start the program of images: %w", err)
 	}
-	images, err := Converse(ours, request, tell)
+	images, err := converse(ours, request, tell)
 	if err != nil {
 		ours.Close()
 	}

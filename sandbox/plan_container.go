@@ -3,12 +3,14 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/rootfs"
 )
 
 // A container is one more plan: it joins the pod's namespaces where a pod makes new ones, and ends in the command
@@ -145,6 +147,24 @@ func (p *creation) makeWorkdir() {
 	dir := p.member.container.Workdir
 	p.explain("make sure of the folder that the command starts in", "mkdir(2)", "mkdir -p "+quote(here(dir)))
 	p.makeFolders(dir)
+}
+
+// keepWritable makes mounts of the image's volumes, before all that is not one becomes read-only. Those that something
+// else is mounted on are that.
+func (p *creation) keepWritable() {
+	if p.member == nil {
+		return
+	}
+	for _, dst := range p.member.container.Volumes {
+		covered := slices.ContainsFunc(p.pod.Spec.Volumes, func(v rootfs.Volume) bool { return v.Destination == dst }) ||
+			slices.Contains(p.pod.Spec.Tmpfs, dst) || slices.Contains(scratchFolders, dst)
+		if covered {
+			continue
+		}
+		p.explain("keep "+dst+" writable: it is a volume of the image's", "mount(8)", "mkdir -p "+quote(here(dst))+" && "+quoteAll("mount", "--rbind", here(dst), here(dst)))
+		p.call(unix.SYS_FCHDIR, p.makeFolders(dst))
+		p.call(unix.SYS_MOUNT, ".", ".", 0, unix.MS_BIND|unix.MS_REC, 0)
+	}
 }
 
 // limit sets what the container's processes may use.

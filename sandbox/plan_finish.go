@@ -253,6 +253,7 @@ func (p *creation) finishRoot() {
 		p.volume(p.volumeSource(i), v.Destination)
 	}
 	if spec.ReadOnly && spec.Rootfs.Mode != "rw" && spec.Rootfs.Mode != "ro" {
+		p.keepWritable()
 		p.explain("make the root read-only", "mount(8)", "mount -o remount,bind,ro,nosuid,nodev .")
 		p.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, 0)
 	}

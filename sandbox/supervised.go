@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -33,8 +32,8 @@ type supervised struct {
 	log      *crilog.Writer
 	stopping chan struct{} // closed when somebody wants it to end
 	ended    chan struct{} // closed when this run has ended, and all that is to be done about that
-	stubborn bool
 	clients  []*attached
+	gone     bool          // off the list: nobody can attach any more
 	hurry    chan struct{} // closed when a run has ended, and nobody is waited for any more who does not read
 }
 
@@ -53,16 +52,12 @@ func (v *supervised) begin() error {
 	var run *started
 	if err == nil {
 		v.s.onMain(func() { run, err = v.c.start(stdio) })
-		for _, file := range []*os.File{stdio.In, stdio.Out, stdio.Err, stdio.Terminal} {
-			if file != nil {
-				file.Close()
-			}
-		}
 	}
+	control.Close([]*os.File{stdio.In, stdio.Out, stdio.Err, stdio.Terminal}) // those that there are
 	if err != nil {
 		log.Close()
 		control.Close(ours)
-		v.closeInput()
+		v.closeAll()
 		v.failed(err)
 		return err
 	}
@@ -91,14 +86,12 @@ func (v *supervised) begin() error {
 	return err
 }
 
-// closeInput closes the container's standard input, if that was kept open.
-func (v *supervised) closeInput() {
+// closeAll closes what leads to the command.
+func (v *supervised) closeAll() {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if v.input != nil {
-		v.input.Close()
-		v.input = nil
-	}
+	control.Close([]*os.File{v.terminal, v.input}) // those that there are
+	v.terminal, v.input = nil, nil
 }
 
 // failed writes down that the command could not be started.
@@ -122,35 +115,27 @@ func startStatus(err error) int {
 }
 
 // open makes what the command reads and writes. ours are the other ends: output and error, or a socket on which the
-// terminal will come.
+// terminal will come. What is made is returned with an error as well.
 func (v *supervised) open() (stdio *Stdio, ours []*os.File, err error) {
 	stdio = &Stdio{Rows: v.rows, Cols: v.columns, Term: v.term}
 	if v.c.Spec.TTY {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return nil, nil, fmt.Errorf("socketpair: %w", err)
-		}
-		stdio.Terminal = os.NewFile(uintptr(fds[1]), "terminal")
-		return stdio, []*os.File{os.NewFile(uintptr(fds[0]), "terminal")}, nil
+		terminal, theirs, err := Stream()
+		stdio.Terminal = theirs
+		return stdio, []*os.File{terminal}, err
 	}
 	for _, end := range []**os.File{&stdio.Out, &stdio.Err} {
 		read, write, err := os.Pipe()
 		if err != nil {
-			control.Close(ours)
-			return nil, nil, err
+			return stdio, ours, err
 		}
 		*end, ours = write, append(ours, read)
 	}
 	if v.c.Spec.Stdin {
 		read, write, err := os.Pipe()
-		if err != nil {
-			control.Close(ours)
-			return nil, nil, err
-		}
 		v.mutex.Lock()
-		v.input = write
+		stdio.In, v.input = read, write
 		v.mutex.Unlock()
-		stdio.In = read
+		return stdio, ours, err
 	}
 	return stdio, ours, nil
 }
@@ -246,14 +231,7 @@ func (v *supervised) drain() {
 		}
 		<-done
 	}
-	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	for _, file := range []*os.File{v.terminal, v.input} {
-		if file != nil {
-			file.Close()
-		}
-	}
-	v.terminal, v.input = nil, nil
+	v.closeAll()
 	v.log.Close()
 }
 
@@ -314,39 +292,29 @@ func (v *supervised) rest() bool {
 	}
 }
 
-// stop asks the command to end, and makes it after a while.
-func (v *supervised) stop(sig unix.Signal, grace time.Duration) error {
+// stop asks the command to end, and makes it after a while. stubborn says that it had to.
+func (v *supervised) stop(sig unix.Signal, grace time.Duration) (stubborn bool, err error) {
 	v.mutex.Lock()
 	if !v.state.Stopped {
 		v.state.Stopped = true
 		close(v.stopping)
-		_ = v.c.saveState(&v.state)
+		_ = v.c.saveState(&v.state) // a new supervisor would start it once more
 	}
 	over := v.ended
 	v.mutex.Unlock()
-	if up, err := v.signal(sig); !up || err != nil {
-		return v.waitOver(over, err)
+	up, err := v.signal(sig)
+	if up && err == nil {
+		select {
+		case <-over:
+			return false, nil
+		case <-time.After(grace):
+			stubborn, err = v.signal(unix.SIGKILL)
+		}
 	}
-	select {
-	case <-over:
-		return nil
-	case <-time.After(grace):
-	}
-	up, err := v.signal(unix.SIGKILL)
-	if up && sig != unix.SIGKILL {
-		v.mutex.Lock()
-		v.stubborn = true
-		v.mutex.Unlock()
-	}
-	return v.waitOver(over, err)
-}
-
-// waitOver waits for the end, unless something went wrong.
-func (v *supervised) waitOver(over chan struct{}, err error) error {
 	if err == nil {
 		<-over
 	}
-	return err
+	return stubborn && sig != unix.SIGKILL, err
 }
 
 // signal sends the command a signal, if it is still there: its pidfd is closed under the same lock.
@@ -359,24 +327,15 @@ func (v *supervised) signal(sig unix.Signal) (up bool, err error) {
 	return true, v.run.signal(sig)
 }
 
-// await waits until the container has ended.
-func (v *supervised) await() {
+// await waits until the container has ended, and returns its status.
+func (v *supervised) await() int {
 	v.mutex.Lock()
 	over := v.ended
 	v.mutex.Unlock()
 	<-over
-}
-
-func (v *supervised) lastStatus() int {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	return v.state.ExitCode
-}
-
-func (v *supervised) wasStubborn() bool {
-	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	return v.stubborn
 }
 
 func (v *supervised) resize(rows, columns uint16) {
@@ -392,139 +351,9 @@ func (v *supervised) resize(rows, columns uint16) {
 func (v *supervised) dismiss() {
 	v.mutex.Lock()
 	clients := v.clients
-	v.clients = nil
+	v.clients, v.gone = nil, true
 	v.mutex.Unlock()
 	for _, client := range clients {
 		close(client.queue) // nobody writes to it any more: the container's output has ended
-	}
-}
-
-// output is what a container wrote, on its way to who is attached.
-type output struct {
-	stream int
-	text   []byte
-}
-
-// attached is a client that sees what a container writes.
-type attached struct {
-	mutex sync.Mutex
-	v     *supervised
-	in    *os.File
-	out   []*os.File // output and error; of a terminal, one stream for both ways
-	queue chan output
-	gone  chan struct{} // closed when the client is
-	done  chan struct{} // closed when all has been delivered
-}
-
-// join attaches the client's descriptors.
-func (a *attached) join(v *supervised, input bool, files []*os.File) error {
-	tty := v.c.Spec.TTY
-	a.mutex.Lock()
-	if len(files) == 0 || tty && len(files) != 1 || a.v != nil {
-		a.mutex.Unlock()
-		control.Close(files)
-		return errors.New("these are not the descriptors to attach")
-	}
-	a.v, a.out = v, files
-	a.queue, a.gone, a.done = make(chan output, 16), make(chan struct{}), make(chan struct{})
-	if input {
-		a.in = files[0]
-		if !tty {
-			a.out = files[1:]
-		}
-	}
-	a.mutex.Unlock()
-	v.mutex.Lock()
-	v.clients = append(v.clients, a)
-	v.mutex.Unlock()
-	go a.deliver()
-	if input {
-		go a.pass()
-	}
-	return nil
-}
-
-// deliver writes what the container wrote, to the end or until the client is gone, and lets go of its descriptors.
-func (a *attached) deliver() {
-	defer close(a.done)
-	defer a.close()
-	for {
-		select {
-		case <-a.gone:
-			return
-		case o, more := <-a.queue:
-			if !more {
-				return
-			}
-			if o.stream < len(a.out) {
-				_, _ = a.out[o.stream].Write(o.text) // who does not want it any more misses it
-			}
-		}
-	}
-}
-
-// pass passes the client's input to the container.
-func (a *attached) pass() {
-	buffer := make([]byte, 4096)
-	for {
-		n, err := a.in.Read(buffer)
-		if n > 0 {
-			a.v.mutex.Lock()
-			to := a.v.input
-			if a.v.c.Spec.TTY {
-				to = a.v.terminal
-			}
-			a.v.mutex.Unlock()
-			if to != nil {
-				_, _ = to.Write(buffer[:n]) // it has ended
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// leave takes the client off the container: it is gone.
-func (a *attached) leave() {
-	a.mutex.Lock()
-	v := a.v
-	a.mutex.Unlock()
-	if v == nil {
-		return
-	}
-	v.mutex.Lock()
-	v.clients = slices.DeleteFunc(v.clients, func(other *attached) bool { return other == a })
-	v.mutex.Unlock()
-	close(a.gone)
-	a.hangUp()
-}
-
-// flushed waits until the client has got all that the container wrote; not for ever, if it does not read.
-func (a *attached) flushed() {
-	a.mutex.Lock()
-	done := a.done
-	a.mutex.Unlock()
-	if done == nil {
-		return
-	}
-	select {
-	case <-done:
-	case <-time.After(untilKill):
-	}
-}
-
-// hangUp ends a stream: whoever reads from it or writes to it now is to hear of that.
-func (a *attached) hangUp() {
-	if a.in != nil && len(a.out) > 0 && a.out[0] == a.in {
-		_ = unix.Shutdown(int(a.in.Fd()), unix.SHUT_RDWR) // gone already is as good
-	}
-}
-
-func (a *attached) close() {
-	a.hangUp()
-	control.Close(a.out)
-	if a.in != nil {
-		a.in.Close() // of a terminal it is the same file: closed already
 	}
 }

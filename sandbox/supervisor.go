@@ -3,7 +3,6 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/signal"
@@ -79,12 +78,8 @@ func Supervise(args []string) int {
 	runtime.LockOSThread()
 	signal.Notify(make(chan os.Signal, 1), unix.SIGXFSZ) // a log at the limit of a file's size is an error of write(2), no end
 	s, err := newSupervisor(args)
-	if errors.Is(err, errSupervised) {
-		ready.Close()
-		return 0
-	}
 	if err != nil {
-		fmt.Fprintln(ready, err)
+		fmt.Fprint(ready, err)
 		return 1
 	}
 	ready.Close()
@@ -179,6 +174,7 @@ func (s *supervisor) done() bool {
 		return false
 	}
 	_ = os.Remove(s.pod.store.path("pods", s.pod.ID, supervisorName)) // with the pod it is gone already
+	s.lock.Close()                                                    // now: who comes next need not wait for our end
 	return true
 }
 
@@ -250,20 +246,8 @@ func (s *supervisor) talk(conn *os.File) {
 }
 
 func (s *supervisor) answer(request *superviseRequest, files []*os.File, client *attached) *superviseAnswer {
-	var v *supervised
-	var err error
-	if request.Do == askStart {
-		v, err = s.startFor(request, files, client)
-	} else {
-		s.mutex.Lock()
-		v = s.live[request.Container]
-		s.mutex.Unlock()
-		if v == nil && client.v != nil && client.v.c.ID == request.Container {
-			v = client.v // it has just ended, and may have been removed: who was attached is told how
-		}
-		err = s.serve(v, request, files, client)
-	}
 	answer := &superviseAnswer{}
+	err := s.serve(request, files, client, answer)
 	switch {
 	case errors.Is(err, errEnded):
 		answer.Ended = true
@@ -279,11 +263,6 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 		} else if errors.Is(err, ErrNotExecutable) {
 			answer.Kind = "not executable"
 		}
-	case request.Do == askWait:
-		client.flushed()
-		answer.ExitCode = v.lastStatus()
-	case request.Do == askStop:
-		answer.Stubborn = v.wasStubborn()
 	}
 	return answer
 }
@@ -291,9 +270,21 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 // errEnded says that the container does not run.
 var errEnded = errors.New("it has ended")
 
-func (s *supervisor) serve(v *supervised, request *superviseRequest, files []*os.File, client *attached) error {
+// serve does what a request asks for.
+func (s *supervisor) serve(request *superviseRequest, files []*os.File, client *attached, answer *superviseAnswer) (err error) {
+	if request.Do == askStart {
+		return s.startFor(request, files, client)
+	}
+	s.mutex.Lock()
+	v := s.live[request.Container]
+	s.mutex.Unlock()
 	if v == nil {
+		v = client.of(request.Container) // it has just ended, and may have been removed: who was attached is told how
+	}
+	if request.Do != askAttach || v == nil {
 		control.Close(files)
+	}
+	if v == nil {
 		return errEnded
 	}
 	switch request.Do {
@@ -302,22 +293,22 @@ func (s *supervisor) serve(v *supervised, request *superviseRequest, files []*os
 	case askResize:
 		v.resize(request.Rows, request.Columns)
 	case askStop:
-		return v.stop(unix.Signal(request.Signal), request.Grace)
+		answer.Stubborn, err = v.stop(unix.Signal(request.Signal), request.Grace)
 	case askWait:
-		v.await()
+		answer.ExitCode = v.await()
+		client.flushed()
 	default:
-		control.Close(files)
 		return fmt.Errorf("a supervisor can't %q", request.Do)
 	}
-	return nil
+	return err
 }
 
 // startFor starts a container, and attaches the one who asks before it can say anything.
-func (s *supervisor) startFor(request *superviseRequest, files []*os.File, client *attached) (*supervised, error) {
+func (s *supervisor) startFor(request *superviseRequest, files []*os.File, client *attached) error {
 	c, err := s.pod.loadContainer(request.Container)
 	if err != nil {
 		control.Close(files)
-		return nil, err
+		return err
 	}
 	state, err := c.State()
 	if err == nil && state.Status == Up {
@@ -325,7 +316,7 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 	}
 	if err != nil {
 		control.Close(files)
-		return nil, err
+		return err
 	}
 	v := newSupervised(s, c)
 	v.rows, v.columns, v.term = request.Rows, request.Columns, request.Term
@@ -338,7 +329,7 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 	s.mutex.Unlock()
 	if other != nil {
 		control.Close(files)
-		return nil, fail(nil, []string{"podsh restart " + c.Title() + ", or podsh attach " + c.Title()}, "container %q is running", c.Title())
+		return fail(nil, []string{"podsh restart " + c.Title() + ", or podsh attach " + c.Title()}, "container %q is running", c.Title())
 	}
 	if len(files) > 0 {
 		err = client.join(v, request.Input, files)
@@ -348,10 +339,10 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 	}
 	if err != nil {
 		v.over()
-		return nil, err
+		return err
 	}
 	go v.live()
-	return v, nil
+	return nil
 }
 
 func (s *supervisor) forget(v *supervised) {
@@ -395,102 +386,3 @@ func (s *supervisor) takeOver(c *Container) {
 
 // supervisorName is the socket of a pod's supervisor, in the pod's folder.
 const supervisorName = "supervisor"
-
-// ensureSupervisor connects to the pod's supervisor; if there is none, it starts one.
-func (p *Pod) ensureSupervisor() (*os.File, error) {
-	deadline := time.Now().Add(untilGiveUp)
-	for {
-		conn, err := p.dialSupervisor()
-		if err == nil || !errors.Is(err, errNoSupervisor) {
-			return conn, err
-		}
-		if err := p.startSupervisor(); err != nil {
-			return nil, err
-		}
-		if time.Now().After(deadline) {
-			return nil, fail(nil, []string{"podsh rm -f " + p.Title()}, "the supervisor of pod %q does not answer", p.Title())
-		}
-	}
-}
-
-var errNoSupervisor = errors.New("the pod has no supervisor")
-
-func (p *Pod) dialSupervisor() (*os.File, error) {
-	conn, err := dialAs(p.store.path("pods", p.ID), supervisorName)
-	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
-		return nil, errNoSupervisor
-	}
-	if err != nil {
-		return nil, fmt.Errorf("connect to the supervisor of pod %q: %w", p.Title(), err)
-	}
-	return conn, nil
-}
-
-// startSupervisor starts a supervisor and waits until it listens.
-func (p *Pod) startSupervisor() error {
-	ready, theirs, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer ready.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		theirs.Close()
-		return err
-	}
-	defer null.Close()
-	process, err := os.StartProcess("/proc/self/exe", []string{SuperviseName, p.store.Path, p.ID}, &os.ProcAttr{
-		Dir: "/", Env: supervisorEnv(), Files: []*os.File{null, null, null, theirs}, Sys: detachedAttr()})
-	theirs.Close()
-	if err != nil {
-		return fmt.Errorf("start the supervisor: %w", err)
-	}
-	_ = process.Release()
-	said, err := io.ReadAll(ready)
-	if err == nil && len(said) > 0 {
-		err = errors.New(string(said[:len(said)-1]))
-	}
-	return err
-}
-
-// ask sends a request to the pod's supervisor and takes its answer. One that goes just then is followed by another.
-func (p *Pod) ask(request *superviseRequest, files ...*os.File) (*superviseAnswer, *os.File, error) {
-	for range 10 {
-		conn, err := p.ensureSupervisor()
-		if err != nil {
-			return nil, nil, err
-		}
-		answer, err := talkTo(conn, request, files...)
-		if err == nil {
-			return answer, conn, answer.asError()
-		}
-		conn.Close()
-		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
-			return nil, nil, err
-		}
-	}
-	return nil, nil, fail(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor of pod %q went away again and again", p.Title())
-}
-
-func talkTo(conn *os.File, request *superviseRequest, files ...*os.File) (*superviseAnswer, error) {
-	if err := control.Send(conn, request, files...); err != nil {
-		return nil, err
-	}
-	answer := &superviseAnswer{}
-	_, err := control.Receive(conn, answer)
-	return answer, err
-}
-
-func (a *superviseAnswer) asError() error {
-	if a.Error == "" {
-		return nil
-	}
-	var is error
-	switch a.Kind {
-	case "not found":
-		is = ErrNotFound
-	case "not executable":
-		is = ErrNotExecutable
-	}
-	return fail(is, a.Hints, "%s", a.Error)
-}

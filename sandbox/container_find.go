@@ -1,0 +1,195 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+// containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
+// free: it was killed on its way in or out.
+func (p *Pod) containerNamed(name string) string {
+	if !isName(name) {
+		return ""
+	}
+	id, err := os.ReadFile(p.store.path("pods", p.ID, "names", name))
+	if err != nil || !isID(string(id)) || !exists(p.containersPath(string(id))) {
+		return ""
+	}
+	return string(id)
+}
+
+// freeName names a container after its image, or after its command.
+func (c *Container) freeName() string {
+	base := path.Base(c.Argv[0])
+	if c.Image.Name != "" {
+		base = path.Base(c.Image.Name)
+		base, _, _ = strings.Cut(base, "@")
+		base, _, _ = strings.Cut(base, ":")
+	}
+	if !isName(base) || len(base) > 40 {
+		base = "container"
+	}
+	for n := 1; ; n++ {
+		name := base
+		if n > 1 {
+			name = fmt.Sprintf("%s-%d", base, n)
+		}
+		if c.pod.containerNamed(name) == "" {
+			return name
+		}
+	}
+}
+
+// loadContainer reads a container's description.
+func (p *Pod) loadContainer(id string) (*Container, error) {
+	text, err := os.ReadFile(p.containersPath(id, "container.json"))
+	c := &Container{}
+	if err == nil {
+		err = json.Unmarshal(text, c)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fail(ErrNoContainer, nil, "no container %q", id)
+	}
+	if err == nil && (c.Format != containerFormat || c.ID != id) {
+		err = fmt.Errorf("format %d, not %d", c.Format, containerFormat)
+	}
+	if err != nil {
+		return nil, fail(ErrNoContainer, []string{"podsh rm -f " + p.Title() + " removes the pod with all in it"}, "description of container %s: %v", id, err)
+	}
+	c.pod = p
+	return c, nil
+}
+
+// Containers lists the pod's containers, oldest first.
+func (p *Pod) Containers() ([]*Container, error) {
+	entries, err := os.ReadDir(p.containersPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var containers []*Container
+	for _, entry := range entries {
+		if !isID(entry.Name()) {
+			continue
+		}
+		c, err := p.loadContainer(entry.Name())
+		if err != nil && exists(p.containersPath(entry.Name())) {
+			return nil, err
+		}
+		if err == nil {
+			containers = append(containers, c)
+		}
+	}
+	slices.SortFunc(containers, func(a, b *Container) int {
+		if n := a.Created.Compare(b.Created); n != 0 {
+			return n
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return containers, nil
+}
+
+// FindContainer returns the container that ref means: POD/NAME, or a NAME that only one pod has a container of;
+// and so with ids, or the start of one.
+func (s *Store) FindContainer(ref string) (*Container, error) {
+	if pod, name, ok := strings.Cut(ref, "/"); ok {
+		p, err := s.Find(pod)
+		if err != nil {
+			return nil, err
+		}
+		found, err := p.match(name)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return nil, p.noContainer(name)
+		}
+		return one(ref, found)
+	}
+	pods, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	var found []*Container
+	for _, p := range pods {
+		matching, err := p.match(ref)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, matching...)
+	}
+	if len(found) == 0 {
+		return nil, fail(ErrNoContainer, []string{"`podsh ps -c` shows all containers"}, "no container named %q", ref)
+	}
+	return one(ref, found)
+}
+
+func one(ref string, found []*Container) (*Container, error) {
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	var titles []string
+	for _, c := range found {
+		titles = append(titles, c.Title())
+	}
+	return nil, fail(ErrNoContainer, []string{"it could be " + strings.Join(titles, ", ")}, "%q could mean %d containers", ref, len(found))
+}
+
+// match lists the containers that a name, an id or the start of one means.
+func (p *Pod) match(ref string) ([]*Container, error) {
+	if id := p.containerNamed(ref); id != "" {
+		c, err := p.loadContainer(id)
+		return []*Container{c}, err
+	}
+	entries, _ := os.ReadDir(p.containersPath()) // none is no error
+	var found []*Container
+	for _, entry := range entries {
+		if isID(entry.Name()) && ref != "" && strings.HasPrefix(entry.Name(), ref) {
+			c, err := p.loadContainer(entry.Name())
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, c)
+		}
+	}
+	return found, nil
+}
+
+func (p *Pod) noContainer(name string) error {
+	hint := "`podsh ps -c` shows all containers"
+	var known []string
+	entries, _ := os.ReadDir(p.store.path("pods", p.ID, "names")) // for the hint alone
+	for _, entry := range entries {
+		known = append(known, entry.Name())
+	}
+	if near := Nearest(name, known); near != "" {
+		hint = fmt.Sprintf("did you mean %q? %s", near, hint)
+	}
+	return fail(ErrNoContainer, []string{hint}, "no container %q in pod %q", name, p.Title())
+}
+
+// FindTarget returns the pod or the container that ref means: POD/NAME is a container; a word alone is a pod, else a
+// container that only one pod has.
+func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {
+	if strings.Contains(ref, "/") {
+		c, err := s.FindContainer(ref)
+		return nil, c, err
+	}
+	pod, err := s.Find(ref)
+	if pod != nil || !errors.Is(err, ErrNoPod) {
+		return pod, nil, err
+	}
+	c, containerErr := s.FindContainer(ref)
+	if containerErr != nil {
+		return nil, nil, err
+	}
+	return nil, c, nil
+}

@@ -1,0 +1,186 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
+func (c *Container) settle(state *ContainerState) error {
+	written, err := c.written()
+	if err != nil || state.Status != Ended || written.Status != Up && written.Status != Restarting {
+		return nil
+	}
+	err = c.sweepLost(state)
+	state.MountNS = 0 // another may have that number by now
+	return errors.Join(err, c.saveState(state))
+}
+
+// sweepLost ends what is left in the mount namespace of a container whose watcher was killed. Only the pod's own
+// members are looked at.
+func (c *Container) sweepLost(state *ContainerState) error {
+	if state.MountNS == 0 || c.isAnothers(state.MountNS) {
+		return nil
+	}
+	pidfd, err := c.pod.Open()
+	if err != nil {
+		return nil // with the pod all that was in it has ended
+	}
+	defer pidfd.Close()
+	for {
+		left, err := c.leftIn(state.MountNS)
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		deadline := time.Now().Add(untilGiveUp)
+		for _, m := range left {
+			err = errors.Join(err, m.signal(unix.SIGKILL))
+		}
+		for _, m := range left {
+			gone, waitErr := ended(m.pidfd, deadline)
+			if waitErr == nil && !gone {
+				waitErr = hanging("process %d of container %q", m.pid, c.Title())
+			}
+			err = errors.Join(err, waitErr)
+			m.pidfd.Close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// isAnothers says whether a mount namespace is that of a container which runs: the kernel gives numbers once more.
+func (c *Container) isAnothers(mountNS uint64) bool {
+	containers, err := c.pod.Containers()
+	return err != nil || slices.ContainsFunc(containers, func(other *Container) bool {
+		state, err := other.State()
+		return other.ID != c.ID && err == nil && state.Status == Up && state.MountNS == mountNS
+	})
+}
+
+// leftIn opens the members of the pod that are in a mount namespace, which is the container's: no process of the pod's
+// own is in it, nor is one of a container that runs.
+func (c *Container) leftIn(mountNS uint64) ([]member, error) {
+	pidfd, err := c.pod.Open()
+	if err != nil {
+		return nil, nil
+	}
+	defer pidfd.Close()
+	group, err := c.pod.membership(pidfd)
+	if err != nil || group == nil {
+		return nil, nil
+	}
+	defer group.Close()
+	members, err := group.members(nil)
+	var left []member
+	for _, m := range members {
+		if inode, nsErr := namespaceInode(fmt.Sprint(m.pid), "mnt"); nsErr == nil && inode == mountNS {
+			left = append(left, m)
+		} else {
+			m.pidfd.Close()
+		}
+	}
+	return left, err
+}
+
+// stopContainers ends all containers of a pod, at the same time: each by its own signal, and in its own time. It returns
+// those that had to be made to.
+func (p *Pod) stopContainers() (stubborn []*Container, err error) {
+	containers, err := p.Containers()
+	if err != nil {
+		return nil, err
+	}
+	made, errs := make([]bool, len(containers)), make([]error, len(containers))
+	done := make(chan int)
+	for i, c := range containers {
+		go func() {
+			made[i], errs[i] = c.Stop(0, nil)
+			done <- i
+		}()
+	}
+	for range containers {
+		<-done
+	}
+	for i, c := range containers {
+		if made[i] {
+			stubborn = append(stubborn, c)
+		}
+	}
+	return stubborn, errors.Join(errs...)
+}
+
+// removeContainers removes what the containers of a pod that has ended have on disk.
+func (p *Pod) removeContainers() error {
+	containers, err := p.Containers()
+	for _, c := range containers {
+		err = errors.Join(err, c.removeDisk())
+	}
+	return err
+}
+
+// endSupervisor ends the supervisor of a pod that is on its way out.
+func (p *Pod) endSupervisor() error {
+	containers, err := p.Containers()
+	if err != nil {
+		return err
+	}
+	for _, c := range containers {
+		state, err := c.written()
+		if err != nil || !c.Spec.Detached && !c.Spec.TTY || state.Watcher.PID == os.Getpid() {
+			continue
+		}
+		if err := endProcess(state.Watcher, "the supervisor of pod "+p.Title()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RecoverContainers looks after the containers whose watcher was killed: what the kernel has left of them is ended, and
+// those that are to start once more get a new supervisor. What did not work is no reason not to look at the others.
+func (p *Pod) RecoverContainers() []error {
+	containers, err := p.Containers()
+	if err != nil {
+		return []error{err}
+	}
+	var problems []error
+	supervise := false
+	for _, c := range containers {
+		written, err := c.written()
+		if err != nil || written.Status != Up && written.Status != Restarting {
+			continue
+		}
+		state, err := c.State()
+		if err != nil || state.Status != Ended || state.Reason == "" {
+			continue // it is watched over, or was removed
+		}
+		problems = append(problems, fail(nil, []string{"`podsh start " + c.Title() + "`, or `podsh rm " + c.Title() + "`"},
+			"container %q has ended: %s", c.Title(), state.Reason))
+		if c.Spec.Detached && !state.Stopped && c.Spec.Restart.again(state.ExitCode, state.InARow) && p.Status() == Running {
+			supervise = true // who takes over writes it down
+			continue
+		}
+		if err := c.settle(state); err != nil {
+			problems = append(problems, err)
+		}
+		if c.Spec.Remove {
+			if err := c.discard(); err != nil {
+				problems = append(problems, err)
+			}
+		}
+	}
+	if supervise {
+		conn, err := p.ensureSupervisor()
+		if err != nil {
+			return append(problems, err)
+		}
+		conn.Close()
+	}
+	return problems
+}

@@ -1,0 +1,133 @@
+package sandbox
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/podsh/podsh/image"
+	"golang.org/x/sys/unix"
+)
+
+// volumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
+// to whom the image has in their place.
+func (c *Container) volumeOwners() map[string]owner {
+	owners := map[string]owner{}
+	for _, v := range c.Spec.PodVolumes {
+		dir := c.pod.volumePath(v.Name)
+		if os.Mkdir(dir, 0o755) != nil {
+			continue // it is there, or will be missed
+		}
+		mode, uid, gid, err := image.StatIn(c.folders(), v.Destination)
+		if err != nil || mode&unix.S_IFMT != unix.S_IFDIR {
+			continue
+		}
+		if inside, ok := mapID(c.pod.UIDMap, uid, false); ok {
+			uid = inside
+		}
+		if inside, ok := mapID(c.pod.GIDMap, gid, false); ok {
+			gid = inside
+		}
+		owners[dir] = owner{uid, gid, mode & 0o7777}
+	}
+	return owners
+}
+
+// removeVolumes removes the volumes that are new, and so still empty: who comes next finds them new once more, and they
+// get their owners.
+func (m *containerFacts) removeVolumes() {
+	for dir := range m.owners {
+		_ = os.Remove(dir) // one that somebody uses by now stays
+	}
+}
+
+// volumePath is the folder of one of the pod's volumes.
+func (p *Pod) volumePath(name string) string { return filepath.Join(p.diskPath(), "volumes", name) }
+
+// diskPath is where what the pod has on disk lies; nothing, if it has none.
+func (p *Pod) diskPath() string {
+	if p.Upper != "" {
+		return p.Upper
+	}
+	path, err := os.Readlink(p.store.path("pods", p.ID, "disk"))
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// ensureVolumes makes the folder that holds the pod's volumes.
+func (p *Pod) ensureVolumes() error {
+	dir := p.diskPath()
+	if dir == "" {
+		dir = diskFolder(p.ID)
+		lock, err := makeDisk(dir, p.store.path("pods", p.ID))
+		if err != nil {
+			return err
+		}
+		lock.Close()
+		if err := os.Symlink(dir, p.store.path("pods", p.ID, "disk")); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "volumes"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// removeDisk removes what the pod has on disk.
+func (p *Pod) removeDisk() error {
+	lost := Pod{Upper: p.diskPath(), UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
+	return lost.removeUpper()
+}
+
+// diskFolder is where a pod or a container has what must not be in memory.
+func diskFolder(id string) string {
+	return filepath.Join(dataFolder(uint32(os.Geteuid())), "podsh", "upper", id)
+}
+
+// sweepDisks removes the folders of pods and containers that were lost, with a reboot most often.
+func (p *Pod) sweepDisks() {
+	all := filepath.Dir(diskFolder(p.ID))
+	if lock, err := lockFolder(all, unix.LOCK_EX); err == nil { // there is none yet
+		p.sweepUppers(all)
+		lock.Close()
+	}
+}
+
+// makeDisk makes such a folder, with a link to what it belongs to: so that what has lost that can be told. It is
+// locked until the caller lets go: what it belongs to may still be in the making.
+func makeDisk(dir, owner string) (lock *os.File, err error) {
+	all := filepath.Dir(dir)
+	if err := os.MkdirAll(all, 0o700); err != nil {
+		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk, of your own")
+	}
+	every, err := lockFolder(all, unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer every.Close()
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk with room, of your own")
+	}
+	if lock, err = lockFolder(dir, unix.LOCK_EX); err != nil {
+		return nil, err
+	}
+	if err := os.Symlink(owner, filepath.Join(dir, "pod")); err != nil && !errors.Is(err, fs.ErrExist) {
+		lock.Close()
+		return nil, err
+	}
+	return lock, nil
+}
+
+// carriesOverlay says whether a folder's file system can take the writes of an overlay: another overlay can't, nor
+// can one without user xattrs.
+func carriesOverlay(dir string) bool {
+	var fs unix.Statfs_t
+	if unix.Statfs(dir, &fs) != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC || fs.Type == unix.NFS_SUPER_MAGIC {
+		return false
+	}
+	return fs.Type != unix.TMPFS_MAGIC || KernelVersion().atLeast(6, 6) || os.Geteuid() == 0
+}

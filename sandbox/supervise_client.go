@@ -1,0 +1,129 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/podsh/podsh/network/control"
+	"golang.org/x/sys/unix"
+)
+
+// supervisorEnv is what a supervisor needs of its caller's environment: where things lie on disk.
+func supervisorEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return !slices.Contains([]string{"CNI_PATH", "HOME", "PATH", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"}, name)
+	})
+}
+
+// detachedAttr puts a process into a session of its own: no terminal sends it signals.
+func detachedAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+// ensureSupervisor connects to the pod's supervisor; if there is none, it starts one.
+func (p *Pod) ensureSupervisor() (*os.File, error) {
+	deadline := time.Now().Add(untilGiveUp)
+	for {
+		conn, err := p.dialSupervisor()
+		if err == nil || !errors.Is(err, errNoSupervisor) {
+			return conn, err
+		}
+		if err := p.startSupervisor(); err != nil {
+			return nil, err
+		}
+		if time.Now().After(deadline) {
+			return nil, fail(nil, []string{"podsh rm -f " + p.Title()}, "the supervisor of pod %q does not answer", p.Title())
+		}
+	}
+}
+
+var errNoSupervisor = errors.New("the pod has no supervisor")
+
+func (p *Pod) dialSupervisor() (*os.File, error) {
+	conn, err := dialAs(p.store.path("pods", p.ID), supervisorName)
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoSupervisor
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to the supervisor of pod %q: %w", p.Title(), err)
+	}
+	return conn, nil
+}
+
+// startSupervisor starts a supervisor and waits until it listens.
+func (p *Pod) startSupervisor() error {
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		theirs.Close()
+		return err
+	}
+	defer null.Close()
+	process, err := os.StartProcess("/proc/self/exe", []string{SuperviseName, p.store.Path, p.ID}, &os.ProcAttr{
+		Dir: "/", Env: supervisorEnv(), Files: []*os.File{null, null, null, theirs}, Sys: detachedAttr()})
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start the supervisor: %w", err)
+	}
+	said, err := io.ReadAll(ready)
+	if err == nil && len(said) == 0 {
+		return process.Release() // it goes on by itself
+	}
+	_, waitErr := process.Wait()
+	if err = errors.Join(err, waitErr); err == nil && string(said) != errSupervised.Error() {
+		err = errors.New(string(said))
+	}
+	return err // another one is there, or is about to be: who asked looks again
+}
+
+// ask sends a request to the pod's supervisor and takes its answer. One that goes just then is followed by another.
+func (p *Pod) ask(request *superviseRequest, files ...*os.File) (*superviseAnswer, *os.File, error) {
+	for range 10 {
+		conn, err := p.ensureSupervisor()
+		if err != nil {
+			return nil, nil, err
+		}
+		answer, err := talkTo(conn, request, files...)
+		if err == nil {
+			return answer, conn, answer.asError()
+		}
+		conn.Close()
+		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, fail(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor of pod %q went away again and again", p.Title())
+}
+
+func talkTo(conn *os.File, request *superviseRequest, files ...*os.File) (*superviseAnswer, error) {
+	if err := control.Send(conn, request, files...); err != nil {
+		return nil, err
+	}
+	answer := &superviseAnswer{}
+	_, err := control.Receive(conn, answer)
+	return answer, err
+}
+
+func (a *superviseAnswer) asError() error {
+	if a.Error == "" {
+		return nil
+	}
+	var is error
+	switch a.Kind {
+	case "not found":
+		is = ErrNotFound
+	case "not executable":
+		is = ErrNotExecutable
+	}
+	return fail(is, a.Hints, "%s", a.Error)
+}
