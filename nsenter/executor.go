@@ -57,13 +57,20 @@ func Start(path string, null *os.File, extra []*os.File, attr *syscall.SysProcAt
 	pid, err := syscall.ForkExec(path, []string{"podsh@hold"}, &syscall.ProcAttr{Files: files, Sys: attr})
 	if err != nil {
 		host.Close()
-		return nil, err
+		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
 	e := &Executor{PID: pid, sock: host}
 	if pidfd >= 0 {
 		e.PIDFD = os.NewFile(uintptr(pidfd), "pidfd")
 	}
 	return e, nil
+}
+
+// StartFile is Start for a program that is open. It is handed over behind extra and started from there: while Go starts a
+// process it moves descriptors to numbers above those that are handed over, over whatever else is open in that process.
+func StartFile(program, null *os.File, extra []*os.File, attr *syscall.SysProcAttr) (*Executor, error) {
+	files := append(extra[:len(extra):len(extra)], program)
+	return Start(fdPath(EnterFD+len(extra)), null, files, attr)
 }
 
 // Spare returns the executor that was forked before Go started, in the caller's own namespaces; nil if there
@@ -259,22 +266,14 @@ func reap(pid int) {
 	}
 }
 
-// Path names an open program for Start, clear of the places that are handed over. It stays open.
+// Path names an open program for Start, clear of the places that are handed over; for a process with few descriptors,
+// see StartFile. It stays open.
 func Path(file *os.File) (string, error) {
 	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf)
 	if err != nil {
 		return "", fmt.Errorf("copy a descriptor: %w", err)
 	}
 	return fdPath(fd), nil
-}
-
-// TemporaryPath is Path for one that starts many: the name is good until done is called.
-func TemporaryPath(file *os.File) (path string, done func(), err error) {
-	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf)
-	if err != nil {
-		return "", nil, fmt.Errorf("copy a descriptor: %w", err)
-	}
-	return fdPath(fd), func() { unix.Close(fd) }, nil
 }
 
 // clearOf is above every place that a descriptor is handed over at.

@@ -24,19 +24,19 @@ func (c *Container) Run(stdio *Stdio) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if state.Watcher, err = identifySelf(); err != nil {
+	self, err := identifySelf()
+	if err != nil {
 		return 0, err
 	}
-	run, err := c.start(stdio)
+	run, err := c.start(stdio, func(run *started) error {
+		run.runs(state, self)
+		return c.saveState(state)
+	})
+	if run != nil {
+		defer run.close()
+	}
 	if err != nil {
 		return startStatus(err), errors.Join(err, c.discard())
-	}
-	defer run.close()
-	state.Status, state.Process, state.MountNS, state.Started = Up, run.process, run.mountNS(), time.Now().UTC()
-	if err := c.saveState(state); err != nil {
-		run.kill()
-		run.wait()
-		return 0, errors.Join(err, run.sweepMounts(c.pod), c.over(state, 128+int(unix.SIGKILL), err.Error()))
 	}
 	done := make(chan struct{})
 	go func() {

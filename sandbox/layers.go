@@ -249,11 +249,10 @@ func AskImages(request *image.Request, in, out *os.File, tell func(image.Event))
 		return nil, err
 	}
 	defer file.Close()
-	path, done, err := nsenter.TemporaryPath(file)
+	path, err := nsenter.Path(file)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
 	ours, theirs, err := Stream()
 	if err != nil {
 		return nil, err

@@ -310,7 +310,11 @@ func (p *Pod) remove(force bool) error {
 	if err := p.removeDisk(); err != nil {
 		return err
 	}
-	return p.store.forget(p)
+	if err := p.store.forget(p); err != nil {
+		return err
+	}
+	p.sweepDisks() // of a run that was killed
+	return nil
 }
 
 // destroy ends the holder and all members, without asking those. In a pid namespace of their own they need

@@ -61,6 +61,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 	p.ownPipes()
 	spec := &JoinSpec{Command: c.Argv, TTY: c.Spec.TTY, Rows: member.rows, Cols: member.columns, Workdir: c.Workdir, Term: member.term}
 	p.becomeUser(p.pod, spec, member.join)
+	p.hold()
 	p.beInit()
 	p.startCommand(spec)
 	return p.steps
@@ -202,12 +203,19 @@ func (p *creation) ownPipes() {
 	}
 }
 
-// beInit leaves an init behind, where the container has a pid namespace for itself. It is as powerless as the
-// command is; it can be looked into, so that others can join.
-func (p *creation) beInit() {
+// hold waits, all but the command itself, until it is written down what runs here: so whatever the command starts is
+// accounted for from its first moment on.
+func (p *creation) hold() {
 	p.explain("end with the one who watches over it", "prctl(2) PR_SET_PDEATHSIG", "")
 	p.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
 	p.call(unix.SYS_SENDTO, nsenter.PlanFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
+	p.explain("write down that the container runs, and as which process", "rename(2)", "")
+	p.host("running")
+}
+
+// beInit leaves an init behind, where the container has a pid namespace for itself. It is as powerless as the
+// command is; it can be looked into, so that others can join.
+func (p *creation) beInit() {
 	if !p.pod.own("pid") {
 		return
 	}

@@ -178,13 +178,19 @@ func (c *Container) Of() string {
 	return fmt.Sprintf("image %q", c.Image.Name)
 }
 
-// start starts the container's command as a child of this process. The calling goroutine must be locked to a thread
-// that lives as long as this process: the command ends with it.
-func (c *Container) start(stdio *Stdio) (*started, error) {
+// start starts the container's command as a child of this process. running is called when all is there but the command:
+// what it was given is returned with an error as well, for the caller to close. The calling goroutine must be locked to
+// a thread that lives as long as this process: the command ends with it.
+func (c *Container) start(stdio *Stdio, running func(*started) error) (s *started, err error) {
 	f, member, err := c.facts(stdio)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			member.removeVolumes()
+		}
+	}()
 	pidfd, err := c.pod.Open()
 	if err != nil {
 		return nil, err
@@ -192,30 +198,25 @@ func (c *Container) start(stdio *Stdio) (*started, error) {
 	defer pidfd.Close()
 	executor, err := c.executor(pidfd, stdio)
 	if err != nil {
-		member.removeVolumes()
 		return nil, err
 	}
 	plan := planContainer(f, member)
-	if err := plan.become(executor); err != nil {
+	held := chunk(plan)
+	if err = plan[:held].send(executor); err == nil {
+		if s, err = newStarted(executor); err == nil {
+			err = running(s)
+		}
+	}
+	if err == nil {
+		if err = executor.Send(plan[held:].calls(), held); err == nil {
+			err = executor.Became()
+		}
+	}
+	if err != nil {
 		executor.Kill()
-		member.removeVolumes()
-		return nil, c.explain(plan, err)
+		return s, c.explain(plan, err)
 	}
-	return c.running(executor)
-}
-
-// running describes the command that the executor has become.
-func (c *Container) running(executor *nsenter.Executor) (*started, error) {
-	s := &started{pidfd: executor.PIDFD}
-	for _, file := range executor.Passed() {
-		s.mounts = file
-	}
-	var err error
-	if s.process, err = identify(executor.PID, executor.PIDFD); err != nil {
-		executor.Kill()
-		return nil, err
-	}
-	return s, nil
+	return s, executor.Close()
 }
 
 // executor starts podsh, or the pod's own unreachable copy of it, as what will be the command.
@@ -230,22 +231,18 @@ func (c *Container) executor(pidfd *os.File, stdio *Stdio) (*nsenter.Executor, e
 		return nil, err
 	}
 	defer exe.Close()
-	path, done, err := nsenter.TemporaryPath(exe)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	extra := []*os.File{pidfd, stdio.In, stdio.Out, stdio.Err, stdio.Terminal}
 	for i, file := range extra {
 		if file == nil {
 			extra[i] = null
 		}
 	}
-	return nsenter.Start(path, null, extra, &syscall.SysProcAttr{Setsid: true})
+	return nsenter.StartFile(exe, null, extra, &syscall.SysProcAttr{Setsid: true})
 }
 
-// become sends the plan to an executor bit by bit, until that has become the command.
-func (plan Plan) become(executor *nsenter.Executor) error {
+// send sends calls to an executor, and waits until they are done. It may become a clone of its own on the way, and that
+// one once more, in a pid namespace below ours.
+func (plan Plan) send(executor *nsenter.Executor) error {
 	clones := 0
 	for _, step := range plan {
 		if step.Call.Nr == nsenter.Clone {
@@ -269,7 +266,7 @@ func (plan Plan) become(executor *nsenter.Executor) error {
 			return err
 		}
 	}
-	return executor.Became()
+	return executor.Wait(len(plan))
 }
 
 // explain says what a call that failed was for, where only a container has that cause.

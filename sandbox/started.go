@@ -3,7 +3,9 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"time"
 
+	"github.com/podsh/podsh/nsenter"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,6 +16,12 @@ func (s *started) mountNS() uint64 {
 		return 0
 	}
 	return st.Ino
+}
+
+// runs makes a state that of the command, watched over by watcher.
+func (s *started) runs(state *ContainerState, watcher Holder) {
+	state.Status, state.Process, state.MountNS, state.Watcher = Up, s.process, s.mountNS(), watcher
+	state.Started, state.RestartAt = time.Now().UTC(), time.Time{}
 }
 
 // signal sends the command a signal; one that has ended is past it. The pidfd is its own whatever becomes of its pid.
@@ -28,6 +36,23 @@ type started struct {
 	process Holder
 	pidfd   *os.File
 	mounts  *os.File // its mount namespace
+}
+
+// newStarted describes what an executor has become so far. It outlives the executor's own descriptors.
+func newStarted(executor *nsenter.Executor) (*started, error) {
+	process, err := identify(executor.PID, executor.PIDFD)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.FcntlInt(executor.PIDFD.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("copy a descriptor: %w", err)
+	}
+	s := &started{process: process, pidfd: os.NewFile(uintptr(fd), "pidfd")}
+	for _, file := range executor.Passed() {
+		s.mounts = file
+	}
+	return s, nil
 }
 
 func (s *started) close() {

@@ -49,9 +49,8 @@ func (v *supervised) begin() error {
 		return err
 	}
 	stdio, ours, err := v.open()
-	var run *started
 	if err == nil {
-		v.s.onMain(func() { run, err = v.c.start(stdio) })
+		v.s.onMain(func() { _, err = v.c.start(stdio, v.running) }) // running has what it returns
 	}
 	control.Close([]*os.File{stdio.In, stdio.Out, stdio.Err, stdio.Terminal}) // those that there are
 	if err != nil {
@@ -62,28 +61,27 @@ func (v *supervised) begin() error {
 		return err
 	}
 	v.mutex.Lock()
-	v.run, v.log, v.hurry = run, log, make(chan struct{})
-	v.state.Status, v.state.Process, v.state.MountNS = Up, run.process, run.mountNS()
-	v.state.Watcher, v.state.Started, v.state.RestartAt = v.s.self, time.Now().UTC(), time.Time{}
-	if err = v.c.saveState(&v.state); err == nil {
-		err = v.read(ours)
-	} else {
-		control.Close(ours)
-	}
-	if err != nil || v.state.Stopped { // somebody did not want it to start at all
-		run.kill()
+	v.log, v.hurry = log, make(chan struct{})
+	if err = v.read(ours); err != nil || v.state.Stopped { // somebody did not want it to start at all
+		v.run.kill()
 	}
 	v.mutex.Unlock()
 	if err != nil {
-		run.wait()
-		err = errors.Join(err, run.sweepMounts(v.c.pod))
+		v.run.wait()
+		err = errors.Join(err, v.run.sweepMounts(v.c.pod))
 		v.drain()
-		v.mutex.Lock()
-		run.close()
-		v.mutex.Unlock()
 		v.failed(err)
 	}
 	return err
+}
+
+// running writes down that the container runs.
+func (v *supervised) running(run *started) error {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	v.run = run
+	run.runs(&v.state, v.s.self)
+	return v.c.saveState(&v.state)
 }
 
 // closeAll closes what leads to the command.
@@ -100,6 +98,10 @@ func (v *supervised) failed(err error) {
 	defer v.mutex.Unlock()
 	v.state.Status, v.state.Finished, v.state.Reason = Ended, time.Now().UTC(), err.Error()
 	v.state.ExitCode = startStatus(err)
+	if v.run != nil {
+		v.run.close()
+		v.run = nil
+	}
 	_ = v.c.saveState(&v.state) // the one who asked is told
 }
 

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// containerHome is a test home with a pod called web, and a root file system of busybox for its containers, all of which
+// sleep for a time that no other process does.
+type containerHome struct {
+	*home
+	rootfs, sleep string
+}
+
+func newContainerHome(t *testing.T) *containerHome {
+	t.Helper()
+	h := &containerHome{newTestHome(t), filepath.Join(t.TempDir(), "rootfs"), fmt.Sprint(1e6+rand.IntN(1e6)) + ".5"}
+	if err := makeRootfs(h.rootfs); err != nil {
+		t.Fatal(err)
+	}
+	h.must(t, "create", "--name", "web")
+	return h
+}
+
+// run are the arguments that run a container; flags stand before its name.
+func (h *containerHome) runArgs(flags ...string) []string {
+	return append(append([]string{"run", "--pod", "web"}, flags...), "--rootfs", h.rootfs, "sh", "-c", "sleep "+h.sleep+" & exec sleep "+h.sleep)
+}
+
+// sleepers counts the processes of containers.
+func (h *containerHome) sleepers() (n int) {
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range commands {
+		if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "sleep\x00"+h.sleep) {
+			n++
+		}
+	}
+	return n
+}
+
+// settles waits until there are so many processes of containers.
+func (h *containerHome) settles(t *testing.T, want int) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); h.sleepers() != want; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes of containers, not %d", h.sleepers(), want)
+		}
+	}
+}
+
+// watchers are the pids of those who watch over containers that run.
+func (h *containerHome) watchers(t *testing.T) []int {
+	t.Helper()
+	var rows []struct {
+		State struct {
+			Watcher struct{ PID int }
+		}
+	}
+	if err := json.Unmarshal([]byte(h.must(t, "ps", "-c", "--json")), &rows); err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, row := range rows {
+		pids = append(pids, row.State.Watcher.PID)
+	}
+	return pids
+}
+
+// TestRunInterrupted ends `podsh run` at many moments of its life, in the foreground and detached: what runs after that
+// is a container that can be seen and removed, and of others nothing is left.
+func TestRunInterrupted(t *testing.T) {
+	for _, flags := range [][]string{{}, {"-d"}, {"--rm"}, {"-d", "--rm", "--pid", "private"}} {
+		for _, signal := range []syscall.Signal{unix.SIGKILL, unix.SIGTERM} {
+			t.Run(fmt.Sprint(flags, unix.SignalName(signal)), func(t *testing.T) {
+				h := newContainerHome(t)
+				start := time.Now()
+				h.must(t, h.runArgs("-d")...)
+				life := 2 * time.Since(start)
+				for range 10 {
+					run := h.command(h.runArgs(flags...)...)
+					if err := run.Start(); err != nil {
+						t.Fatal(err)
+					}
+					timer := time.AfterFunc(rand.N(life), func() { _ = run.Process.Signal(signal) }) // it may have ended
+					_ = run.Wait()                                                                   // however it ends
+					timer.Stop()
+					h.must(t, "ps", "-c", "-a")
+				}
+				h.settles(t, 2*len(h.watchers(t)))
+				h.must(t, "rm", "-f", "--all")
+				h.settles(t, 0)
+			})
+		}
+	}
+}
+
+// TestSupervisorKilled kills a pod's supervisor again and again: its containers end with it, and the one that is to
+// go on does, under a new one.
+func TestSupervisorKilled(t *testing.T) {
+	h := newContainerHome(t)
+	h.must(t, h.runArgs("-d", "--name", "once")...)
+	h.must(t, h.runArgs("-d", "--name", "always", "--restart", "always")...)
+	for range 2 { // from the third time on the restart waits for ten seconds
+		for _, pid := range h.watchers(t) {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+				t.Fatal(err)
+			}
+		}
+		h.must(t, "ps", "-c", "-a")
+		if out := h.must(t, "ps", "-c", "-a"); !strings.Contains(out, "exited (137)") {
+			t.Errorf("once is not exited:\n%s", out)
+		}
+		if out := h.must(t, "ps", "-c"); strings.Contains(out, "restarting in") {
+			break
+		}
+		h.settles(t, 2)
+	}
+	h.must(t, "rm", "-f", "web")
+	h.settles(t, 0)
+}
+
+// TestPodOfContainersKilled kills the pause: with it all that is in the pod ends, and its supervisor; what they wrote is
+// removed with the pod.
+func TestPodOfContainersKilled(t *testing.T) {
+	h := newContainerHome(t)
+	for _, pids := range []string{"shared", "private"} {
+		h.must(t, h.runArgs("-d", "--name", pids, "--pid", pids, "--restart", "always")...)
+	}
+	for _, pid := range h.pids(t) {
+		var holder int
+		fmt.Sscan(pid, &holder)
+		if err := unix.Kill(holder, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.settles(t, 0)
+	h.onlyPodsRun(t)
+	if _, stderr, err := h.run("start", "web/shared"); err == nil || !strings.Contains(stderr, `pod "web" has ended`) {
+		t.Errorf("start in a pod that has ended: %v\n%s", err, stderr)
+	}
+	h.must(t, "rm", "web")
+	if left, _ := filepath.Glob(filepath.Join(h.dir, ".local/share/podsh/upper/*")); len(left) > 0 {
+		t.Errorf("left on disk: %q", left)
+	}
+}
+
+// TestManyContainersAtOnce: a pod with many starts and stops at the same time has one supervisor, and in the end none.
+func TestManyContainersAtOnce(t *testing.T) {
+	h := newContainerHome(t)
+	const many = 20
+	failed := make(chan string, many)
+	for i := range many {
+		go func() {
+			name := fmt.Sprintf("c%d", i)
+			for _, args := range [][]string{h.runArgs("-d", "--name", name), {"stop", "-t", "0", "web/" + name}, {"start", "web/" + name}} {
+				if _, stderr, err := h.run(args...); err != nil {
+					failed <- fmt.Sprintf("podsh %s: %v\n%s", strings.Join(args, " "), err, stderr)
+					return
+				}
+			}
+			failed <- ""
+		}()
+	}
+	for range many {
+		if why := <-failed; why != "" {
+			t.Error(why)
+		}
+	}
+	h.settles(t, 2*many)
+	watchers := map[int]bool{}
+	for _, pid := range h.watchers(t) {
+		watchers[pid] = true
+	}
+	if len(watchers) != 1 {
+		t.Errorf("%d supervisors", len(watchers))
+	}
+	h.must(t, "stop", "-t", "0", "web")
+	h.settles(t, 0)
+	h.onlyPodsRun(t)
+}
