@@ -80,6 +80,7 @@ Examples:
 }
 
 func run(c *cli.Context) error {
+	populateHeap()
 	spec, err := containerSpec(c)
 	if err != nil {
 		return err

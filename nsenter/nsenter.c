@@ -600,7 +600,7 @@ static void podsh_join_saved(char **argv, char **envp, int from_pod)
 	podsh_join(&run, argv, envp);
 }
 
-// podsh create: an executor, forked while this process is small and has one thread. Go would have to copy
+// podsh create, and run for a pod of its own: an executor, forked while this process is small and has one thread. Go would have to copy
 // all of its own memory for that, and start it from the file. It has nothing of the caller's but the
 // directory; if Go has no use for it, it ends when Go does.
 static struct {
@@ -633,6 +633,17 @@ static void podsh_fork_spare(char **argv, char **envp)
 	for (; *envp; envp++)
 		memset(*envp, 0, strlen(*envp)); // the holder's memory outlives its caller
 	podsh_hold(argv);
+}
+
+// Whether a command looks as if it would make a pod. A spare one too many does no harm.
+static int podsh_makes_pod(char **argv)
+{
+	if (strcmp(argv[0], "run"))
+		return !strcmp(argv[0], "create");
+	while (*++argv)
+		if (!strncmp(*argv, "--pod", 5))
+			return 0;
+	return 1;
 }
 
 // The spare executor, for Go: its socket and pid, or -1; each once.
@@ -682,7 +693,7 @@ __attribute__((constructor)) static void podsh_start(void)
 		if (getpid() != 1)
 			podsh_say("Warning: pause should be the first process\n");
 		podsh_pause();
-	} else if (argc > 1 && !strcmp(argv[1], "create")) {
+	} else if (argc > 1 && podsh_makes_pod(argv + 1)) {
 		podsh_fork_spare(argv, envp);
 	} else if (argc > 4 && !strcmp(argv[3], "--") &&
 		   (!strcmp(argv[1], "join") || !strcmp(argv[1], "exec") || !strcmp(argv[1], "enter"))) {

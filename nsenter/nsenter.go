@@ -94,9 +94,10 @@ func Encode(calls []Call, first int) ([]byte, error) {
 		return nil, fmt.Errorf("a plan of %d calls: more than %d", first+len(calls), MaxCalls)
 	}
 	// Where the data begins depends on the number of relocations, so lay everything out twice.
-	var e encoder
+	e := encoder{calls: make([]byte, 0, len(calls)*callSize), relocs: make([]uint32, 0, 2*len(calls)), data: make([]byte, 0, 32*len(calls))}
 	for range 2 {
-		e = encoder{base: align(headSize + len(calls)*callSize + 4*len(e.relocs)), shared: map[*Buffer]uint64{}}
+		base := align(headSize + len(calls)*callSize + 4*len(e.relocs))
+		e = encoder{e.calls[:0], e.relocs[:0], e.data[:0], base, map[*Buffer]uint64{}}
 		for _, call := range calls {
 			if err := e.call(call); err != nil {
 				return nil, err

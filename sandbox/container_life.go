@@ -51,6 +51,11 @@ func (c *Container) Run(stdio *Stdio) (status int, err error) {
 	}()
 	status = run.wait()
 	close(done)
+	if c.Spec.Remove {
+		if gone, err := c.removeOwnPod(); gone || err != nil { // with the pod ends all that the command has left
+			return status, err
+		}
+	}
 	return status, errors.Join(run.sweepMounts(c.pod), c.over(state, status, ""))
 }
 
@@ -74,17 +79,24 @@ func (c *Container) over(state *ContainerState, status int, reason string) error
 
 // discard removes a container that has ended, and the pod that was there for it alone.
 func (c *Container) discard() error {
-	if c.OwnPod {
-		if last, err := c.pod.closeIfLast(); err != nil {
-			return err
-		} else if last {
-			return c.pod.Remove(true)
-		}
+	if gone, err := c.removeOwnPod(); gone || err != nil {
+		return err
 	}
 	if err := c.removeDisk(); err != nil {
 		return err
 	}
 	return c.forget()
+}
+
+// removeOwnPod removes the pod that was made for the container, if it is the last one there.
+func (c *Container) removeOwnPod() (gone bool, err error) {
+	if !c.OwnPod {
+		return false, nil
+	}
+	if last, err := c.pod.closeIfLast(); err != nil || !last {
+		return false, err
+	}
+	return true, c.pod.Remove(true)
 }
 
 // closeIfLast says whether a pod has no more than one container; then nobody can make another one there any more.

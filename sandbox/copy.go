@@ -178,10 +178,7 @@ func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, e
 	}
 	said, _ := io.ReadAll(io.LimitReader(read, 1<<16)) // what can't be read was not said
 	text := strings.TrimSpace(string(said))
-	var status unix.WaitStatus
-	if _, err := unix.Wait4(executor.PID, &status, 0, nil); err != nil {
-		return "", fmt.Errorf("wait for the copy: %w", err)
-	}
+	status := waitFor(executor.PID)
 	executor.Close()
 	switch {
 	case status.ExitStatus() == 0:

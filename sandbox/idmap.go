@@ -1,9 +1,9 @@
 package sandbox
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -128,29 +128,70 @@ func (p *Pod) writeMaps(pid int, throughPrograms bool) error {
 }
 
 func (p *Pod) newIDMaps(pid int) error {
-	programs := []struct {
-		name string
-		ids  []IDMap
-	}{{"newuidmap", p.UIDMap}, {"newgidmap", p.GIDMap}}
-	var commands [2]*exec.Cmd
-	var output [2]bytes.Buffer
-	for i, program := range programs {
-		commands[i] = exec.Command(program.name, append([]string{strconv.Itoa(pid)}, strings.Fields(words(program.ids))...)...)
-		commands[i].Stderr = &output[i]
-		if err := commands[i].Start(); err != nil {
-			output[i].WriteString(err.Error())
-		}
+	mappers := []*mapper{{name: "newuidmap", ids: p.UIDMap}, {name: "newgidmap", ids: p.GIDMap}}
+	for _, m := range mappers {
+		m.err = m.start(pid)
 	}
 	var refused *idsRefused
-	for i, cmd := range commands {
-		if err := cmd.Wait(); err != nil { // an error of Start's, too
-			refused = &idsRefused{fmt.Sprintf("%s: %s", programs[i].name, firstLine(output[i].String(), err))}
+	for _, m := range mappers {
+		if said, err := m.wait(); err != nil {
+			refused = &idsRefused{fmt.Sprintf("%s: %s", m.name, firstLine(said, err))}
 		}
 	}
 	if refused == nil {
 		return nil
 	}
 	return withHints(refused, hintsFor("newuidmap", unix.EPERM))
+}
+
+// mapper is newuidmap or newgidmap at work. It is started by hand: os/exec would try out pidfds first, and start
+// threads that copy what is said, which takes longer than the map.
+type mapper struct {
+	name string
+	ids  []IDMap
+	pid  int
+	said *os.File
+	err  error // of its start
+}
+
+func (m *mapper) start(target int) error {
+	path, err := exec.LookPath(m.name)
+	if err != nil {
+		return err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	said, end, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer end.Close()
+	argv := append([]string{m.name, strconv.Itoa(target)}, strings.Fields(words(m.ids))...)
+	m.pid, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{null.Fd(), null.Fd(), end.Fd()},
+	})
+	if err != nil {
+		said.Close()
+		return fmt.Errorf("start %s: %w", path, err)
+	}
+	m.said = said
+	return nil
+}
+
+// wait waits until it has ended, and returns what it said.
+func (m *mapper) wait() (said string, err error) {
+	if m.err != nil {
+		return "", m.err
+	}
+	defer m.said.Close()
+	text, err := io.ReadAll(m.said)
+	if status := waitFor(m.pid); status != 0 && err == nil {
+		err = fmt.Errorf("exit status %d", status.ExitStatus())
+	}
+	return string(text), err
 }
 
 func firstLine(text string, err error) string {

@@ -33,7 +33,12 @@ func (c *Container) Propose() (Plan, error) {
 			return nil, err
 		}
 	}
-	f, member, err := c.facts(&Stdio{})
+	pidfd, err := c.pod.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	f, member, err := c.facts(pidfd, &Stdio{})
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +46,8 @@ func (c *Container) Propose() (Plan, error) {
 	return planContainer(f, member), nil
 }
 
-// facts reads what must be known to start the container.
-func (c *Container) facts(stdio *Stdio) (f *Facts, member *containerFacts, err error) {
-	pidfd, err := c.pod.Open()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer pidfd.Close()
+// facts reads what must be known to start the container. pidfd is of the pod's holder.
+func (c *Container) facts(pidfd *os.File, stdio *Stdio) (f *Facts, member *containerFacts, err error) {
 	root, err := c.pod.openRoot(pidfd)
 	if err != nil {
 		return nil, nil, err
@@ -182,8 +182,18 @@ func (c *Container) Of() string {
 // what it was given is returned with an error as well, for the caller to close. The calling goroutine must be locked to
 // a thread that lives as long as this process: the command ends with it.
 func (c *Container) start(stdio *Stdio, running func(*started) error) (s *started, err error) {
-	f, member, err := c.facts(stdio)
+	pidfd, err := c.pod.Open()
 	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	executor, err := c.executor(pidfd, stdio) // it needs a while to start: the facts are read meanwhile
+	if err != nil {
+		return nil, err
+	}
+	f, member, err := c.facts(pidfd, stdio)
+	if err != nil {
+		executor.Kill()
 		return nil, err
 	}
 	defer func() {
@@ -191,15 +201,6 @@ func (c *Container) start(stdio *Stdio, running func(*started) error) (s *starte
 			member.removeVolumes()
 		}
 	}()
-	pidfd, err := c.pod.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer pidfd.Close()
-	executor, err := c.executor(pidfd, stdio)
-	if err != nil {
-		return nil, err
-	}
 	plan := planContainer(f, member)
 	held := chunk(plan)
 	if err = plan[:held].send(executor); err == nil {

@@ -64,16 +64,20 @@ func (s *started) close() {
 
 // wait waits until the command has ended, and says how: its status as a shell would give it.
 func (s *started) wait() int {
-	var status unix.WaitStatus
-	for {
-		if _, err := unix.Wait4(s.process.PID, &status, 0, nil); err != unix.EINTR {
-			break
-		}
-	}
+	status := waitFor(s.process.PID)
 	if status.Signaled() {
 		return 128 + int(status.Signal())
 	}
 	return status.ExitStatus()
+}
+
+// waitFor waits until a child has ended.
+func waitFor(pid int) (status unix.WaitStatus) {
+	for {
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+			return status
+		}
+	}
 }
 
 // sweepMounts ends whatever is left in the container's mount namespace.
