@@ -31,6 +31,7 @@ func lab() string { return os.Getenv("PODSH_LAB") }
 // TestSessionsInLab runs the sessions of the pod's network.
 func TestSessionsInLab(t *testing.T) {
 	if lab() == "" {
+		t.Parallel()
 		runInLab(t)
 		return
 	}

@@ -120,6 +120,9 @@ func main() {
 	if len(args) < 2 || !lasting[args[1]] {
 		debug.SetGCPercent(-1) // podsh lives for milliseconds
 	}
+	if len(args) > 1 && (args[1] == "create" || args[1] == "run") {
+		populateHeap()
+	}
 	app := newApp()
 	if err := app.Run(flagsFirst(app, args)); err != nil {
 		os.Exit(report(args, err))

@@ -80,7 +80,6 @@ Examples:
 }
 
 func run(c *cli.Context) error {
-	populateHeap()
 	spec, err := containerSpec(c)
 	if err != nil {
 		return err
@@ -106,36 +105,36 @@ func run(c *cli.Context) error {
 	if dryRunOf(c) != "" {
 		return made.show(c, pod)
 	}
-	stopped := func() {}
+	signals := make(chan os.Signal, 16)
+	begun := func() {}
 	if own {
-		stopped = removeIfStopped(pod)
+		signal.Notify(signals, forwarded...)
+		begun = removeIfStopped(pod, signals)
 	}
 	container, err := made.container(c, pod, own)
-	stopped()
+	begun()
 	if err != nil {
 		if own {
 			err = errors.Join(err, pod.Remove(true))
 		}
 		return err
 	}
-	return start(container)
+	return start(container, signals)
 }
 
 // removeIfStopped removes a new pod if podsh is stopped before there is a container in it; until the returned function is
 // called.
-func removeIfStopped(pod *sandbox.Pod) (done func()) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, forwarded...)
+func removeIfStopped(pod *sandbox.Pod, signals <-chan os.Signal) (begun func()) {
+	done := make(chan struct{})
 	go func() {
-		if sig, ok := <-signals; ok {
+		select {
+		case sig := <-signals:
 			_ = pod.Remove(true) // podsh ps shows it, if that did not work
 			os.Exit(128 + int(sig.(syscall.Signal)))
+		case <-done:
 		}
 	}()
-	return func() {
-		signal.Stop(signals)
-		close(signals)
-	}
+	return func() { close(done) }
 }
 
 // making is a container on its way.
@@ -258,15 +257,17 @@ func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (
 }
 
 // start starts a container, and stays with it unless it is detached.
-func start(container *sandbox.Container) error {
+func start(container *sandbox.Container, signals chan os.Signal) error {
 	if container.Spec.Detached || container.Spec.TTY {
+		signal.Stop(signals)
 		return runSupervised(container)
 	}
+	signal.Notify(signals, forwarded...)
 	in := os.Stdin
 	if !container.Spec.Stdin {
 		in = nil
 	}
-	return exitWith(container.Run(&sandbox.Stdio{In: in, Out: os.Stdout, Err: os.Stderr}))
+	return exitWith(container.Run(&sandbox.Stdio{In: in, Out: os.Stdout, Err: os.Stderr}, signals))
 }
 
 func runSupervised(container *sandbox.Container) error {

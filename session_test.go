@@ -57,6 +57,7 @@ func testMain(m *testing.M) int {
 // TestSessions runs the scripts in scripts/testdata/sessions, but for those of the network (lab_test.go). They
 // read like a terminal, one behaviour a file. Besides testscript's own verbs there are those of sessionVerbs.
 func TestSessions(t *testing.T) {
+	t.Parallel() // with those in the lab
 	runSessions(t, func(name string) bool { return !strings.HasPrefix(name, labSessions) })
 }
 

@@ -18,7 +18,7 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// forwarded are the signals that a joiner with a terminal passes on. Never SIGCHLD, nor SIGURG, which is
+// forwarded are the signals that a joiner with a terminal, and run, pass on. Never SIGCHLD, nor SIGURG, which is
 // Go's own; the keyboard's come through the terminal.
 var forwarded = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,

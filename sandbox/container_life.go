@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"runtime"
 	"syscall"
 	"time"
@@ -14,12 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Run runs the container's command as a child of this process, and returns its status. It ends with this process.
-func (c *Container) Run(stdio *Stdio) (status int, err error) {
+// Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
+// command ends with this process.
+func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err error) {
 	runtime.LockOSThread() // the command ends with the thread that started it
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwardedSignals...)
-	defer signal.Stop(signals)
 	state, err := c.State()
 	if err != nil {
 		return 0, err
@@ -57,11 +54,6 @@ func (c *Container) Run(stdio *Stdio) (status int, err error) {
 		}
 	}
 	return status, errors.Join(run.sweepMounts(c.pod), c.over(state, status, ""))
-}
-
-// forwardedSignals are those that who runs a command passes on to it.
-var forwardedSignals = []os.Signal{
-	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
 }
 
 // over writes down how the container ended, or removes it where that was asked for.

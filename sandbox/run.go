@@ -100,8 +100,8 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 	if err := f.readRoot(&spec, false); err != nil {
 		return err
 	}
-	if c.Root.Kind == "layers" {
-		f.readLayers(c.folders()) // once more, with what the container has written itself
+	if folders := c.folders(); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
+		f.readLayers(folders) // once more, with what the container has written itself
 	}
 	return checkRoot(view, f)
 }
