@@ -84,7 +84,7 @@ func pull(request *image.Request, quiet bool) ([]*image.Image, error) {
 	})
 	u.group.Wait()
 	if len(u.errs) > 0 {
-		return nil, errors.Join(err, hinted(errors.Join(u.errs...), "the image is malformed, or there is no room: nothing of it was kept"), discard(images))
+		return nil, errors.Join(err, hinted(errors.Join(u.errs...), "is the image malformed, or no room left? Nothing of it was kept"), discard(images))
 	}
 	return images, hinted(err, "podsh image pull --help shows what can be fetched, and where credentials are looked for")
 }

@@ -160,9 +160,13 @@ func (p *Pod) RecoverContainers() []error {
 		if err != nil || state.Status != Ended || state.Reason == "" {
 			continue // it is watched over, or was removed
 		}
-		problems = append(problems, fail(nil, []string{"`podsh start " + c.Title() + "`, or `podsh rm " + c.Title() + "`"},
-			"container %q has ended: %s", c.Title(), state.Reason))
-		if c.Spec.Detached && !state.Stopped && c.Spec.Restart.again(state.ExitCode, state.InARow) && p.Status() == Running {
+		again := c.Spec.Detached && !state.Stopped && c.Spec.Restart.again(state.ExitCode, state.InARow) && p.Status() == Running
+		hint := "`podsh start " + c.Title() + "`, or `podsh rm " + c.Title() + "`"
+		if again {
+			hint = "it starts once more, as its --restart says: `podsh ps -c` shows when"
+		}
+		problems = append(problems, fail(nil, []string{hint}, "container %q has ended: %s", c.Title(), state.Reason))
+		if again {
 			supervise = true // who takes over writes it down
 			continue
 		}

@@ -158,7 +158,7 @@ func (p *Pod) planCopy(args []string) Plan {
 	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
 	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
-	b.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD, allFDs, unix.CLOSE_RANGE_CLOEXEC)
+	b.closeOnExec(exeFD)
 	b.explain("become podsh, which makes the folder it stands in its root before it does anything else", "execveat(2)", "")
 	b.call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
 	return b.steps

@@ -194,7 +194,7 @@ func (p *Pod) planUnpack(dir string) Plan {
 	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
 	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
-	b.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD, allFDs, unix.CLOSE_RANGE_CLOEXEC)
+	b.closeOnExec(unpackProgramFD)
 	b.call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
 	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{program.Name}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
 	return b.steps

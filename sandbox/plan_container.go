@@ -240,7 +240,7 @@ func (p *creation) startCommand(spec *JoinSpec) {
 	for _, sig := range p.member.ignored {
 		p.call(unix.SYS_RT_SIGACTION, int(sig), make([]byte, sigactionSize), 0, sigsetSize)
 	}
-	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD, allFDs, unix.CLOSE_RANGE_CLOEXEC)
+	p.closeOnExec(memberLastFD)
 	p.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
 	env := containerEnv(p.pod, c, who, spec)
 	p.explain("run the command, found in the container's PATH", "execve(2)", "exec env -i "+quoteAll(env...)+" "+quoteAll(c.Argv...))
