@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -46,6 +47,7 @@
 #define SIGSET_BYTES 8 // the kernel's sigset_t, not the C library's: rt_sigprocmask(2)
 #define BENEATH 0x08   // RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS: openat2(2), whose header musl-gcc does not see
 #define NO_SYMLINKS 0x04
+#define POPULATE_WRITE 23 // MADV_POPULATE_WRITE: madvise(2), from Linux 5.14
 
 // What the calls of a plan returned, by their place in the whole list: a pod can be made by several plans,
 // and a later one refers to the descriptors that an earlier one opened.
@@ -656,6 +658,21 @@ int podsh_take_spare(int *pid)
 	return sock;
 }
 
+// Go is next: have the kernel give it its variables at once, rather than a page at the first touch of each, for which a
+// virtual machine can take thirty microseconds. Before Linux 5.14 that is refused, and nothing is different.
+static void podsh_populate(void)
+{
+	const ElfW(Phdr) *part = (const ElfW(Phdr) *)getauxval(AT_PHDR);
+	unsigned long n = getauxval(AT_PHNUM), page = getauxval(AT_PAGESZ);
+
+	for (; part && page && n; n--, part++) {
+		uintptr_t start = part->p_vaddr & -page;
+
+		if (part->p_type == PT_LOAD && part->p_flags & PF_W)
+			syscall(SYS_madvise, start, part->p_vaddr + part->p_memsz - start, POPULATE_WRITE);
+	}
+}
+
 // The arguments, which glibc passes to a constructor and musl does not. Both leave them where the kernel put
 // them: their count, the pointers and a null, and then the environment.
 static char **podsh_arguments(int *argc)
@@ -699,4 +716,5 @@ __attribute__((constructor)) static void podsh_start(void)
 		   (!strcmp(argv[1], "join") || !strcmp(argv[1], "exec") || !strcmp(argv[1], "enter"))) {
 		podsh_join_saved(argv, envp, from_pod);
 	}
+	podsh_populate();
 }
