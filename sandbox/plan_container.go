@@ -102,7 +102,11 @@ func (p *creation) joinPod() {
 		p.explain("be in the pod's pid namespace: only from in there can one below it be made", "pid_namespaces(7)", "")
 		p.call(nsenter.Clone, 0)
 	}
-	p.explain("start a process in new "+enumerate(private)+" namespaces: these are the container's own", "namespaces(7)",
+	why := "start a process in a new mnt namespace, which is the container's own"
+	if len(private) > 1 {
+		why = "start a process in new " + enumerate(private) + " namespaces, which are the container's own"
+	}
+	p.explain(why, "namespaces(7)",
 		"exec unshare "+strings.Join(unshare, " ")+" --fork sh")
 	p.call(nsenter.Clone, p.pod.flags())
 	if p.pod.own("pid") { // who made it told a number that only the pod knows

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
@@ -116,6 +117,55 @@ func TestGoldenJoin(t *testing.T) {
 			t.Fatal(err)
 		}
 		golden(t, "join-"+name, text.String())
+	}
+}
+
+// TestGoldenRun keeps the plans of a few containers.
+func TestGoldenRun(t *testing.T) {
+	img := &image.Image{ID: "sha256:1d", Config: image.Config{
+		Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"PATH=/usr/bin:/bin", "LANG=C"}, WorkingDir: "/srv",
+		Volumes: map[string]struct{}{"/var/lib/app": {}},
+	}}
+	layers := []string{"/store/layers/below", "/store/layers/above"}
+	for name, spec := range map[string]*ContainerSpec{
+		"image": {Image: "app"},
+		"private": {Image: "app", Private: []string{"pid", "ipc", "uts", "net"}, Hostname: "own", TTY: true, Stdin: true,
+			Unmask: []string{"all"}, CapAdd: []string{"NET_ADMIN"}},
+		"narrow": {Image: "app", ReadOnly: true, Tmpfs: []string{"/cache"}, User: "ann", CapDrop: []string{"ALL"}, Detached: true,
+			Volumes:    []rootfs.Volume{{Source: "/home/ada/conf", Destination: "/etc/app", ReadOnly: true}},
+			PodVolumes: []PodVolume{{Name: "data", Destination: "/data"}}, Ulimits: []Ulimit{{Name: "nofile", Soft: 64, Hard: 128}}},
+	} {
+		f := machineFacts()
+		pod, _, err := resolve(&Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod.store, pod.Holder.PID = &Store{Path: f.Store}, 4711
+		c, err := pod.PlanContainer(spec, img, layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.ID, c.Name, c.Disk = "ba9876543210", "app", "/home/ada/.local/share/podsh/upper/ba9876543210"
+		f.Volumes = []bool{true, true} // folders, where there are any
+		f.Host, f.Dir = nil, dirFacts{Missing: map[string]bool{}, Files: map[string]bool{"/etc/hosts": true}}
+		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
+		if spec.User != "" {
+			who = identity{uid: 1000, gid: 1000, home: "/home/ann", name: "ann", shell: "/bin/sh"}
+		}
+		view := c.view()
+		view.confine(&who)
+		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, joinerHolds(view), true},
+			etc: []etcFile{{"/etc/hosts", "127.0.0.1\tlocalhost\n"}}, rows: 24, columns: 80, term: "xterm", pipes: []int{1},
+			owners: map[string]owner{"/data": {33, 33, 0o750}}}
+		plan := planContainer(f, member)
+		if _, err := nsenter.Encode(plan.calls(), 0); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		var text strings.Builder
+		if err := plan.Explain(&text); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "run-"+name, text.String())
 	}
 }
 
