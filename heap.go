@@ -14,7 +14,7 @@ import (
 func populateHeap() {
 	const below, above, step = 3 << 19, 2 << 20, 1 << 18 // bytes; below are gaps that the start of Go has left
 	page := make([]byte, os.Getpagesize())
-	middle := uintptr(unsafe.Pointer(unsafe.SliceData(page)))
+	middle := uintptr(unsafe.Pointer(unsafe.SliceData(page))) &^ uintptr(len(page)-1)
 	for at := middle - below; at < middle+above; at += step {
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, at, step, unix.MADV_POPULATE_WRITE)
 	}

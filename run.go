@@ -134,7 +134,7 @@ func removeIfStopped(pod *sandbox.Pod, signals <-chan os.Signal) (begun func()) 
 		case <-done:
 		}
 	}()
-	return func() { close(done) }
+	return func() { done <- struct{}{} } // a removal that has begun ends podsh
 }
 
 // making is a container on its way.

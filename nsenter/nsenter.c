@@ -11,7 +11,7 @@
 //	podsh@join join ARG...    perform the plan on JOIN_FD in a child, and be its joiner
 //	podsh join NAME -- CMD    the same with the plan that `podsh create` saved; Go never starts
 //	podsh pause               the pause program by itself
-//	podsh create ARG...       fork an executor (podsh@hold) for Go to use, and go on to Go
+//	podsh create|run ARG...   fork an executor (podsh@hold) for Go to use, and go on to Go
 //
 // Everything else, and any doubt before the first side effect, is left to Go: the constructor returns.
 //
@@ -602,9 +602,9 @@ static void podsh_join_saved(char **argv, char **envp, int from_pod)
 	podsh_join(&run, argv, envp);
 }
 
-// podsh create, and run for a pod of its own: an executor, forked while this process is small and has one thread. Go would have to copy
-// all of its own memory for that, and start it from the file. It has nothing of the caller's but the
-// directory; if Go has no use for it, it ends when Go does.
+// podsh create, and run for a pod of its own: an executor, forked while this process is small and has one
+// thread. Go would have to copy all of its own memory for that, and start it from the file. It has nothing of
+// the caller's but the directory; if Go has no use for it, Go lets it end.
 static struct {
 	int sock, pid;
 } podsh_spare = {-1, -1};
@@ -637,14 +637,17 @@ static void podsh_fork_spare(char **argv, char **envp)
 	podsh_hold(argv);
 }
 
-// Whether a command looks as if it would make a pod. A spare one too many does no harm.
+// Whether a command looks as if it would make a pod.
 static int podsh_makes_pod(char **argv)
 {
 	if (strcmp(argv[0], "run"))
 		return !strcmp(argv[0], "create");
-	while (*++argv)
-		if (!strncmp(*argv, "--pod", 5))
+	while (*++argv) {
+		size_t dashes = strspn(*argv, "-");
+
+		if (dashes && !strncmp(*argv + dashes, "pod", 3))
 			return 0;
+	}
 	return 1;
 }
 
@@ -666,10 +669,12 @@ static void podsh_populate(void)
 	unsigned long n = getauxval(AT_PHNUM), page = getauxval(AT_PAGESZ);
 
 	for (; part && page && n; n--, part++) {
-		uintptr_t start = part->p_vaddr & -page;
+		uintptr_t start = part->p_vaddr & -page, end = part->p_vaddr + part->p_memsz;
 
-		if (part->p_type == PT_LOAD && part->p_flags & PF_W)
-			syscall(SYS_madvise, start, part->p_vaddr + part->p_memsz - start, POPULATE_WRITE);
+		if (part->p_type != PT_LOAD || !(part->p_flags & PF_W))
+			continue;
+		if (syscall(SYS_madvise, start, end - start, POPULATE_WRITE)) // glibc has made the first page read-only
+			syscall(SYS_madvise, start + page, end - start - page, POPULATE_WRITE);
 	}
 }
 

@@ -49,7 +49,7 @@ func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err
 	status = run.wait()
 	close(done)
 	if c.Spec.Remove {
-		if gone, err := c.removeOwnPod(); gone || err != nil { // with the pod ends all that the command has left
+		if gone, err := c.removeOwnPod(); gone { // and with the pod all that the command has left
 			return status, err
 		}
 	}

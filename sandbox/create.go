@@ -311,6 +311,8 @@ func (run *performance) start() (err error) {
 	}
 	if path == "" && len(run.facts.Enter) == 0 {
 		run.executor = nsenter.Spare()
+	} else if spare := nsenter.Spare(); spare != nil {
+		spare.Reap() // else it would be there as long as podsh run
 	}
 	if run.executor == nil {
 		if run.executor, err = run.startExecutor(path); err != nil {

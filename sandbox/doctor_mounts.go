@@ -90,7 +90,7 @@ func overlayKernel(m machine) verdict {
 	if m.root() || m.kernel().atLeast(5, 11) {
 		return verdict{}
 	}
-	return verdict{fmt.Sprintf("Linux %v lets only root mount overlays, 5.11 everyone", m.kernel()), "--rootfs DIR:ro needs none; an image does"}
+	return verdict{fmt.Sprintf("Linux %v lets only root mount overlays, 5.11 everyone", m.kernel()), "podsh create --rootfs DIR:ro"}
 }
 
 func mountLimit(m machine) verdict {

@@ -189,7 +189,7 @@ func (m *mapper) wait() (said string, err error) {
 	defer m.said.Close()
 	text, err := io.ReadAll(m.said)
 	if status := waitFor(m.pid); status != 0 && err == nil {
-		err = fmt.Errorf("exit status %d", status.ExitStatus())
+		err = fmt.Errorf("exit status %d", asShell(status))
 	}
 	return string(text), err
 }

@@ -64,7 +64,11 @@ func (s *started) close() {
 
 // wait waits until the command has ended, and says how: its status as a shell would give it.
 func (s *started) wait() int {
-	status := waitFor(s.process.PID)
+	return asShell(waitFor(s.process.PID))
+}
+
+// asShell is how a shell tells how a process ended.
+func asShell(status unix.WaitStatus) int {
 	if status.Signaled() {
 		return 128 + int(status.Signal())
 	}
