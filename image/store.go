@@ -17,6 +17,7 @@ import (
 //	oci-layout, index.json      a descriptor for each name of an image, or one for an image without a name
 //	blobs/sha256/HEX            manifests, configurations and layers, as they were transferred
 //	partial/HEX                 blobs that are being downloaded
+//	partial/blob-*, import-*    blobs that are being written
 //	layers/MAP/HEX/             layers unpacked, by DiffID; MAP names the ids that their files belong to
 //	layers/MAP/new-*, gone-*    those in the making, and on their way out
 //	layers/MAP/lock-*           flock(2): held by whoever makes the layer

@@ -93,7 +93,9 @@ func (s *Store) sweep(usage Usage) (bytes int64, err error) {
 		}
 	}
 	bytes = sweepFiles(s.path("blobs", "sha256"), func(name string, _ os.FileInfo) bool { return !blobs[name] })
-	bytes += sweepFiles(s.path("partial"), func(_ string, info os.FileInfo) bool { return time.Since(info.ModTime()) > maxPartial })
+	bytes += sweepFiles(s.path("partial"), func(name string, info os.FileInfo) bool {
+		return !isHex(name) || time.Since(info.ModTime()) > maxPartial // what has no digest yet can't be taken up
+	})
 	bytes += sweepFiles(s.Path, func(name string, info os.FileInfo) bool { // of writeWhole, killed
 		return strings.Contains(name, ".new-") && time.Since(info.ModTime()) > maxPartial
 	})

@@ -111,8 +111,8 @@ func TestPrune(t *testing.T) {
 	if _, err := s.Find(topName); err == nil || !strings.Contains(err.Error(), broken.Digest) {
 		t.Error("broken: ", err)
 	}
-	old := time.Now().Add(-25 * time.Hour)
-	for name, when := range map[string]time.Time{"fresh": time.Now(), "old": old} {
+	old, fresh := time.Now().Add(-25*time.Hour), strings.Repeat("5", 64)
+	for name, when := range map[string]time.Time{fresh: time.Now(), strings.Repeat("6", 64): old, "blob-7": time.Now()} {
 		path := s.path("partial", name)
 		if err := errors.Join(os.WriteFile(path, []byte(name), 0o600), os.Chtimes(path, when, when)); err != nil {
 			t.Fatal(err)
@@ -136,7 +136,7 @@ func TestPrune(t *testing.T) {
 	if got := fmt.Sprint(names(t, s)); got != "map[named:[docker.io/library/web:1] used:[]]" {
 		t.Error(got)
 	}
-	if got := fmt.Sprint(files(t, s, "partial")); got != "[fresh]" {
+	if got := fmt.Sprint(files(t, s, "partial")); got != "["+fresh+"]" {
 		t.Error(got)
 	}
 	if got := files(t, s, "layers", "map"); len(got) != 2 || got[0] != "lock-"+strings.Repeat("1", 64) {
