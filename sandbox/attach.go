@@ -323,8 +323,12 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 	return nil
 }
 
-// publish hands the sockets of ports to the helper.
+// publish hands the sockets of ports to the helper. Clients may be waiting: from then on the helper talks to the
+// maker, and answers to anybody else would get lost.
 func (w *wiring) publish() error {
+	if err := w.maker.confine(); err != nil {
+		return err
+	}
 	const atOnce = 100 // of at most two sockets: one packet's worth
 	for from := 0; from < len(w.ports); from += atOnce {
 		request := &control.Request{Do: control.Publish, Pod: w.pod.ID}
@@ -443,10 +447,7 @@ func (run *performance) publish() error {
 	if err := run.serve(); err != nil {
 		return err
 	}
-	if err := run.net.publish(); err != nil {
-		return err
-	}
-	return run.net.maker.confine()
+	return run.net.publish()
 }
 
 // listenInPod is done while the pod is written down: its folder is there, under another name yet.

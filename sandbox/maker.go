@@ -21,7 +21,7 @@ import (
 // network up. It has the two capabilities over that network that this takes, and no others.
 type maker struct {
 	*nsenter.Maker
-	given bool // to a helper
+	given bool // to a helper, and not confined yet
 }
 
 // makerCalls are all that a maker can do once a helper has it: make sockets, and pass them out.
@@ -36,6 +36,7 @@ func (m *maker) confine() error {
 	if !m.given {
 		return nil
 	}
+	m.given = false
 	b := &builder{}
 	filter := allowOnly(makerCalls)
 	b.call(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, nsenter.Words{len(filter) / 8, filter}, 0, 0)

@@ -53,14 +53,16 @@ func (p *Pod) restartHelper() (h *helper, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if h, err = p.startHelper(); err != nil {
+	started, err := p.startHelper()
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
+	defer func() { // h is nil where an error is returned
 		if err != nil {
-			h.kill()
+			started.kill()
 		}
 	}()
+	h = started
 	served := []*Pod{p}
 	if p.IsHub {
 		in, err := p.store.inHub(p)
@@ -134,10 +136,7 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 	if err := w.listen(state.Ports); err != nil {
 		return err
 	}
-	if err := w.publish(); err != nil {
-		return err
-	}
-	return w.maker.confine()
+	return w.publish()
 }
 
 // hasHelper says whether a helper does something for the pod.
