@@ -1,7 +1,10 @@
 package main
 
 import (
+	"archive/tar"
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -186,4 +189,26 @@ func TestManyContainersAtOnce(t *testing.T) {
 	h.must(t, "stop", "-t", "0", "web")
 	h.settles(t, 0)
 	h.onlyPodsRun(t)
+}
+
+// TestLargeLayer runs from a tar of a hundred thousand files.
+func TestLargeLayer(t *testing.T) {
+	h := newContainerHome(t)
+	file, err := os.Create(filepath.Join(h.dir, "large.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	buffered := bufio.NewWriter(file)
+	w := tar.NewWriter(buffered)
+	err = w.AddFS(os.DirFS(h.rootfs))
+	for i := 0; i < 100_000 && err == nil; i++ {
+		err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("many/%d/%d", i%100, i), Mode: 0o644})
+	}
+	if err = errors.Join(err, w.Close(), buffered.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.must(t, "run", "--rm", "--rootfs", file.Name(), "sh", "-c", "set -- /many/*/*; echo $#"); got != "100000" {
+		t.Error(got)
+	}
 }
