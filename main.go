@@ -66,6 +66,8 @@ func newApp() *cli.App {
 		command.HideHelpCommand = true
 		if len(command.Subcommands) > 0 {
 			command.Action, command.ArgsUsage = noCommand, "COMMAND"
+		} else {
+			command.Before = forgetFlags
 		}
 		for _, flag := range command.Flags {
 			if b, ok := flag.(*cli.BoolFlag); ok {
@@ -74,6 +76,13 @@ func newApp() *cli.App {
 		}
 	}
 	return app
+}
+
+// forgetFlags comes when the flags have been parsed. None has an action; looking for those, each flag against each, by
+// regular expressions, takes package cli longer than to parse them.
+func forgetFlags(c *cli.Context) error {
+	c.Command.Flags = nil
+	return nil
 }
 
 // fullCommand is a command with all that is typed to call it.
