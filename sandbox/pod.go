@@ -128,12 +128,25 @@ func (s *Store) List() ([]*Pod, error) {
 // Find returns the pod that ref means: a name, an id, or a prefix that only one id has. A pod whose
 // description can't be read is returned together with the error that says so.
 func (s *Store) Find(ref string) (*Pod, error) {
+	id, err := s.meant(ref)
+	if err != nil {
+		return nil, err
+	}
+	pod, err := s.load(id)
+	if errors.Is(err, ErrNoPod) { // removed meanwhile
+		err = s.noPod(ref)
+	}
+	return pod, err
+}
+
+// meant returns the id of the pod that ref means.
+func (s *Store) meant(ref string) (string, error) {
 	if id := s.named(ref); id != "" {
-		return s.load(id)
+		return id, nil
 	}
 	ids, err := s.ids()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	var matches []string
 	for _, id := range ids {
@@ -143,12 +156,12 @@ func (s *Store) Find(ref string) (*Pod, error) {
 	}
 	switch len(matches) {
 	case 0:
-		return nil, s.noPod(ref)
+		return "", s.noPod(ref)
 	case 1:
-		return s.load(matches[0])
+		return matches[0], nil
 	}
 	slices.Sort(matches)
-	return nil, fail(ErrNoPod, []string{"it could be " + strings.Join(matches, ", ")}, "%q is the start of %d ids", ref, len(matches))
+	return "", fail(ErrNoPod, []string{"it could be " + strings.Join(matches, ", ")}, "%q is the start of %d ids", ref, len(matches))
 }
 
 // noPod says that there is none, and which one may have been meant.
