@@ -61,7 +61,14 @@ func (m *Maker) Make(calls []Call, pass ...Result) ([]int, error) {
 	if _, err := m.sock.Write(plan); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return nil, fmt.Errorf("send calls: %w", err)
 	}
-	fds, err := m.receive(len(calls))
+	raw, err := m.sock.SyscallConn() // which keeps the descriptor, should the Maker be closed meanwhile
+	if err != nil {
+		return nil, ErrGone
+	}
+	var fds []int
+	if cerr := raw.Control(func(socket uintptr) { fds, err = receive(int(socket), len(calls)) }); cerr != nil {
+		return nil, ErrGone
+	}
 	if err == nil && len(fds) != len(pass) {
 		err = fmt.Errorf("%d descriptors were passed, not %d", len(fds), len(pass))
 	}
@@ -92,11 +99,10 @@ func passing(pass []Result) []Call {
 const passed = uint32(1<<32 + C.PODSH_PASSED) // as the 32 bits that a record holds
 
 // receive takes in what the executor says until all calls are done, or it has ended.
-func (m *Maker) receive(calls int) (fds []int, err error) {
+func receive(socket, calls int) (fds []int, err error) {
 	var failed error
 	var record [8]byte
 	control := make([]byte, unix.CmsgSpace(4*MostPassed))
-	socket := int(m.sock.Fd())
 	for {
 		n, oob, _, _, err := unix.Recvmsg(socket, record[:], control, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
 		if err == unix.EINTR {

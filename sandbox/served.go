@@ -133,6 +133,9 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 	if err := w.serveMember(pidfd); err != nil {
 		return err
 	}
+	if err := w.maker.confine(); err != nil { // before anything can fail that leaves the pod served
+		return err
+	}
 	if err := w.listen(state.Ports); err != nil {
 		return err
 	}

@@ -258,8 +258,8 @@ func (h *helper) unpublish(request *control.Request, files []*os.File) (*control
 	}
 	for _, port := range request.Ports {
 		i := slices.IndexFunc(m.ports, func(p published) bool { return samePort(p.port, port) })
-		if i < 0 {
-			return nil, fmt.Errorf("%s is not published", port)
+		if i < 0 { // one that a helper started anew could not take up again
+			continue
 		}
 		cerr := m.ports[i].relay.Close()
 		m.ports = slices.Delete(m.ports, i, i+1)
