@@ -48,21 +48,20 @@ func (p *Pod) findHelper() (h *helper, restarted bool, err error) {
 }
 
 // restartHelper starts a helper in place of one that has ended.
-func (p *Pod) restartHelper() (h *helper, err error) {
+func (p *Pod) restartHelper() (_ *helper, err error) {
 	state, err := p.Net()
 	if err != nil {
 		return nil, err
 	}
-	started, err := p.startHelper()
+	h, err := p.startHelper()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { // h is nil where an error is returned
+	defer func() {
 		if err != nil {
-			started.kill()
+			h.kill()
 		}
 	}()
-	h = started
 	served := []*Pod{p}
 	if p.IsHub {
 		in, err := p.store.inHub(p)
