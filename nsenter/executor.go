@@ -35,7 +35,7 @@ type Executor struct {
 	sock   *os.File
 	done   int // all calls before this place are done
 	cloned int // pid of the newest clone
-	said   int // pid of who spoke last, if that is asked for
+	said   int // pid of who said READY, if that is asked for
 	passed []*os.File
 }
 
@@ -133,7 +133,7 @@ func (e *Executor) Cloned() error {
 // number for it. The plan makes the clone say READY, and the kernel tells who says it, unix(7) SCM_CREDENTIALS.
 // Call TellWho before anything is sent.
 func (e *Executor) ClonedBelow() error {
-	for e.cloned == 0 || e.said == 0 {
+	for e.said == 0 {
 		if err := e.next(); err != nil {
 			return err
 		}
@@ -165,8 +165,8 @@ func (e *Executor) TellWho() error {
 	return nil
 }
 
-// receive reads a record, and who has sent it.
-func (e *Executor) receive(record []byte) error {
+// receive reads a record, and who has sent it; 0 where that is not asked for.
+func (e *Executor) receive(record []byte) (from int, err error) {
 	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4))
 	for {
 		n, oob, _, _, err := unix.Recvmsg(int(e.sock.Fd()), record, control, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
@@ -174,12 +174,12 @@ func (e *Executor) receive(record []byte) error {
 			continue
 		}
 		if err != nil || n < len(record) {
-			return ErrGone
+			return 0, ErrGone
 		}
 		messages, _ := unix.ParseSocketControlMessage(control[:oob]) // the kernel made it
 		for i := range messages {
-			if who, err := unix.ParseUnixCredentials(&messages[i]); err == nil && int(int32(native.Uint32(record))) == C.PODSH_READY {
-				e.said = int(who.Pid)
+			if who, err := unix.ParseUnixCredentials(&messages[i]); err == nil {
+				from = int(who.Pid)
 			}
 			if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
 				for _, fd := range fds {
@@ -187,14 +187,15 @@ func (e *Executor) receive(record []byte) error {
 				}
 			}
 		}
-		return nil
+		return from, nil
 	}
 }
 
 // next takes in what the executor says next.
 func (e *Executor) next() error {
 	var record [8]byte
-	if err := e.receive(record[:]); err != nil {
+	from, err := e.receive(record[:])
+	if err != nil {
 		return err
 	}
 	what, value := int(int32(native.Uint32(record[:]))), int(int32(native.Uint32(record[4:])))
@@ -203,7 +204,9 @@ func (e *Executor) next() error {
 		return callError(what, value)
 	case what == C.PODSH_DONE:
 		e.done = value
-	case what == C.PODSH_CLONED:
+	case what == C.PODSH_READY:
+		e.said = from
+	case what == C.PODSH_CLONED && (from == 0 || from == e.PID): // else of a clone that was faster than its parent
 		e.cloned = value
 	}
 	return nil
