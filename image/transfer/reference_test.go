@@ -12,7 +12,7 @@ import (
 // FuzzParseReference: what package image takes for a name is one to go-containerregistry as well, and the same.
 func FuzzParseReference(f *testing.F) {
 	for _, text := range []string{
-		"busybox", "a", "busybox:1", "localhost/x", "localhost:5000/a/b:1", "docker.io/x", "index.docker.io/a/b", "host.example/x@sha256:" + strings.Repeat("0", 64),
+		"busybox", "a", "busybox:1", "localhost/x", "localhost:5000/a/b:1", "docker.io/x", "index.docker.io/a/b", "index.docker.io0/a", "host.example/x@sha256:" + strings.Repeat("0", 64),
 		"a.b/c:d", "[::1]:5000/x", "x:1@sha256:" + strings.Repeat("f", 64), "a__b/c--d",
 	} {
 		f.Add(text)
@@ -30,7 +30,10 @@ func FuzzParseReference(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q is %q here, and there %v", text, ours, err)
 		}
-		registry := strings.Replace(theirs.Context().RegistryStr(), "index.docker.io", "docker.io", 1)
+		registry := theirs.Context().RegistryStr()
+		if registry == name.DefaultRegistry {
+			registry = "docker.io"
+		}
 		which := ours.Digest
 		if which == "" {
 			which = ours.Tag
