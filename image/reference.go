@@ -1,6 +1,9 @@
 package image
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // Reference names an image in a registry, as docker and the OCI distribution spec have it.
 type Reference struct {
@@ -123,7 +126,8 @@ func isHost(text string) bool {
 		return false
 	}
 	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
-		return only(host[1:len(host)-1], digits+"abcdefABCDEF:.")
+		ip, err := netip.ParseAddr(host[1 : len(host)-1])
+		return err == nil && ip.Is6() && ip.Zone() == ""
 	}
 	for label := range strings.SplitSeq(host, ".") {
 		if label == "" || strings.Trim(label, "-") != label || !only(label, letters+digits+"-") {

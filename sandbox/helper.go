@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -205,14 +206,20 @@ func dialAs(dir, name string) (*os.File, error) {
 // errNoHelper says that a pod's helper has ended.
 var errNoHelper = errors.New("the helper of the pod's network has ended")
 
-// dial connects to the helper that leads with this pod.
+// dial connects to the helper that leads with this pod. One that is being killed can still be connected to, for as
+// long as it takes the kernel to close its sockets: it is there if it answers.
 func (p *Pod) dial() (*helper, error) {
 	conn, err := dialAs(p.store.path("pods", p.ID), controlName)
 	if err == nil {
-		return &helper{conn: conn}, nil
+		if _, err = control.Ask(conn, &control.Request{Do: control.Hello}); err == nil {
+			return &helper{conn: conn}, nil
+		}
+		conn.Close()
 	}
-	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
-		return nil, errNoHelper
+	for _, gone := range []error{unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, fs.ErrNotExist} {
+		if errors.Is(err, gone) {
+			return nil, errNoHelper
+		}
 	}
 	return nil, fmt.Errorf("connect to the helper of pod %q: %w", p.Title(), err)
 }

@@ -17,6 +17,7 @@ import (
 
 // What a request asks for.
 const (
+	Hello     = "hello"     // whether it is there
 	Serve     = "serve"     // Member; descriptors: its holder's pidfd, and a Maker in its network namespace
 	Update    = "update"    // Member: what is known of it has changed
 	WayOut    = "way out"   // Way, for the member Pod; descriptors: a tun device

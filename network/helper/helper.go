@@ -142,7 +142,7 @@ func (h *helper) answer(request *control.Request, files []*os.File) (*control.An
 	h.lock.Lock()
 	defer h.lock.Unlock()
 	do, ok := map[string]func(*control.Request, []*os.File) (*control.Answer, error){
-		control.Serve: h.serveMember, control.Update: h.updateMember, control.Forget: h.forget,
+		control.Hello: hello, control.Serve: h.serveMember, control.Update: h.updateMember, control.Forget: h.forget,
 		control.WayOut: h.wayOut, control.Publish: h.publish, control.Unpublish: h.unpublish,
 		control.Resolve: h.resolve, control.Listen: h.listen, control.Status: h.status,
 	}[request.Do]
@@ -151,6 +151,12 @@ func (h *helper) answer(request *control.Request, files []*os.File) (*control.An
 		return nil, fmt.Errorf("the helper of another version of podsh: %q is not known here", request.Do)
 	}
 	return do(request, files)
+}
+
+// hello answers: that says it all.
+func hello(_ *control.Request, files []*os.File) (*control.Answer, error) {
+	control.Close(files)
+	return &control.Answer{}, nil
 }
 
 // listen takes requests from a socket as well, of the same user's processes.
