@@ -82,7 +82,7 @@ func (c *Container) Attach(a *Attachment) (*Session, error) {
 	if err == nil {
 		err = answer.asError()
 	}
-	if err == nil && answer.Ended {
+	if hungUp(err) || err == nil && answer.Ended {
 		err = c.notSupervised()
 	}
 	if err != nil {

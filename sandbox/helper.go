@@ -203,6 +203,16 @@ func dialAs(dir, name string) (*os.File, error) {
 	return conn, nil
 }
 
+// notThere says whether dialAs found nobody.
+func notThere(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+}
+
+// hungUp says whether who was asked went away instead of answering.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+}
+
 // errNoHelper says that a pod's helper has ended.
 var errNoHelper = errors.New("the helper of the pod's network has ended")
 
@@ -216,10 +226,8 @@ func (p *Pod) dial() (*helper, error) {
 		}
 		conn.Close()
 	}
-	for _, gone := range []error{unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, fs.ErrNotExist} {
-		if errors.Is(err, gone) {
-			return nil, errNoHelper
-		}
+	if notThere(err) || hungUp(err) {
+		return nil, errNoHelper
 	}
 	return nil, fmt.Errorf("connect to the helper of pod %q: %w", p.Title(), err)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/podsh/podsh/network/control"
-	"golang.org/x/sys/unix"
 )
 
 // supervisorEnv is what a supervisor needs of its caller's environment: where things lie on disk.
@@ -47,7 +45,7 @@ var errNoSupervisor = errors.New("the pod has no supervisor")
 
 func (p *Pod) dialSupervisor() (*os.File, error) {
 	conn, err := dialAs(p.store.path("pods", p.ID), supervisorName)
-	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+	if notThere(err) {
 		return nil, errNoSupervisor
 	}
 	if err != nil {
@@ -98,7 +96,7 @@ func (p *Pod) ask(request *superviseRequest, files ...*os.File) (*superviseAnswe
 			return answer, conn, answer.asError()
 		}
 		conn.Close()
-		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		if !hungUp(err) {
 			return nil, nil, err
 		}
 	}

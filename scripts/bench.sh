@@ -121,3 +121,11 @@ verdict() {
 	awk -v value="$1" -v sign="${2% *}" -v aim="${2#* }" \
 		'BEGIN {print (sign == "≤" ? value + 0 <= aim + 0 : value + 0 >= aim + 0) ? "met" : "not met"}'
 }
+
+# podman_conf: podman's containers.conf for machines without systemd. Its runtime is crun, as by itself, but where
+# cgroups are v1 with some of v2's controllers: crun refuses those.
+podman_conf() {
+	runtime=crun
+	[ -z "$(cat /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null)" ] || runtime=runc
+	printf '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nlock_type = "file"\nruntime = "%s"\n' "$runtime" >"$work/containers.conf"
+}
