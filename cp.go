@@ -18,7 +18,8 @@ func cpCommand() *cli.Command {
 		ArgsUsage: "SRC DST",
 		Description: `One of SRC and DST is POD:PATH or POD/NAME:PATH, the other a path of the host.
 Folders are copied with all in them; SRC/. means what is in a folder. What comes
-out belongs to you. The pod or container has to run, and needs no program for it.
+out belongs to you. The pod has to run; a container may have ended. It needs no
+program for it.
 
 Examples:
   podsh cp ./nginx.conf web/nginx:/etc/nginx/
@@ -37,10 +38,11 @@ func cp(c *cli.Context) error {
 	if isOut == isIn {
 		return usagef("podsh cp SRC POD/NAME:DST, or podsh cp POD/NAME:SRC DST; ./A:B is a file of the host's", "one of the two must be in a pod or container")
 	}
-	pod, err := copyTarget(cmp.Or(source, target))
+	pod, done, err := copyTarget(cmp.Or(source, target))
 	if err != nil {
 		return err
 	}
+	defer done()
 	warning := ""
 	if isOut {
 		if to, err = absolute(to); err == nil {
@@ -64,16 +66,17 @@ func splitTarget(text string) (ref, path string, ok bool) {
 	return ref, path, true
 }
 
-func copyTarget(ref string) (*sandbox.Pod, error) {
+// copyTarget finds whose files are meant; done lets go of them.
+func copyTarget(ref string) (pod *sandbox.Pod, done func(), err error) {
 	store, err := sandbox.OpenStore()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	pod, container, err := store.FindTarget(ref)
 	if err == nil && container != nil {
-		return container.AsPod()
+		return container.OpenFiles()
 	}
-	return pod, err
+	return pod, func() {}, err
 }
 
 // absolute makes a path of the host absolute, with the links on the way to it followed; what is said at its end stays.

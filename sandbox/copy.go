@@ -98,7 +98,11 @@ func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.E
 		return nil, err
 	}
 	defer exe.Close()
-	files := []*os.File{pidfd, exe, stdin, stdout, stderr}
+	mounts := p.mounts
+	if mounts == nil {
+		mounts = pidfd
+	}
+	files := []*os.File{pidfd, mounts, exe, stdin, stdout, stderr}
 	for i, file := range files {
 		if file == nil {
 			files[i] = null
@@ -124,7 +128,7 @@ func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.E
 // planCopy lists what is done to leave podsh@copy alone with a root. As with the pod's shared memory, that is a mount of
 // another mount namespace: it is fetched from there.
 func (p *Pod) planCopy(args []string) Plan {
-	const podFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1
+	const podFD, mountsFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1, nsenter.EnterFD + 2
 	b := &builder{}
 	b.explain("go to the files, with mounts of one's own", "setns(2)", "")
 	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -140,7 +144,7 @@ func (p *Pod) planCopy(args []string) Plan {
 	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC)
 	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 	own := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
-	b.call(unix.SYS_SETNS, podFD, unix.CLONE_NEWNS)
+	b.call(unix.SYS_SETNS, mountsFD, unix.CLONE_NEWNS)
 	tree := b.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	b.call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
 	at := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
@@ -186,7 +190,11 @@ func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, e
 	case text == "":
 		text = "the copy ended without a word"
 	}
-	return "", fail(nil, []string{"`podsh join " + p.Title() + " -- ls` shows what is there"}, "%s: %s", p.Title(), Printable(text))
+	hint := "`podsh join " + p.Title() + " -- ls` shows what is there"
+	if p.mounts != nil {
+		hint = "podsh start " + p.Title() + "; then " + hint
+	}
+	return "", fail(nil, []string{hint}, "%s: %s", p.Title(), Printable(text))
 }
 
 // splitContents tells SRC/. from SRC: then the contents of a folder are meant.

@@ -182,6 +182,41 @@ func (c *Container) Of() string {
 // what it was given is returned with an error as well, for the caller to close. The calling goroutine must be locked to
 // a thread that lives as long as this process: the command ends with it.
 func (c *Container) start(stdio *Stdio, running func(*started) error) (s *started, err error) {
+	b, err := c.build(stdio)
+	if err != nil {
+		return nil, err
+	}
+	if s, err = newStarted(b.executor); err == nil {
+		err = running(s)
+	}
+	if err == nil {
+		if err = b.executor.Send(b.plan[b.held:].calls(), b.held); err == nil {
+			err = b.executor.Became()
+		}
+	}
+	if err != nil {
+		b.undo()
+		return s, c.explain(b.plan, err)
+	}
+	return s, b.executor.Close()
+}
+
+// built is a container of which all is there but the command.
+type built struct {
+	executor *nsenter.Executor
+	member   *containerFacts
+	plan     Plan
+	held     int // so many steps of it are done
+}
+
+func (b *built) undo() {
+	b.executor.Kill()
+	b.member.removeVolumes()
+}
+
+// build starts what is to be the container's command, and has it do all that comes before that. It ends with the thread
+// that the calling goroutine is locked to.
+func (c *Container) build(stdio *Stdio) (b *built, err error) {
 	pidfd, err := c.pod.Open()
 	if err != nil {
 		return nil, err
@@ -196,28 +231,13 @@ func (c *Container) start(stdio *Stdio, running func(*started) error) (s *starte
 		executor.Kill()
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			member.removeVolumes()
-		}
-	}()
-	plan := planContainer(f, member)
-	held := chunk(plan)
-	if err = plan[:held].send(executor); err == nil {
-		if s, err = newStarted(executor); err == nil {
-			err = running(s)
-		}
+	b = &built{executor: executor, member: member, plan: planContainer(f, member)}
+	b.held = chunk(b.plan)
+	if err := b.plan[:b.held].send(executor); err != nil {
+		b.undo()
+		return nil, c.explain(b.plan, err)
 	}
-	if err == nil {
-		if err = executor.Send(plan[held:].calls(), held); err == nil {
-			err = executor.Became()
-		}
-	}
-	if err != nil {
-		executor.Kill()
-		return s, c.explain(plan, err)
-	}
-	return s, executor.Close()
+	return b, nil
 }
 
 // executor starts podsh, or the pod's own unreachable copy of it, as what will be the command.
