@@ -130,7 +130,7 @@ func create(c *cli.Context) error {
 	case "text":
 		return proposal.Plan.Explain(os.Stdout)
 	case "json":
-		return proposal.Plan.WriteJSON(os.Stdout)
+		return writeJSON(os.Stdout, proposal.Plan.Lines())
 	case "sh":
 		return proposal.Script(os.Stdout)
 	}

@@ -78,7 +78,7 @@ func join(c *cli.Context) error {
 	case "text":
 		return joining.Plan.Explain(os.Stdout)
 	case "json":
-		return joining.Plan.WriteJSON(os.Stdout)
+		return writeJSON(os.Stdout, joining.Plan.Lines())
 	}
 	if c.Bool("explain") {
 		if err := joining.Plan.Explain(os.Stderr); err != nil {

@@ -73,6 +73,7 @@ Examples:
   podsh run -d --name web -p 8080:80 nginx      in a new pod called web
   podsh run -d --pod web --name app --restart always python app.py
   podsh run --pod web --explain --rm busybox ps and say what is done, and why
+  podsh run --dry-run busybox ps                only say it, of its pod as well
   podsh run --rm --rootfs ./debian ls /         a folder in place of an image`,
 		Flags:  flags,
 		Action: run,
@@ -98,12 +99,12 @@ func run(c *cli.Context) error {
 	if err := made.findImage(c); err != nil {
 		return err
 	}
+	if dryRunOf(c) != "" {
+		return made.show(c, store)
+	}
 	pod, own, err := podFor(c, store, spec)
 	if err != nil {
 		return err
-	}
-	if dryRunOf(c) != "" {
-		return made.show(c, pod)
 	}
 	signals := make(chan os.Signal, 16)
 	begun := func() {}
@@ -189,8 +190,44 @@ func (m *making) container(c *cli.Context, pod *sandbox.Pod, own bool) (*sandbox
 	return container, err
 }
 
-// show prints what would be done.
-func (m *making) show(c *cli.Context, pod *sandbox.Pod) error {
+// show prints what would be done: for the container, and before that for a pod of its own.
+func (m *making) show(c *cli.Context, store *sandbox.Store) error {
+	pod, err := podNamed(c, store)
+	if err != nil {
+		return err
+	}
+	if pod != nil {
+		return m.showIn(c, pod)
+	}
+	podSpec, err := podSpec(c, m.spec)
+	if err != nil {
+		return err
+	}
+	proposal, err := sandbox.Propose(podSpec, store, sandbox.Options{Detailed: true, DryRun: true})
+	if err != nil {
+		return err
+	}
+	defer proposal.Close()
+	layers, err := m.layers(proposal.Pod)
+	if err != nil {
+		return err
+	}
+	plan, err := proposal.ProposeContainer(m.spec, m.image, layers)
+	if err != nil {
+		return err
+	}
+	if dryRunOf(c) == "json" {
+		return writeJSON(os.Stdout, map[string][]sandbox.Line{"pod": proposal.Plan.Lines(), "container": plan.Lines()})
+	}
+	if err := proposal.Plan.Explain(os.Stdout); err != nil {
+		return err
+	}
+	fmt.Println("\nand then, in that pod:")
+	return plan.Explain(os.Stdout)
+}
+
+// showIn prints what would be done in a pod that is there.
+func (m *making) showIn(c *cli.Context, pod *sandbox.Pod) error {
 	layers, err := m.layers(pod)
 	if err != nil {
 		return err
@@ -204,48 +241,48 @@ func (m *making) show(c *cli.Context, pod *sandbox.Pod) error {
 		return err
 	}
 	if dryRunOf(c) == "json" {
-		return plan.WriteJSON(os.Stdout)
+		return writeJSON(os.Stdout, plan.Lines())
 	}
 	return plan.Explain(os.Stdout)
 }
 
+// podNamed finds the pod that the container is to run in; nil if it is to have one of its own.
+func podNamed(c *cli.Context, store *sandbox.Store) (*sandbox.Pod, error) {
+	ref := c.String("pod")
+	if ref == "" {
+		return nil, nil
+	}
+	for _, flag := range netFlags("") {
+		if name := flag.Names()[0]; c.IsSet(name) {
+			return nil, usagef("podsh create --"+name+", or leave out --pod", "--%s is of a new pod", name)
+		}
+	}
+	pod, err := store.Find(ref)
+	if err == nil && pod.IsHub {
+		err = refuseHub(c, pod)
+	}
+	return pod, err
+}
+
 // podFor finds the pod to run in, or makes one.
 func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (pod *sandbox.Pod, own bool, err error) {
-	if ref := c.String("pod"); ref != "" {
-		for _, flag := range netFlags("") {
-			if name := flag.Names()[0]; c.IsSet(name) {
-				return nil, false, usagef("podsh create --"+name+", or leave out --pod", "--%s is of a new pod", name)
-			}
-		}
-		if pod, err = store.Find(ref); err == nil && pod.IsHub {
-			err = refuseHub(c, pod)
-		}
+	if pod, err = podNamed(c, store); pod != nil || err != nil {
 		return pod, false, err
 	}
-	if dryRunOf(c) != "" {
-		return nil, false, usagef("podsh create --dry-run shows how a pod is made; then podsh run --pod POD --dry-run IMAGE", "--dry-run needs a pod that is there")
-	}
-	podSpec := &sandbox.Spec{Name: spec.Name, Hostname: c.String("hostname"), Rootfs: rootfs.Source{Kind: "host"}, Namespaces: map[string]sandbox.Choice{}}
-	if slices.Contains(spec.Private, "uts") {
-		podSpec.Hostname = ""
-	} else {
-		spec.Hostname = ""
-	}
-	if text := c.String("net"); text != "" && text != "private" && text != "shared" {
-		choice, net, err := sandbox.ParseNet(text)
-		if err != nil {
-			return nil, false, err
-		}
-		podSpec.Namespaces["net"], podSpec.Net = choice, net
-	}
-	if err := netSpec(c, &podSpec.Net); err != nil {
+	podSpec, err := podSpec(c, spec)
+	if err != nil {
 		return nil, false, err
 	}
-	proposal, err := sandbox.Propose(podSpec, store, sandbox.Options{})
+	proposal, err := sandbox.Propose(podSpec, store, sandbox.Options{Detailed: c.Bool("explain")})
 	if err != nil {
 		return nil, false, err
 	}
 	defer proposal.Close()
+	if c.Bool("explain") {
+		if err := proposal.Plan.Explain(os.Stderr); err != nil {
+			return nil, false, err
+		}
+	}
 	pod, warnings, err := proposal.Create()
 	for _, w := range warnings {
 		warn(w)
@@ -254,6 +291,24 @@ func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (
 		err = sayPorts(os.Stderr, pod)
 	}
 	return pod, true, err
+}
+
+// podSpec describes a pod that is there for one container.
+func podSpec(c *cli.Context, spec *sandbox.ContainerSpec) (*sandbox.Spec, error) {
+	pod := &sandbox.Spec{Name: spec.Name, Hostname: c.String("hostname"), Rootfs: rootfs.Source{Kind: "host"}, Namespaces: map[string]sandbox.Choice{}}
+	if slices.Contains(spec.Private, "uts") {
+		pod.Hostname = ""
+	} else {
+		spec.Hostname = ""
+	}
+	if text := c.String("net"); text != "" && text != "private" && text != "shared" {
+		choice, net, err := sandbox.ParseNet(text)
+		if err != nil {
+			return nil, err
+		}
+		pod.Namespaces["net"], pod.Net = choice, net
+	}
+	return pod, netSpec(c, &pod.Net)
 }
 
 // start starts a container, and stays with it unless it is detached.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -43,7 +44,9 @@ func (m *containerFacts) removeVolumes() {
 }
 
 // volumePath is the folder of one of the pod's volumes.
-func (p *Pod) volumePath(name string) string { return filepath.Join(p.diskPath(), "volumes", name) }
+func (p *Pod) volumePath(name string) string {
+	return filepath.Join(cmp.Or(p.diskPath(), diskFolder(p.ID)), "volumes", name)
+}
 
 // diskPath is where what the pod has on disk lies; nothing, if it has none.
 func (p *Pod) diskPath() string {

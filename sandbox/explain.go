@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -33,27 +32,26 @@ func (plan Plan) Explain(w io.Writer) error {
 	return err
 }
 
-// WriteJSON writes every call of a plan.
-func (plan Plan) WriteJSON(w io.Writer) error {
-	type row struct {
-		Side string `json:"side"`
-		Call string `json:"call"`
-		Why  string `json:"why,omitempty"`
-		Cmd  string `json:"cmd,omitempty"`
-		Man  string `json:"man,omitempty"`
-	}
-	rows := []row{}
+// Line is a call of a plan in words, for JSON.
+type Line struct {
+	Side string `json:"side"`
+	Call string `json:"call"`
+	Why  string `json:"why,omitempty"`
+	Cmd  string `json:"cmd,omitempty"`
+	Man  string `json:"man,omitempty"`
+}
+
+// Lines are all calls of a plan.
+func (plan Plan) Lines() []Line {
+	lines := []Line{}
 	for _, step := range plan {
 		call := step.Host
 		if step.Side == Inside {
 			call = showCall(step.Call)
 		}
-		rows = append(rows, row{string(step.Side), call, step.Why, step.Cmd, step.Man})
+		lines = append(lines, Line{string(step.Side), call, step.Why, step.Cmd, step.Man})
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(rows)
+	return lines
 }
 
 // scriptHead starts the script that builds a pod by hand. The holder is a shell that waits in the new

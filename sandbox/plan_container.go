@@ -80,7 +80,11 @@ func (p *creation) joinPod() {
 	if p.facts.Keys {
 		p.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	}
-	flags, options, shared := 0, []string{"--target", strconv.Itoa(pod.Holder.PID)}, []string{}
+	holder := "$HOLDER" // of a pod that is not made
+	if pod.Holder.PID != 0 {
+		holder = strconv.Itoa(pod.Holder.PID)
+	}
+	flags, options, shared := 0, []string{}, []string{}
 	var private, unshare []string
 	for _, ns := range Namespaces {
 		switch kind := p.pod.Namespaces[ns.Name].Kind; {
@@ -95,7 +99,7 @@ func (p *creation) joinPod() {
 			options, shared = append(options, ns.Nsenter), append(shared, ns.Name)
 		}
 	}
-	p.explain("enter the pod's "+enumerate(shared)+" namespaces", "setns(2)", quoteAll(append([]string{"nsenter"}, append(options, "sh")...)...))
+	p.explain("enter the pod's "+enumerate(shared)+" namespaces", "setns(2)", "nsenter --target "+holder+" "+quoteAll(append(options, "sh")...))
 	p.call(unix.SYS_SETNS, memberPodFD, flags)
 	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // with other credentials that is fs.suid_dumpable's, proc_sys_fs(5)
 	if p.pod.own("pid") {
@@ -279,16 +283,28 @@ func (p *creation) volumeOwner(i int) (owner, bool) {
 	return o, ok
 }
 
-// podEtc reads the files that podsh has written for the pod, as they are now: who shares a network shares its
-// names. root is the pod's.
-func podEtc(root int, hostname string) []etcFile {
+// etc reads the files that podsh has written for the pod, as they are now: who shares a network shares its names. pidfd
+// is of the holder.
+func (p *Pod) etc(pidfd *os.File) ([]etcFile, error) {
+	root, err := p.openRoot(pidfd)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
 	var files []etcFile
 	for _, name := range etcFiles {
-		text := readInRoot(root, name)
-		if name == "/etc/hostname" {
-			text = hostname + "\n"
+		files = append(files, etcFile{name, readInRoot(root, name)})
+	}
+	return files, nil
+}
+
+// withHostname are the pod's files for a container that may have another host name.
+func withHostname(etc []etcFile, hostname string) []etcFile {
+	files := slices.Clone(etc)
+	for i, f := range files {
+		if f.path == "/etc/hostname" {
+			files[i].text = hostname + "\n"
 		}
-		files = append(files, etcFile{name, text})
 	}
 	return files
 }

@@ -141,6 +141,7 @@ func TestGoldenRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		pod.store, pod.Holder.PID = &Store{Path: f.Store}, 4711
+		pod.Upper = "/home/ada/.local/share/podsh/upper/0123456789ab" // where its volumes are
 		c, err := pod.PlanContainer(spec, img, layers)
 		if err != nil {
 			t.Fatal(err)

@@ -38,7 +38,26 @@ func (c *Container) Propose() (Plan, error) {
 		return nil, err
 	}
 	defer pidfd.Close()
-	f, member, err := c.facts(pidfd, &Stdio{})
+	etc, err := c.pod.etc(pidfd)
+	if err != nil {
+		return nil, err
+	}
+	return c.plan(etc)
+}
+
+// ProposeContainer plans a container in the pod that is proposed.
+func (p *Proposal) ProposeContainer(spec *ContainerSpec, img *image.Image, layers []string) (Plan, error) {
+	c, err := p.Pod.PlanContainer(spec, img, layers)
+	if err != nil {
+		return nil, err
+	}
+	pod := &creation{pod: p.Pod, facts: p.facts}
+	return c.plan(pod.etcFiles())
+}
+
+// plan is the plan of a container that is only to be shown.
+func (c *Container) plan(etc []etcFile) (Plan, error) {
+	f, member, err := c.facts(etc, &Stdio{})
 	if err != nil {
 		return nil, err
 	}
@@ -46,13 +65,8 @@ func (c *Container) Propose() (Plan, error) {
 	return planContainer(f, member), nil
 }
 
-// facts reads what must be known to start the container. pidfd is of the pod's holder.
-func (c *Container) facts(pidfd *os.File, stdio *Stdio) (f *Facts, member *containerFacts, err error) {
-	root, err := c.pod.openRoot(pidfd)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer unix.Close(root)
+// facts reads what must be known to start the container. etc are the files that podsh has written for the pod.
+func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *containerFacts, err error) {
 	view := c.view()
 	f = &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: c.pod.store.Path}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
@@ -63,7 +77,7 @@ func (c *Container) facts(pidfd *os.File, stdio *Stdio) (f *Facts, member *conta
 		return nil, nil, err
 	}
 	f.Keys = exists("/proc/sys/kernel/keys")
-	member = &containerFacts{container: c, etc: podEtc(root, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
+	member = &containerFacts{container: c, etc: withHostname(etc, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
 	member.owners = c.volumeOwners()
 	made := member
 	defer func() {
@@ -97,8 +111,12 @@ func (c *Container) facts(pidfd *os.File, stdio *Stdio) (f *Facts, member *conta
 // readRoot looks at what the container's root is made of.
 func (c *Container) readRoot(f *Facts, view *Pod) error {
 	spec := view.Spec
+	spec.Volumes = c.Spec.Volumes
 	if err := f.readRoot(&spec, false); err != nil {
 		return err
+	}
+	for range c.Spec.PodVolumes { // behind those, and folders of podsh's own making
+		f.Volumes = append(f.Volumes, true)
 	}
 	if folders := c.folders(); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
 		f.readLayers(folders) // once more, with what the container has written itself
@@ -226,7 +244,12 @@ func (c *Container) build(stdio *Stdio) (b *built, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f, member, err := c.facts(pidfd, stdio)
+	var f *Facts
+	var member *containerFacts
+	etc, err := c.pod.etc(pidfd)
+	if err == nil {
+		f, member, err = c.facts(etc, stdio)
+	}
 	if err != nil {
 		executor.Kill()
 		return nil, err
