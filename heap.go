@@ -5,13 +5,18 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
 )
 
-// populateHeap has the kernel give the heap at once the pages that making a pod or a container takes, rather than one at
-// the first touch of each: three hundred of these take a fifth of a millisecond, but nine where the machine is a virtual
-// one without help from its processor. What the kernel refuses (all before Linux 5.14, and where there is no heap) is
-// no different then.
+// populateHeap has the kernel give the heap at once the pages that making a pod or a container takes, where a page's first
+// touch takes long: eight hundred of them are twenty milliseconds on such a machine. On others it is slower than the
+// touches, most of which are made while podsh would be waiting. What the kernel refuses (all before Linux 5.14, and where
+// there is no heap) is no different then.
 func populateHeap() {
+	if !nsenter.TouchIsSlow() {
+		return
+	}
 	const below, above, step = 3 << 19, 2 << 20, 1 << 18 // bytes; below are gaps that the start of Go has left
 	page := make([]byte, os.Getpagesize())
 	middle := uintptr(unsafe.Pointer(unsafe.SliceData(page))) &^ uintptr(len(page)-1)

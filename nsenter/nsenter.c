@@ -39,6 +39,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "nsenter.h"
@@ -47,6 +48,7 @@
 #define SIGSET_BYTES 8 // the kernel's sigset_t, not the C library's: rt_sigprocmask(2)
 #define BENEATH 0x08   // RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS: openat2(2), whose header musl-gcc does not see
 #define NO_SYMLINKS 0x04
+#define SLOW_TOUCH 8000   // nanoseconds
 #define POPULATE_WRITE 23 // MADV_POPULATE_WRITE: madvise(2), from Linux 5.14
 
 // What the calls of a plan returned, by their place in the whole list: a pod can be made by several plans,
@@ -661,8 +663,28 @@ int podsh_take_spare(int *pid)
 	return sock;
 }
 
-// Go is next: have the kernel give it its variables at once, rather than a page at the first touch of each, for which a
-// virtual machine can take thirty microseconds. Before Linux 5.14 that is refused, and nothing is different.
+// Some virtual machines take tens of microseconds for a page's first touch, where less than one is usual.
+static int podsh_slow;
+
+static void podsh_time_touch(void)
+{
+	static volatile char pages[4 * 4096]; // nothing else is on the page in the middle
+	struct timespec before, after;
+
+	syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &before);
+	pages[sizeof(pages) / 2] = 1;
+	syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &after);
+	podsh_slow = after.tv_sec != before.tv_sec || after.tv_nsec - before.tv_nsec > SLOW_TOUCH;
+}
+
+// The same, for Go.
+int podsh_touch_is_slow(void)
+{
+	return podsh_slow;
+}
+
+// Go is next, and where that is slow the kernel is to give it its variables at once, rather than a page at the first
+// touch of each. Before Linux 5.14 that is refused, and nothing is different.
 static void podsh_populate(void)
 {
 	const ElfW(Phdr) *part = (const ElfW(Phdr) *)getauxval(AT_PHDR);
@@ -721,5 +743,7 @@ __attribute__((constructor)) static void podsh_start(void)
 		   (!strcmp(argv[1], "join") || !strcmp(argv[1], "exec") || !strcmp(argv[1], "enter"))) {
 		podsh_join_saved(argv, envp, from_pod);
 	}
-	podsh_populate();
+	podsh_time_touch();
+	if (podsh_slow)
+		podsh_populate();
 }

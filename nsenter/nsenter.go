@@ -34,6 +34,10 @@ const (
 	Init  = C.PODSH_INIT  // (): go on as a child, of which this process stays the init
 )
 
+// TouchIsSlow says whether a page's first touch takes long here, as on virtual machines without help from their
+// processor: what can be had in one call is better not had page by page. It was timed before Go started.
+func TouchIsSlow() bool { return C.podsh_touch_is_slow() != 0 }
+
 // MaxCalls is how many calls all the plans for one process may hold together.
 const MaxCalls = C.PODSH_MAX_CALLS
 

@@ -80,4 +80,7 @@ int podsh_is_plan(void *plan, size_t size);
 // Gives Go the executor that the constructor forked: its socket, or -1, and its pid.
 int podsh_take_spare(int *pid);
 
+// Says whether a page's first touch takes long on this machine.
+int podsh_touch_is_slow(void);
+
 #endif
