@@ -18,8 +18,8 @@ func cpCommand() *cli.Command {
 		ArgsUsage: "SRC DST",
 		Description: `One of SRC and DST is POD:PATH or POD/NAME:PATH, the other a path of the host.
 Folders are copied with all in them; SRC/. means what is in a folder. What comes
-out belongs to you. The pod has to run; a container may have ended. It needs no
-program for it.
+out belongs to you. No program in there is needed for it. The pod has to run; what a
+container has left that has ended can be copied out.
 
 Examples:
   podsh cp ./nginx.conf web/nginx:/etc/nginx/

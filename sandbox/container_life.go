@@ -25,15 +25,10 @@ func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err
 	if err != nil {
 		return 0, err
 	}
-	files, err := c.lockFiles()
-	if err != nil {
-		return 0, err
-	}
 	run, err := c.start(stdio, func(run *started) error {
 		run.runs(state, self)
 		return c.saveState(state)
 	})
-	files.Close()
 	if run != nil {
 		defer run.close()
 	}
@@ -273,40 +268,4 @@ func (c *Container) AsPod() (*Pod, error) {
 		view.UID, view.GID = who.uid, who.gid
 	}
 	return view, nil
-}
-
-// lockFiles keeps the container from being started while its files are changed from outside, and the other way round.
-func (c *Container) lockFiles() (*os.File, error) { return lockFolder(c.Disk, unix.LOCK_EX) }
-
-// OpenFiles shows the container as a pod whose files can be copied. Of one that does not run, the root is built for as
-// long as that takes; done takes it away. Both are to be called by one goroutine.
-func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
-	lock, err := c.lockFiles()
-	if err != nil {
-		return nil, nil, err
-	}
-	if view, err = c.AsPod(); !errors.Is(err, ErrExited) {
-		lock.Close()
-		return view, func() {}, err
-	}
-	runtime.LockOSThread()
-	unlock := func() {
-		runtime.UnlockOSThread()
-		lock.Close()
-	}
-	b, err := c.build(&Stdio{})
-	if err != nil {
-		unlock()
-		return nil, nil, err
-	}
-	view = c.view()
-	view.Spec.Name = c.Title()
-	for _, file := range b.executor.Passed() {
-		view.mounts = file
-	}
-	return view, func() {
-		b.undo()
-		view.mounts.Close()
-		unlock()
-	}, nil
 }

@@ -192,7 +192,7 @@ func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, e
 	}
 	hint := "`podsh join " + p.Title() + " -- ls` shows what is there"
 	if p.mounts != nil {
-		hint = "podsh start " + p.Title() + "; then " + hint
+		hint = "it has ended; what was in memory (--tmpfs) ended with it"
 	}
 	return "", fail(nil, []string{hint}, "%s: %s", p.Title(), Printable(text))
 }
@@ -274,6 +274,9 @@ func suffixOf(name string) string {
 
 // CopyIn copies a file or folder of the host to the pod; from is absolute.
 func (p *Pod) CopyIn(from, to string) (warning string, err error) {
+	if p.mounts != nil {
+		return "", fail(ErrExited, []string{"podsh start " + p.Title() + ", and copy it then"}, "container %q has ended: files can only be copied out of it", p.Title())
+	}
 	clean, base, contents := splitContents(from)
 	info, err := os.Stat(strings.TrimSuffix(clean, "/."))
 	if err != nil {

@@ -49,13 +49,8 @@ func (v *supervised) begin() error {
 		return err
 	}
 	stdio, ours, err := v.open()
-	var files *os.File
-	if err == nil {
-		files, err = v.c.lockFiles()
-	}
 	if err == nil {
 		v.s.onMain(func() { _, err = v.c.start(stdio, v.running) }) // running has what it returns
-		files.Close()
 	}
 	control.Close([]*os.File{stdio.In, stdio.Out, stdio.Err, stdio.Terminal}) // those that there are
 	if err != nil {
