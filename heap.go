@@ -9,10 +9,10 @@ import (
 	"github.com/podsh/podsh/nsenter"
 )
 
-// populateHeap has the kernel give the heap at once the pages that making a pod or a container takes, where a page's first
-// touch takes long: eight hundred of them are twenty milliseconds on such a machine. On others it is slower than the
-// touches, most of which are made while podsh would be waiting. What the kernel refuses (all before Linux 5.14, and where
-// there is no heap) is no different then.
+// populateHeap has the kernel give the heap at once the pages that making a pod or a container takes, where a page's
+// first touch takes long: three hundred of them are nine milliseconds on such a machine. On others it is slower than the
+// touches, which are of no more pages than needed, and partly made while podsh would be waiting. What the kernel refuses
+// (all before Linux 5.14, and where there is no heap) is no different then.
 func populateHeap() {
 	if !nsenter.TouchIsSlow() {
 		return
