@@ -38,18 +38,29 @@ func cp(c *cli.Context) error {
 	if isOut == isIn {
 		return usagef("podsh cp SRC POD/NAME:DST, or podsh cp POD/NAME:SRC DST; ./A:B is a file of the host's", "one of the two must be in a pod or container")
 	}
+	host, inside := to, sourcePath
+	if isIn {
+		host, inside = from, targetPath
+	}
+	switch {
+	case host == "" || inside == "":
+		return usagef(". is this folder, and POD:/ the root of the pod", "one of the two paths is empty")
+	case host == "-":
+		return usagef("./- is a file of that name; `podsh join POD -- tar c PATH` makes a tar", "cp takes paths, no streams")
+	}
 	pod, done, err := copyTarget(cmp.Or(source, target))
 	if err != nil {
 		return err
 	}
 	defer done()
+	if host, err = absolute(host); err != nil {
+		return err
+	}
 	warning := ""
 	if isOut {
-		if to, err = absolute(to); err == nil {
-			warning, err = pod.CopyOut(sourcePath, to)
-		}
-	} else if from, err = absolute(from); err == nil {
-		warning, err = pod.CopyIn(from, targetPath)
+		warning, err = pod.CopyOut(inside, host)
+	} else {
+		warning, err = pod.CopyIn(host, inside)
 	}
 	if err == nil && warning != "" {
 		warn(errors.New(warning))
@@ -79,7 +90,7 @@ func copyTarget(ref string) (pod *sandbox.Pod, done func(), err error) {
 	return pod, func() {}, err
 }
 
-// absolute makes a path of the host absolute, with the links on the way to it followed; what is said at its end stays.
+// absolute makes a path of the host absolute, with the links on the way to it followed; its last part stays as it is.
 func absolute(path string) (string, error) {
 	end := ""
 	switch {
@@ -89,11 +100,8 @@ func absolute(path string) (string, error) {
 		end = "/"
 	}
 	whole, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	if real, err := filepath.EvalSymlinks(whole); err == nil {
-		return real + end, nil
+	if err != nil || whole == "/" {
+		return whole, err
 	}
 	if dir, err := filepath.EvalSymlinks(filepath.Dir(whole)); err == nil {
 		whole = filepath.Join(dir, filepath.Base(whole))

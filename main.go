@@ -56,10 +56,12 @@ func newApp() *cli.App {
 		HideVersion:            true,
 		HideHelpCommand:        true,
 		UseShortOptionHandling: true,
-		Commands:               commands(),
-		ExitErrHandler:         func(*cli.Context, error) {}, // only main exits
-		OnUsageError:           usageError,
-		Action:                 noCommand,
+
+		DisableSliceFlagSeparator: true, // a comma in a value is a comma
+		Commands:                  commands(),
+		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
+		OnUsageError:              usageError,
+		Action:                    noCommand,
 	}
 	for _, command := range allCommands(app) {
 		command.OnUsageError = usageError

@@ -40,7 +40,7 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "containers", Aliases: []string{"c"}, Usage: "list containers"},
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also pods that have ended (exited), and those whose description can't be read (broken)"},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print ids only"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print ids only, of containers POD/NAME"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 			&cli.StringFlag{Name: "format", Usage: "print each pod through a Go `TEMPLATE`"},
 		},

@@ -298,8 +298,6 @@ func podSpec(c *cli.Context, spec *sandbox.ContainerSpec) (*sandbox.Spec, error)
 	pod := &sandbox.Spec{Name: spec.Name, Hostname: c.String("hostname"), Rootfs: rootfs.Source{Kind: "host"}, Namespaces: map[string]sandbox.Choice{}}
 	if slices.Contains(spec.Private, "uts") {
 		pod.Hostname = ""
-	} else {
-		spec.Hostname = ""
 	}
 	if text := c.String("net"); text != "" && text != "private" && text != "shared" {
 		choice, net, err := sandbox.ParseNet(text)
@@ -370,10 +368,14 @@ func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
 		spec.Entrypoint = &program
 	}
 	if c.IsSet("stop-timeout") {
-		grace := time.Duration(c.Int("stop-timeout")) * time.Second
+		grace := time.Duration(min(c.Int("stop-timeout"), longestGrace)) * time.Second
 		spec.StopAfter = &grace
 	}
-	return spec, errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), envSpec(c, spec), privateSpec(c, spec))
+	err := errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), envSpec(c, spec), privateSpec(c, spec))
+	if c.String("pod") == "" && !slices.Contains(spec.Private, "uts") {
+		spec.Hostname = "" // it is the new pod's
+	}
+	return spec, err
 }
 
 func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
@@ -397,6 +399,9 @@ func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
 	spec.Labels, err = labels(c)
 	return err
 }
+
+// longestGrace is as good as for ever: seconds of a century.
+const longestGrace = 100 * 365 * 24 * 3600
 
 // volumeSpec tells volumes of the pod from folders of the host: those have a slash, or a dot before it.
 func volumeSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {

@@ -60,6 +60,11 @@ func ParseReference(text string) (Reference, error) {
 	if isHex(text) {
 		return bad("that is an id")
 	}
+	for _, form := range []string{"oci:", "oci-archive:", "docker-archive:"} {
+		if strings.HasPrefix(text, form) {
+			return bad("that is a layout or an archive")
+		}
+	}
 	r := Reference{Registry: hub}
 	rest, digest, hasDigest := strings.Cut(text, "@")
 	if hasDigest {

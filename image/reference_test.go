@@ -37,7 +37,7 @@ func TestParseReference(t *testing.T) {
 		"", " ", "/", ":", "@", "x:", ":1", "x@", "@" + digest, "x@sha256:12", "x@sha512:" + strings.Repeat("0", 128), "x@" + strings.ToUpper(digest),
 		"Busybox", "x/Y", "x y", "x//y", "/x", "x/", "-x", "x-", "x..y", "x___y", "x._y", "host:/x", "host:port/x", "host.example:80:90/x", ":80/x",
 		"x:-1", "x:" + strings.Repeat("t", 129), strings.Repeat("x", 256), "http://host.example/x", "host_x.y/z\n", "../x", "x/../y",
-		strings.Repeat("0a", 32), "[::1/x", "[zz]/x", "[]/x", "[]:0/x", "[1.2.3.4]/x", "[fe80::1%eth0]/x",
+		strings.Repeat("0a", 32), "oci:foo", "oci-archive:x", "docker-archive:x", "[::1/x", "[zz]/x", "[]/x", "[]:0/x", "[1.2.3.4]/x", "[fe80::1%eth0]/x",
 	} {
 		r, err := ParseReference(text)
 		if !errors.Is(err, ErrInvalid) {

@@ -64,6 +64,9 @@ func (s *Store) PartialPath(digest string) string {
 	return s.path("partial", strings.TrimPrefix(digest, "sha256:"))
 }
 
+// Partial is the folder for blobs that are being written.
+func (s *Store) Partial() string { return s.path("partial") }
+
 // writeWhole writes a file: all of it, or nothing.
 func writeWhole(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-")

@@ -177,13 +177,20 @@ func (p *Pod) noContainer(name string) error {
 }
 
 // FindTarget returns the pod or the container that ref means: POD/NAME is a container; a word alone is a pod, else a
-// container that only one pod has.
+// container that only one pod has. A name that podsh run gave to a container and its own pod means the container.
 func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {
 	if strings.Contains(ref, "/") {
 		c, err := s.FindContainer(ref)
 		return nil, c, err
 	}
 	pod, err := s.Find(ref)
+	if pod != nil && pod.Spec.Name == ref {
+		if id := pod.containerNamed(ref); id != "" {
+			if c, err := pod.loadContainer(id); err == nil && c.OwnPod {
+				return nil, c, nil
+			}
+		}
+	}
 	if pod != nil || !errors.Is(err, ErrNoPod) {
 		return pod, nil, err
 	}

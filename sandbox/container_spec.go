@@ -192,10 +192,12 @@ func (s *ContainerSpec) Validate() error {
 			return fail(ErrInvalid, []string{"--volume NAME:DST, or a folder of the host's: --volume ./NAME:DST"}, "malformed name of a volume %q", v.Name)
 		}
 	}
-	for _, dst := range s.Tmpfs {
-		if !path.IsAbs(dst) || path.Clean(dst) == "/" {
-			return fail(ErrInvalid, []string{"--tmpfs /PATH"}, "malformed mount point %q", dst)
-		}
+	volumes := slices.Clone(s.Volumes)
+	for _, v := range s.PodVolumes {
+		volumes = append(volumes, rootfs.Volume{Destination: v.Destination})
+	}
+	if err := validateMounts(s.Tmpfs, volumes); err != nil {
+		return err
 	}
 	for _, u := range s.Unmask {
 		if u != "all" && !path.IsAbs(u) {

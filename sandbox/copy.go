@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -56,8 +57,8 @@ func copyInside(args []string) error {
 		return tellKind(root, args[1])
 	case len(args) == 3 && args[0] == "pack":
 		packed, err := tarcopy.Pack(root, args[1], args[2], os.Stdout)
-		if err == nil && len(packed.Left) > 0 {
-			fmt.Fprintf(os.Stderr, "%d left out that are no files, such as %q\n", len(packed.Left), packed.Left[0])
+		if err == nil {
+			fmt.Fprint(os.Stderr, leftOut(packed))
 		}
 		return err
 	case len(args) == 5 && args[0] == "place":
@@ -69,6 +70,14 @@ func copyInside(args []string) error {
 		return tarcopy.Place(root, dir, rename, os.Stdin, tarcopy.Options{})
 	}
 	return fmt.Errorf("%s can't do %q", CopyName, args)
+}
+
+// leftOut is a warning of what was not copied, if there is such.
+func leftOut(packed tarcopy.Packed) string {
+	if len(packed.Left) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d left out that are no files, such as %q", len(packed.Left), packed.Left[0])
 }
 
 // tellKind says whether a path is a folder.
@@ -203,6 +212,8 @@ func splitContents(name string) (clean, base string, contents bool) {
 	clean = path.Clean(name)
 	if contents {
 		clean += "/."
+	} else if strings.HasSuffix(name, "/") && clean != "/" {
+		clean += "/"
 	}
 	base = path.Base(path.Clean(name))
 	if base == "/" || base == "." || base == ".." {
@@ -240,7 +251,7 @@ func (p *Pod) CopyOut(from, to string) (warning string, err error) {
 	warning, err = p.runCopy(nil, write, "pack", clean, base)
 	write.Close()
 	if placeErr := <-placed; placeErr != nil {
-		return "", withHint(placeErr, "what was copied so far is in %s", dir)
+		return "", withHint(placeErr, "what was copied so far is in %s", path.Join("/", dir))
 	}
 	return warning, err
 }
@@ -278,23 +289,25 @@ func (p *Pod) CopyIn(from, to string) (warning string, err error) {
 		return "", fail(ErrExited, []string{"podsh start " + p.Title() + ", and copy it then"}, "container %q has ended: files can only be copied out of it", p.Title())
 	}
 	clean, base, contents := splitContents(from)
-	info, err := os.Stat(strings.TrimSuffix(clean, "/."))
-	if err != nil {
-		return "", withHint(err, "podsh cp SRC POD:DST: SRC is a path of the host")
-	}
 	root, err := os.OpenRoot("/")
 	if err != nil {
 		return "", err
 	}
 	defer root.Close()
+	info, err := tarcopy.Stat(root, clean)
+	if err != nil {
+		return "", withHint(err, "podsh cp SRC POD:DST: SRC is a path of the host")
+	}
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
 	packed := make(chan error, 1)
+	var left string
 	go func() {
-		_, err := tarcopy.Pack(root, clean, base, write)
+		p, err := tarcopy.Pack(root, clean, base, write)
 		write.Close()
+		left = leftOut(p)
 		packed <- err
 	}()
 	warning, err = p.runCopy(read, nil, "place", path.Join("/", to)+suffixOf(to), base, strconv.FormatBool(info.IsDir()), strconv.FormatBool(contents))
@@ -302,5 +315,5 @@ func (p *Pod) CopyIn(from, to string) (warning string, err error) {
 	if packErr := <-packed; err == nil && packErr != nil && !errors.Is(packErr, unix.EPIPE) {
 		err = packErr
 	}
-	return warning, err
+	return cmp.Or(warning, left), err
 }

@@ -166,13 +166,21 @@ func (p *Pod) confine(who *identity) {
 	})
 }
 
+// whom is in words what --user asks for.
+func whom(text string) string {
+	if name, group, ok := strings.Cut(text, ":"); ok {
+		return fmt.Sprintf("user %q, or no group %q,", name, group)
+	}
+	return fmt.Sprintf("user %q", text)
+}
+
 // lookUp reads UID[:GID], NAME or NAME:GROUP, with passwd(5) and group(5) as texts.
 func lookUp(text string, uid, gid uint32, passwd, group string) (identity, error) {
 	who := identity{uid: uid, gid: gid, home: "/"}
 	defaults := &user.ExecUser{Uid: int(uid), Gid: int(gid), Home: "/"}
 	found, err := user.GetExecUser(text, defaults, strings.NewReader(passwd), strings.NewReader(group))
 	if err != nil {
-		return who, fail(nil, []string{"--user UID[:GID], or a name from the pod's own /etc/passwd"}, "no user %q in the pod", text)
+		return who, fail(nil, []string{"--user UID[:GID], or a name from the pod's own /etc/passwd"}, "no %s in the pod", whom(text))
 	}
 	who.uid, who.gid, who.home = uint32(found.Uid), uint32(found.Gid), found.Home
 	for _, g := range found.Sgids {

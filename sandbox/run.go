@@ -175,7 +175,7 @@ func (f *Facts) readLayers(layers []string) {
 func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
 	who, err := lookUp(c.User, view.UID, view.GID, f.Passwd, f.Group)
 	if err != nil {
-		return who, fail(ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no user %q in %s", c.User, c.Of())
+		return who, fail(ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), c.Of())
 	}
 	if view.checkMapped(who) != nil {
 		hint := "--user root"
@@ -319,11 +319,16 @@ func (c *Container) explain(plan Plan, err error) error {
 	if !errors.As(err, &failed) {
 		return plan.explainFailure(err)
 	}
+	pidfd, gone := c.pod.Open()
+	if gone != nil { // whatever the call says
+		return gone
+	}
+	pidfd.Close()
 	step, _, _ := plan.at(failed.Place)
 	switch errno := failed.Errno; {
 	case step.Call.Nr == nsenter.Exec:
 		return c.execFailed(errno)
-	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
+	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM: // it goes just now
 		return fail(ErrExited, []string{"podsh rm " + c.pod.Title()}, "pod %q has ended", c.pod.Title())
 	case step.Call.Nr == unix.SYS_CHDIR && errno != 0:
 		return fail(nil, []string{"--workdir names another folder; is this one closed to the container's user?"}, "folder %q: %v", c.Workdir, errno)

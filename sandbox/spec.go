@@ -117,10 +117,8 @@ func (s *Spec) Validate() error {
 	if err := validateEnv(s.Env); err != nil {
 		return err
 	}
-	for _, dst := range s.Tmpfs {
-		if !filepath.IsAbs(dst) || filepath.Clean(dst) == "/" {
-			return fail(ErrInvalid, []string{"--tmpfs /PATH"}, "malformed mount point %q", dst)
-		}
+	if err := validateMounts(s.Tmpfs, s.Volumes); err != nil {
+		return err
 	}
 	for _, path := range s.Unmask {
 		if path != "all" && !filepath.IsAbs(path) {
@@ -134,6 +132,27 @@ func (s *Spec) Validate() error {
 		return err
 	}
 	return s.validateNamespaces()
+}
+
+// validateMounts refuses mount points that are none, and those that two things are to be mounted on.
+func validateMounts(tmpfs []string, volumes []rootfs.Volume) error {
+	taken := map[string]bool{}
+	for _, dst := range tmpfs {
+		if !filepath.IsAbs(dst) || filepath.Clean(dst) == "/" || strings.Contains(dst, ":") {
+			return fail(ErrInvalid, []string{"--tmpfs /PATH, without options"}, "malformed mount point %q", dst)
+		}
+		if dst = filepath.Clean(dst); taken[dst] {
+			return fail(ErrInvalid, []string{"once is enough"}, "two tmpfs on %s", dst)
+		}
+		taken[dst] = true
+	}
+	for _, v := range volumes {
+		if taken[v.Destination] {
+			return fail(ErrInvalid, []string{"choose one of them, or another place"}, "two volumes, or a volume and a tmpfs, on %s", v.Destination)
+		}
+		taken[v.Destination] = true
+	}
+	return nil
 }
 
 func validateEnv(env []string) error {

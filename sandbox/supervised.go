@@ -319,6 +319,12 @@ func (v *supervised) stop(sig unix.Signal, grace time.Duration) (stubborn bool, 
 	return stubborn && sig != unix.SIGKILL, err
 }
 
+func (v *supervised) status() ContainerStatus {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	return v.state.Status
+}
+
 // signal sends the command a signal, if it is still there: its pidfd is closed under the same lock.
 func (v *supervised) signal(sig unix.Signal) (up bool, err error) {
 	v.mutex.Lock()

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -94,7 +93,7 @@ func seekable(ctx context.Context, store *image.Store, path string) (*os.File, e
 
 // spool copies into a file that has no name any more, and goes with this process.
 func spool(store *image.Store, r io.Reader) (*os.File, error) {
-	spool, err := os.CreateTemp(filepath.Dir(store.PartialPath("")), "spool-")
+	spool, err := os.CreateTemp(store.Partial(), "spool-")
 	if err != nil {
 		return nil, &diskError{err}
 	}

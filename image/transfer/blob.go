@@ -9,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -278,7 +277,7 @@ func (b *bringing) progress() {
 // putBlob writes a small blob whose digest is known to be right.
 func putBlob(store *image.Store, digest string, text []byte) error {
 	path := store.BlobPath(digest)
-	f, err := os.CreateTemp(filepath.Dir(store.PartialPath(digest)), "blob-")
+	f, err := os.CreateTemp(store.Partial(), "blob-")
 	if err != nil {
 		return &diskError{err}
 	}

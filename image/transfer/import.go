@@ -94,7 +94,7 @@ func explainImport(title string, err error) error {
 
 // importLayer writes a layer into the store. What is not compressed is, fast.
 func importLayer(ctx context.Context, store *image.Store, r io.Reader) (image.Layer, error) {
-	blob, err := os.CreateTemp(filepath.Dir(store.PartialPath("")), "import-")
+	blob, err := os.CreateTemp(store.Partial(), "import-")
 	if err != nil {
 		return image.Layer{}, &diskError{err}
 	}

@@ -56,6 +56,9 @@ func Destination(root *os.Root, dst string, sourceIsDir bool, sourceBase string,
 // isDot says whether a name means a folder's contents, or a link's target: it ends in "/.".
 func isDot(name string) bool { return name == "." || strings.HasSuffix(name, "/.") }
 
+// follows says whether a name means what a link leads to, which is a folder.
+func follows(name string) bool { return isDot(name) || strings.HasSuffix(name, "/") }
+
 // component says whether a name is one component of a path, and leads nowhere else.
 func component(name string) bool {
 	return name != "" && name != ".." && !strings.ContainsAny(name, "/\x00")

@@ -21,20 +21,20 @@ type Packed struct {
 }
 
 // Pack writes a tar of the file or folder name below root. Its entries are called base, or base/… . Links are
-// packed as they are; name itself is followed only if it ends in "/.". FIFOs, devices, sockets and the
+// packed as they are; name itself is followed only if it ends in "/." or "/". FIFOs, devices, sockets and the
 // kernel's own file systems below name are left out. What vanishes meanwhile is skipped; a file that shrinks
 // is padded with zeros, one that grows is cut.
 func Pack(root *os.Root, name, base string, w io.Writer) (Packed, error) {
 	if !component(base) {
 		return Packed{}, fmt.Errorf("%q is no name that a copy can have", base)
 	}
-	found, info, err := resolve(root, name, isDot(name))
+	found, info, err := resolve(root, name, follows(name))
 	switch {
 	case err != nil:
 		return Packed{}, err
 	case info == nil:
 		return Packed{}, fmt.Errorf("no file or folder %q", name)
-	case isDot(name) && !info.IsDir():
+	case follows(name) && !info.IsDir():
 		return Packed{}, fmt.Errorf("%q is not a folder", name)
 	}
 	// "." of a folder, and not its name, since root has none.
