@@ -319,10 +319,14 @@ func (v *supervised) stop(sig unix.Signal, grace time.Duration) (stubborn bool, 
 	return stubborn && sig != unix.SIGKILL, err
 }
 
-func (v *supervised) status() ContainerStatus {
+// doing says what the container does, in a word.
+func (v *supervised) doing() string {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	return v.state.Status
+	if v.state.Status != Up && v.state.Status != Restarting {
+		return "starting"
+	}
+	return string(v.state.Status)
 }
 
 // signal sends the command a signal, if it is still there: its pidfd is closed under the same lock.

@@ -329,7 +329,7 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 	s.mutex.Unlock()
 	if other != nil {
 		control.Close(files)
-		return fail(nil, []string{"podsh restart " + c.Title() + ", or podsh attach " + c.Title()}, "container %q is %s", c.Title(), other.status())
+		return fail(nil, []string{"podsh restart " + c.Title() + ", or podsh attach " + c.Title()}, "container %q is %s", c.Title(), other.doing())
 	}
 	if len(files) > 0 {
 		err = client.join(v, request.Input, files)
