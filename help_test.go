@@ -24,7 +24,7 @@ func TestTroff(t *testing.T) {
 }
 
 func TestManPageNamesEveryCommandAndFlag(t *testing.T) {
-	app := newApp()
+	app := newApp(wanted(nil))
 	page := manPage(app)
 	for _, section := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "FILES", "ENVIRONMENT", `"EXIT STATUS"`, "SECURITY", `SEE ALSO`} {
 		if !strings.Contains(page, "\n.SH "+section+"\n") && !strings.Contains(page, "\n.SH \""+section+"\"\n") {
@@ -57,7 +57,7 @@ func complete(t *testing.T, words ...string) string {
 		t.Fatal(err)
 	}
 	var script strings.Builder
-	bashScript(&script, completionWords(newApp()))
+	bashScript(&script, completionWords(newApp(wanted(nil))))
 	script.WriteString(`
 compopt() { :; } # works only while completing
 COMP_WORDS=(podsh "$@") COMP_CWORD=$#
@@ -114,7 +114,7 @@ func TestBashCompletion(t *testing.T) {
 func TestCompletionScriptsAreTaken(t *testing.T) {
 	for shell, script := range completionScripts {
 		var out strings.Builder
-		script(&out, completionWords(newApp()))
+		script(&out, completionWords(newApp(wanted(nil))))
 		path, err := exec.LookPath(shell)
 		if err != nil {
 			continue // the pure tests say enough of the text
@@ -128,7 +128,7 @@ func TestCompletionScriptsAreTaken(t *testing.T) {
 }
 
 func TestEveryCommandHasAnExample(t *testing.T) {
-	for _, command := range allCommands(newApp()) {
+	for _, command := range allCommands(newApp(wanted(nil))) {
 		if command.Name != "doctor" && !strings.Contains(command.Description, "Examples:\n  ") {
 			t.Errorf("%s has none", command.names[0])
 		}
@@ -152,9 +152,18 @@ func TestFlagsFirst(t *testing.T) {
 		"network connect front web":         "network connect -- front web",
 		"network":                           "network",
 	} {
-		got := flagsFirst(newApp(), append([]string{"podsh"}, strings.Fields(typed)...))
+		got := flagsFirst(newApp(wanted(nil)), append([]string{"podsh"}, strings.Fields(typed)...))
 		if text := strings.Join(got[1:], " "); text != want {
 			t.Errorf("podsh %s: %s, not %s", typed, text, want)
+		}
+	}
+}
+
+// Each command is made by the name that it has.
+func TestCommandTable(t *testing.T) {
+	for _, c := range commands {
+		if made := c.make(); made.Name != c.name {
+			t.Errorf("%q makes %q", c.name, made.Name)
 		}
 	}
 }

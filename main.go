@@ -35,19 +35,35 @@ const (
 )
 
 // commands is the one table of what podsh can do; help, completion and the man page are made from it.
-func commands() []*cli.Command {
-	return []*cli.Command{
-		createCommand(), runCommand(), joinCommand(),
-		psCommand(), inspectCommand(), topCommand(), mapCommand(),
-		logsCommand(), attachCommand(), cpCommand(), startCommand(), restartCommand(),
-		stopCommand(), killCommand(), waitCommand(), rmCommand(),
-		imageCommand(), portCommand(), networkCommand(),
-		pauseCommand(), doctorCommand(),
-		completionCommand(), manCommand(), versionCommand(),
-	}
+var commands = []struct {
+	name string
+	make func() *cli.Command
+}{
+	{"create", createCommand}, {"run", runCommand}, {"join", joinCommand},
+	{"ps", psCommand}, {"inspect", inspectCommand}, {"top", topCommand}, {"map", mapCommand},
+	{"logs", logsCommand}, {"attach", attachCommand}, {"cp", cpCommand}, {"start", startCommand}, {"restart", restartCommand},
+	{"stop", stopCommand}, {"kill", killCommand}, {"wait", waitCommand}, {"rm", rmCommand},
+	{"image", imageCommand}, {"port", portCommand}, {"network", networkCommand},
+	{"pause", pauseCommand}, {"doctor", doctorCommand},
+	{"completion", completionCommand}, {"man", manCommand}, {"version", versionCommand},
 }
 
-func newApp() *cli.App {
+// wanted makes the command that is called, which is a tenth of a pod's time faster than to make all; and all where none
+// is called by its name, or one that tells of all.
+func wanted(args []string) []*cli.Command {
+	var all []*cli.Command
+	for _, c := range commands {
+		if len(args) > 1 && c.name == args[1] && c.name != "completion" && c.name != "man" {
+			return []*cli.Command{c.make()}
+		}
+	}
+	for _, c := range commands {
+		all = append(all, c.make())
+	}
+	return all
+}
+
+func newApp(commands []*cli.Command) *cli.App {
 	app := &cli.App{
 		Name:                   "podsh",
 		Usage:                  "pods on a bare Linux box: no Docker, no daemon, no root",
@@ -58,7 +74,7 @@ func newApp() *cli.App {
 		UseShortOptionHandling: true,
 
 		DisableSliceFlagSeparator: true, // a comma in a value is a comma
-		Commands:                  commands(),
+		Commands:                  commands,
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		OnUsageError:              usageError,
 		Action:                    noCommand,
@@ -134,7 +150,7 @@ func main() {
 	if len(args) > 1 && (args[1] == "create" || args[1] == "run") {
 		populateHeap()
 	}
-	app := newApp()
+	app := newApp(wanted(args))
 	if err := app.Run(flagsFirst(app, args)); err != nil {
 		os.Exit(report(args, err))
 	}

@@ -132,7 +132,7 @@ func TestReadmeNamesEveryCommand(t *testing.T) {
 		named[m[1]] = true
 	}
 	var flags []string
-	app := newApp()
+	app := newApp(wanted(nil))
 	for _, command := range allCommands(app) {
 		flags = append(flags, flagNames(command.Command)...)
 	}
