@@ -168,7 +168,7 @@ type performance struct {
 	undo     []func()
 	begun    int // how many steps are done, or sent
 
-	description, join []byte // of the pod, for the store
+	staged *staged // the pod's description
 }
 
 func (run *performance) undoAll() {
@@ -286,7 +286,7 @@ type hostCall struct {
 var hostCalls = map[string]hostCall{
 	"start":   {do: (*performance).start},
 	"map ids": {do: (*performance).mapIDs},
-	"save":    {do: (*performance).save, prepare: (*performance).describe},
+	"save":    {do: (*performance).save, prepare: (*performance).stage},
 
 	"attach":  {do: (*performance).attachNext, prepare: (*performance).wire},
 	"way out": {do: (*performance).leadOut, prepare: (*performance).wire},
@@ -348,29 +348,45 @@ func (run *performance) mapIDs() error {
 	return run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
 }
 
-// describe makes the pod's description, and the plan for plain joins that stands beside it.
-func (run *performance) describe() (err error) {
+// stage writes the pod's description, and the plan for plain joins that stands beside it, but not where they are found.
+func (run *performance) stage() (err error) {
 	pod := run.Pod
 	if pod.Holder, err = identify(run.executor.PID, run.executor.PIDFD); err != nil {
 		return err
 	}
 	pod.Created, pod.PlanFormat = time.Now().UTC(), nsenter.Format
-	if run.description, err = json.Marshal(pod); err != nil {
+	description, err := json.Marshal(pod)
+	if err != nil {
 		return err
 	}
-	run.join, err = savedJoin(pod, run.facts)
-	return err
+	join, err := savedJoin(pod, run.facts)
+	if err != nil {
+		return err
+	}
+	if run.staged, err = run.store.stage(pod.ID, map[string][]byte{"pod.json": description, "join": join}); err != nil {
+		return err
+	}
+	run.undo = append(run.undo, func() {
+		if run.staged != nil {
+			run.staged.discard()
+		}
+	})
+	return nil
 }
 
-// save writes both to disk.
+// save puts both in their place.
 func (run *performance) save() error {
-	if run.description == nil { // another step of the host's stood before this one
-		if err := run.describe(); err != nil {
+	if run.staged == nil { // another step of the host's stood before this one
+		if err := run.stage(); err != nil {
 			return err
 		}
 	}
-	files := map[string][]byte{"pod.json": run.description, "join": run.join}
-	if err := run.store.save(run.Pod, files, run.listenInPod); err != nil {
+	if err := run.listenInPod(run.staged.dir); err != nil {
+		return run.store.full(err)
+	}
+	n := run.staged
+	run.staged = nil
+	if err := run.store.place(n, run.Pod); err != nil {
 		return err
 	}
 	run.undo = append(run.undo, func() { _ = run.store.forget(run.Pod) }) // as good as can be: it lists as exited

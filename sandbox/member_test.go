@@ -79,7 +79,10 @@ func describe(t *testing.T, pod *Pod) {
 	t.Helper()
 	description, err := json.Marshal(pod)
 	if err == nil {
-		err = pod.store.save(pod, map[string][]byte{"pod.json": description}, func(string) error { return nil })
+		var n *staged
+		if n, err = pod.store.stage(pod.ID, map[string][]byte{"pod.json": description}); err == nil {
+			err = pod.store.place(n, pod)
+		}
 	}
 	if err != nil {
 		t.Fatal(err)

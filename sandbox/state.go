@@ -109,35 +109,55 @@ func (s *Store) lock() (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// save describes a new pod on disk: all of it, or nothing. Names are taken here. more is done in its folder
-// before that is in place.
-func (s *Store) save(p *Pod, files map[string][]byte, more func(dir string) error) (err error) {
+// staged is the description of a new pod that is not in its place yet. It is locked: what is not is nobody's.
+type staged struct {
+	dir  string
+	lock *os.File
+}
+
+// stage writes a description where nobody looks for it.
+func (s *Store) stage(id string, files map[string][]byte) (_ *staged, err error) {
 	unlock, err := s.lock()
 	if err != nil {
-		return s.full(err)
+		return nil, s.full(err)
 	}
-	defer unlock()
-	dir := s.path("new-" + p.ID)
-	defer func() {
-		if err != nil {
-			_ = os.RemoveAll(dir) // else the next sweep does it
-		}
-	}()
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return s.full(err)
+	n := &staged{dir: s.path("new-" + id)}
+	if err = os.Mkdir(n.dir, 0o700); err == nil {
+		n.lock, err = lockFolder(n.dir, unix.LOCK_EX)
+	}
+	unlock()
+	if err != nil {
+		return nil, s.full(err)
 	}
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return s.full(err)
+		if err := os.WriteFile(filepath.Join(n.dir, name), content, 0o600); err != nil {
+			n.discard()
+			return nil, s.full(err)
 		}
 	}
-	if err := more(dir); err != nil {
+	return n, nil
+}
+
+func (n *staged) discard() {
+	_ = os.RemoveAll(n.dir) // else the next sweep does it
+	n.lock.Close()
+}
+
+// place puts it where it belongs, and takes the pod's name; or it discards it.
+func (s *Store) place(n *staged, p *Pod) error {
+	unlock, err := s.lock()
+	if err == nil {
+		defer unlock()
+		err = s.takeName(p.Spec.Name, p.ID)
+	}
+	if err == nil {
+		err = os.Rename(n.dir, s.path("pods", p.ID))
+	}
+	if err != nil {
+		n.discard()
 		return s.full(err)
 	}
-	if err := s.takeName(p.Spec.Name, p.ID); err != nil {
-		return err
-	}
-	return s.full(os.Rename(dir, s.path("pods", p.ID)))
+	return n.lock.Close()
 }
 
 func (s *Store) full(err error) error {
@@ -245,7 +265,7 @@ func (s *Store) Sweep() error {
 	return nil
 }
 
-// sweep holds the lock, and so does all that makes such files: what is there now is nobody's.
+// sweep holds the lock, and so does all that makes such files, or a lock of its own: what is there now is nobody's.
 func (s *Store) sweep() error {
 	unlock, err := s.lock()
 	if err != nil {
@@ -254,8 +274,16 @@ func (s *Store) sweep() error {
 	defer unlock()
 	entries, err := os.ReadDir(s.Path)
 	for _, e := range entries {
-		if isLeftover(e.Name()) {
-			err = errors.Join(err, os.RemoveAll(s.path(e.Name())))
+		if !isLeftover(e.Name()) {
+			continue
+		}
+		own, busy := lockFolder(s.path(e.Name()), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(busy, unix.EWOULDBLOCK) {
+			continue
+		}
+		err = errors.Join(err, os.RemoveAll(s.path(e.Name())))
+		if busy == nil {
+			own.Close()
 		}
 	}
 	return err
