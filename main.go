@@ -236,8 +236,9 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	message := err.Error()
 	hint := fmt.Sprintf("`%s --help` lists the flags", c.Command.HelpName)
 	if name, ok := strings.CutPrefix(message, "flag provided but not defined: -"); ok {
-		message = fmt.Sprintf("no flag --%s", strings.TrimLeft(name, "-"))
-		if near := sandbox.Nearest(strings.TrimLeft(name, "-"), flagNames(c.Command)); near != "" {
+		name = strings.TrimLeft(name, "-")
+		message = "no flag " + dashed(name)
+		if near := sandbox.Nearest(name, flagNames(c.Command)); len(name) > 1 && near != "" {
 			hint = fmt.Sprintf("did you mean --%s? %s", near, hint)
 		}
 	}
@@ -248,6 +249,14 @@ func usageError(c *cli.Context, err error, _ bool) error {
 		message = "--" + rest
 	}
 	return usagef(hint, "%s", message)
+}
+
+// dashed is a flag as it is typed.
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
 }
 
 func flagNames(command *cli.Command) []string {

@@ -162,6 +162,9 @@ func (p *Pod) RecoverContainers() []error {
 		}
 		again := c.Spec.Detached && !state.Stopped && c.Spec.Restart.again(state.ExitCode, state.InARow) && p.Status() == Running
 		hint := "`podsh start " + c.Title() + "`, or `podsh rm " + c.Title() + "`"
+		if c.Spec.Remove {
+			hint = "it is removed, as its --rm says"
+		}
 		if again {
 			hint = "it starts once more, as its --restart says: `podsh ps -c` shows when"
 		}
