@@ -80,7 +80,7 @@ func explainFlag() cli.Flag {
 }
 
 func dryRunFlag() cli.Flag {
-	return &cli.GenericFlag{Name: "dry-run", Value: new(dryRun), Usage: "do nothing, but show the plan: `text`, sh or json"}
+	return &cli.GenericFlag{Name: "dry-run", Value: new(dryRun), Usage: "only show the plan: as `text`, sh or json"}
 }
 
 // dryRun is the value of --dry-run[=text|sh|json].

@@ -21,7 +21,7 @@ import (
 func runCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "pod", Usage: "run it in `POD` (default: a new pod of its own)"},
-		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the container `NAME`, and a new pod as well"},
+		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the container `NAME`, and a new pod as well: then NAME means the container"},
 		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave it running, and print POD/NAME"},
 		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal; ctrl-p ctrl-q detaches"},
 		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "pass it this standard input"},

@@ -505,7 +505,7 @@ static int podsh_is_name(const char *name)
 // The plan that `podsh create` left for NAME, a pod's name or its whole id.
 static struct podsh_plan *podsh_load(const char *name, struct podsh_saved *head)
 {
-	char path[96] = "names/", id[16] = "";
+	char path[112] = "names/", id[16] = "";
 	char *file;
 	int root;
 	ssize_t n;
@@ -520,7 +520,13 @@ static struct podsh_plan *podsh_load(const char *name, struct podsh_saved *head)
 		memcpy(id, file, (size_t)n);
 	strcpy(path, "pods/");
 	strcat(path, id);
-	strcat(path, "/join");
+	strcat(path, "/names/");
+	strcat(path, name);
+	if (!faccessat(root, path, F_OK, AT_SYMLINK_NOFOLLOW)) { // a container is called so, too: Go knows which is meant
+		close(root);
+		return NULL;
+	}
+	strcpy(path + strlen("pods/") + strlen(id), "/join");
 	n = podsh_is_name(id) ? podsh_read_file(root, path, &file) : -1;
 	close(root);
 	if (n <= (ssize_t)(sizeof(*head) + sizeof(struct podsh_plan)))

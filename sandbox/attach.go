@@ -219,7 +219,7 @@ func (w *wiring) openTun() error {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return withHint(err, "as root: modprobe tun; in a container the device has to be handed in")
 	case errors.Is(err, unix.EBUSY):
-		return withHint(err, "another helper has the pod's way out: `podsh inspect %s`", w.pod.Title())
+		return withHint(err, "another helper has the pod's way out: `podsh inspect %s`", w.pod.Ref())
 	case err != nil:
 		return fmt.Errorf("%s: %w", network.Tun, err)
 	}

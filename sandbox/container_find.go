@@ -176,6 +176,14 @@ func (p *Pod) noContainer(name string) error {
 	return fail(ErrNoContainer, []string{hint}, "no container %q in pod %q", name, p.Title())
 }
 
+// Ref is what the pod can be called by where its name could mean a container.
+func (p *Pod) Ref() string {
+	if p.Spec.Name != "" && p.containerNamed(p.Spec.Name) != "" {
+		return p.ID
+	}
+	return p.Title()
+}
+
 // FindTarget returns the pod or the container that ref means: POD/NAME is a container; a word alone is a pod, else a
 // container that only one pod has. A name that podsh run gave to a container and its own pod means the container.
 func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {

@@ -211,6 +211,9 @@ func (c *Container) Remove(force bool) error {
 		if !force {
 			return fail(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", c.Title())}, "container %q is %s", c.Title(), state.Status)
 		}
+		if gone, err := c.removeOwnPod(); gone || err != nil { // whoever watches over it need not even answer
+			return err
+		}
 		now := time.Duration(0)
 		if _, err := c.Stop(unix.SIGKILL, &now); err != nil {
 			return err
@@ -259,6 +262,11 @@ func (c *Container) AsPod() (*Pod, error) {
 		return nil, err
 	}
 	if state.Status != Up {
+		if pidfd, err := c.pod.Open(); err != nil {
+			return nil, err
+		} else {
+			pidfd.Close()
+		}
 		return nil, fail(ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}
 	view := c.view()

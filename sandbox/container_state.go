@@ -253,9 +253,6 @@ func (c *Container) save() error {
 		_ = os.RemoveAll(fresh)
 		return p.store.full(err)
 	}
-	if c.OwnPod && c.Name == p.Spec.Name { // that name means the container: FindTarget
-		_ = os.Remove(p.store.path("pods", p.ID, "join")) // the plan for joins that ask nobody
-	}
 	return nil
 }
 

@@ -253,7 +253,23 @@ func (p *Pod) CopyOut(from, to string) (warning string, err error) {
 	if placeErr := <-placed; placeErr != nil {
 		return "", withHint(placeErr, "what was copied so far is in %s", path.Join("/", dir))
 	}
-	return warning, err
+	return cmp.Or(warning, p.lostBelow(clean)), err
+}
+
+// lostBelow is a warning that a volume is gone that was at name, above or below it.
+func (p *Pod) lostBelow(name string) string {
+	for _, dst := range p.lost {
+		if isIn(name, dst) || isIn(dst, name) {
+			return fmt.Sprintf("the volume on %s is not there any more: what lies below it was copied", dst)
+		}
+	}
+	return ""
+}
+
+// isIn says whether a path is dir or below it.
+func isIn(name, dir string) bool {
+	name, dir = path.Clean(name), path.Clean(dir)
+	return dir == "/" || name == dir || strings.HasPrefix(name, dir+"/")
 }
 
 // kindOf says whether a path of the pod is a folder.
@@ -286,7 +302,7 @@ func suffixOf(name string) string {
 // CopyIn copies a file or folder of the host to the pod; from is absolute.
 func (p *Pod) CopyIn(from, to string) (warning string, err error) {
 	if p.mounts != nil {
-		return "", fail(ErrExited, []string{"podsh start " + p.Title() + ", and copy it then"}, "container %q has ended: files can only be copied out of it", p.Title())
+		return "", fail(ErrExited, []string{"podsh restart " + p.Title() + ", and copy it then"}, "container %q does not run: files can only be copied out of it", p.Title())
 	}
 	clean, base, contents := splitContents(from)
 	root, err := os.OpenRoot("/")

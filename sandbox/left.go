@@ -3,7 +3,6 @@ package sandbox
 import (
 	"errors"
 	"runtime"
-	"slices"
 
 	"github.com/podsh/podsh/rootfs"
 )
@@ -14,7 +13,7 @@ func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
 	if view, err = c.AsPod(); !errors.Is(err, ErrExited) {
 		return view, func() {}, err
 	}
-	left, err := c.left()
+	left, lost, err := c.left()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -30,28 +29,36 @@ func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
 		return nil, nil, errors.New("no mount namespace was passed out")
 	}
 	view = left.view()
-	view.Spec.Name, view.mounts = c.Title(), passed[0]
+	view.Spec.Name, view.mounts, view.lost = c.Title(), passed[0], lost
 	return view, func() { view.mounts.Close() }, nil
 }
 
 // left is a container that shows what this one has left: the same root, but with all that it has written below, so that
-// nothing is disturbed if it starts meanwhile; and nothing that could keep it from being shown, since what can't start
-// most needs to be looked at.
-func (c *Container) left() (*Container, error) {
-	if c.Memory {
-		return nil, fail(nil, []string{"podsh start " + c.Title() + "; on another disk, as XDG_DATA_HOME, it would have stayed"},
+// nothing is disturbed, should it start meanwhile; and nothing that could keep it from being shown, since what can't start
+// most needs to be looked at. lost is where volumes were that are gone.
+func (c *Container) left() (_ *Container, lost []string, err error) {
+	if c.Memory && c.Root.Mode == "overlay" {
+		return nil, nil, fail(nil, []string{"podsh start " + c.Title() + "; on another disk, as XDG_DATA_HOME, it would have stayed"},
 			"what container %q had written ended with it: an overlay can't be laid on the disk of %s", c.Title(), c.Disk)
 	}
 	l := *c
-	if c.Root.Mode == "overlay" {
+	if c.Root.Mode != "ro" {
 		l.Root, l.Memory = rootfs.Layers(c.folders()), true
 	}
-	l.User, l.Workdir, l.Volumes = "", "/", nil
-	l.Spec = ContainerSpec{Volumes: slices.DeleteFunc(slices.Clone(c.Spec.Volumes), func(v rootfs.Volume) bool { return !exists(v.Source) })}
+	l.User, l.Workdir, l.Volumes, l.Spec = "", "/", nil, ContainerSpec{}
+	for _, v := range c.Spec.Volumes {
+		if exists(v.Source) {
+			l.Spec.Volumes = append(l.Spec.Volumes, v)
+		} else {
+			lost = append(lost, v.Destination)
+		}
+	}
 	for _, v := range c.Spec.PodVolumes {
 		if exists(c.pod.volumePath(v.Name)) {
 			l.Spec.PodVolumes = append(l.Spec.PodVolumes, v)
+		} else {
+			lost = append(lost, v.Destination)
 		}
 	}
-	return &l, nil
+	return &l, lost, nil
 }

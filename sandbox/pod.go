@@ -35,6 +35,7 @@ type Pod struct {
 	store  *Store
 	around *Pod     // of a container that is seen as a pod: the one it is in
 	mounts *os.File // of one that has ended: a mount namespace with what it has left, in place of the holder's
+	lost   []string // and where its volumes were that are gone
 }
 
 // podFormat is raised when an older podsh could not read what this one writes, or the other way round.

@@ -455,7 +455,7 @@ func (p *Pod) Connect(name string) (*network.Attachment, error) {
 	var attached *network.Attachment
 	err = p.rewire(func(w *wiring, pidfd *os.File) error {
 		if slices.ContainsFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name }) {
-			return fail(nil, []string{"`podsh inspect " + p.Title() + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
+			return fail(nil, []string{"`podsh inspect " + p.Ref() + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
 		}
 		if err := w.attach(hub, p.Holder.PID, n); err != nil {
 			return err
@@ -557,7 +557,7 @@ func (p *Pod) Disconnect(name string) error {
 	return p.rewire(func(w *wiring, pidfd *os.File) error {
 		i := slices.IndexFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name })
 		if i < 0 {
-			return fail(nil, []string{"`podsh inspect " + p.Title() + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
+			return fail(nil, []string{"`podsh inspect " + p.Ref() + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
 		}
 		if err := w.openNetwork(p.Holder.PID); err != nil {
 			return err

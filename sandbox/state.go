@@ -22,7 +22,7 @@ import (
 //	pods/ID/join         the plan of a plain join (nsenter.Saved)
 //	pods/ID/net.json     its network, where that is more than localhost (NetState)
 //	pods/ID/control      the socket of the helper that leads with it
-//	new-*, gone-*        a pod that is being written or removed, under the lock; without it, left over
+//	new-*, gone-*        a pod that is being written or removed, under the lock or one of its own; without, left over
 type Store struct {
 	Path string
 }
