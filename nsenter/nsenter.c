@@ -506,6 +506,7 @@ static int podsh_is_name(const char *name)
 static struct podsh_plan *podsh_load(const char *name, struct podsh_saved *head)
 {
 	char path[112] = "names/", id[16] = "";
+	struct stat st;
 	char *file;
 	int root;
 	ssize_t n;
@@ -522,12 +523,12 @@ static struct podsh_plan *podsh_load(const char *name, struct podsh_saved *head)
 	strcat(path, id);
 	strcat(path, "/names/");
 	strcat(path, name);
-	if (!faccessat(root, path, F_OK, AT_SYMLINK_NOFOLLOW)) { // a container is called so, too: Go knows which is meant
-		close(root);
+	if (!podsh_is_name(id) || !fstatat(root, path, &st, AT_SYMLINK_NOFOLLOW)) {
+		close(root); // a container is called so, too: Go knows which is meant
 		return NULL;
 	}
 	strcpy(path + strlen("pods/") + strlen(id), "/join");
-	n = podsh_is_name(id) ? podsh_read_file(root, path, &file) : -1;
+	n = podsh_read_file(root, path, &file);
 	close(root);
 	if (n <= (ssize_t)(sizeof(*head) + sizeof(struct podsh_plan)))
 		return NULL;
