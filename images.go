@@ -512,7 +512,7 @@ func (p *progress) ignore(event image.Event) { p.tell("", image.Event{Warning: e
 func imageLoadCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "load",
-		Usage: "take in images from an archive",
+		Usage: "take in images from an archive or a layout",
 		Description: `Reads what podsh image save, docker save, podman save and skopeo write.
 
 Examples:
@@ -530,11 +530,11 @@ Examples:
 			if file == "-" && isTerminal(os.Stdin) {
 				return usagef("podsh image load -i FILE", "there is no archive on this terminal")
 			}
-			kind, err := archiveKind(file)
-			if err != nil {
-				return err
+			source := "docker-archive:" + file // or the other kind: what it is, is seen
+			if info, err := os.Stat(file); err == nil && info.IsDir() {
+				source = "oci:" + file
 			}
-			images, err := pull(&image.Request{Source: kind + ":" + file}, c.Bool("quiet"))
+			images, err := pull(&image.Request{Source: source}, c.Bool("quiet"))
 			for _, img := range images {
 				fmt.Println(img.Title())
 			}
@@ -582,17 +582,6 @@ Examples:
 			return err
 		},
 	}
-}
-
-// archiveKind looks which of the two kinds of archives a file is; the program of images looks at standard input.
-func archiveKind(file string) (string, error) {
-	if file == "-" {
-		return "docker-archive", nil
-	}
-	if _, err := os.Stat(file); err != nil {
-		return "", usagef("podsh image load -i FILE", "archive: %v", err)
-	}
-	return "docker-archive", nil
 }
 
 // isTar says whether a root file system is a file, and so a tar of one.
