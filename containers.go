@@ -261,6 +261,11 @@ Examples:
 	}
 }
 
+// seconds is a time of so many; a century is as good as for ever.
+func seconds(n int) time.Duration {
+	return time.Duration(min(n, 100*365*24*3600)) * time.Second
+}
+
 // graceOf reads -t, where it is given.
 func graceOf(c *cli.Context) (*time.Duration, error) {
 	if c.Int("time") < 0 {
@@ -269,7 +274,7 @@ func graceOf(c *cli.Context) (*time.Duration, error) {
 	if !c.IsSet("time") {
 		return nil, nil
 	}
-	grace := time.Duration(c.Int("time")) * time.Second
+	grace := seconds(c.Int("time"))
 	return &grace, nil
 }
 

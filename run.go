@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -368,7 +367,7 @@ func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
 		spec.Entrypoint = &program
 	}
 	if c.IsSet("stop-timeout") {
-		grace := time.Duration(min(c.Int("stop-timeout"), longestGrace)) * time.Second
+		grace := seconds(c.Int("stop-timeout"))
 		spec.StopAfter = &grace
 	}
 	err := errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), envSpec(c, spec), privateSpec(c, spec))
@@ -399,9 +398,6 @@ func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
 	spec.Labels, err = labels(c)
 	return err
 }
-
-// longestGrace is as good as for ever: seconds of a century.
-const longestGrace = 100 * 365 * 24 * 3600
 
 // volumeSpec tells volumes of the pod from folders of the host: those have a slash, or a dot before it.
 func volumeSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {

@@ -262,11 +262,11 @@ func (c *Container) AsPod() (*Pod, error) {
 		return nil, err
 	}
 	if state.Status != Up {
-		if pidfd, err := c.pod.Open(); err != nil {
+		pidfd, err := c.pod.Open()
+		if err != nil {
 			return nil, err
-		} else {
-			pidfd.Close()
 		}
+		pidfd.Close()
 		return nil, fail(ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}
 	view := c.view()
