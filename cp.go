@@ -96,12 +96,12 @@ func absolute(path string) (string, error) {
 	switch {
 	case strings.HasSuffix(path, "/.") || path == ".":
 		end = "/."
-	case strings.HasSuffix(path, "/"):
+	case strings.HasSuffix(path, "/") || path == ".." || strings.HasSuffix(path, "/.."): // a folder, and no link
 		end = "/"
 	}
 	whole, err := filepath.Abs(path)
-	if err != nil || whole == "/" {
-		return whole, err
+	if err != nil {
+		return "", err
 	}
 	if dir, err := filepath.EvalSymlinks(filepath.Dir(whole)); err == nil {
 		whole = filepath.Join(dir, filepath.Base(whole))

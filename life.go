@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -37,7 +36,6 @@ Examples:
 }
 
 func stop(c *cli.Context) error {
-	seconds := c.Int("time")
 	grace, err := graceOf(c)
 	if err != nil {
 		return err
@@ -46,7 +44,7 @@ func stop(c *cli.Context) error {
 		if p.IsHub {
 			return func() {}, refuseHub(c, p)
 		}
-		stubborn, err := p.Stop(time.Duration(seconds) * time.Second)
+		stubborn, err := p.Stop(seconds(c.Int("time")))
 		return func() {
 			if p.MemberNamespace() == "" && err == nil {
 				warnNoMembers(p)
@@ -56,7 +54,7 @@ func stop(c *cli.Context) error {
 			}
 			for i := range stubborn.Processes {
 				warn(fmt.Errorf("pod %q: process %d (%s) did not end within %d s of SIGTERM: ended by SIGKILL",
-					p.Title(), stubborn.Processes[i].PID, stubborn.Processes[i].CommandLine(), seconds))
+					p.Title(), stubborn.Processes[i].PID, stubborn.Processes[i].CommandLine(), c.Int("time")))
 			}
 		}, err
 	}, func(container *sandbox.Container) (say func(), err error) {

@@ -65,14 +65,13 @@ func wanted(args []string) []*cli.Command {
 
 func newApp(commands []*cli.Command) *cli.App {
 	app := &cli.App{
-		Name:                   "podsh",
-		Usage:                  "pods on a bare Linux box: no Docker, no daemon, no root",
-		UsageText:              "podsh COMMAND [flags] [arguments]",
-		Version:                version,
-		HideVersion:            true,
-		HideHelpCommand:        true,
-		UseShortOptionHandling: true,
-
+		Name:                      "podsh",
+		Usage:                     "pods on a bare Linux box: no Docker, no daemon, no root",
+		UsageText:                 "podsh COMMAND [flags] [arguments]",
+		Version:                   version,
+		HideVersion:               true,
+		HideHelpCommand:           true,
+		UseShortOptionHandling:    true,
 		DisableSliceFlagSeparator: true, // a comma in a value is a comma
 		Commands:                  commands,
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits

@@ -262,11 +262,9 @@ func (c *Container) AsPod() (*Pod, error) {
 		return nil, err
 	}
 	if state.Status != Up {
-		pidfd, err := c.pod.Open()
-		if err != nil {
+		if err := c.pod.lives(); err != nil {
 			return nil, err
 		}
-		pidfd.Close()
 		return nil, fail(ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}
 	view := c.view()

@@ -59,6 +59,15 @@ func (p *Pod) Open() (*os.File, error) {
 	return pidfd, err
 }
 
+// lives is nil as long as the holder does; else an error that is ErrExited.
+func (p *Pod) lives() error {
+	pidfd, err := p.Open()
+	if err == nil {
+		pidfd.Close()
+	}
+	return err
+}
+
 // Status looks whether the holder is alive.
 func (p *Pod) Status() Status {
 	if p.Format != podFormat {

@@ -319,16 +319,15 @@ func (c *Container) explain(plan Plan, err error) error {
 	if !errors.As(err, &failed) {
 		return plan.explainFailure(err)
 	}
-	pidfd, gone := c.pod.Open()
-	if gone != nil { // whatever the call says
+	if gone := c.pod.lives(); gone != nil { // whatever the call says
 		return gone
 	}
-	pidfd.Close()
 	step, _, _ := plan.at(failed.Place)
 	switch errno := failed.Errno; {
 	case step.Call.Nr == nsenter.Exec:
 		return c.execFailed(errno)
-	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM: // it goes just now
+	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
+		// It goes just now: setns(2) of a zombie, clone(2) where the first process of a pid namespace is one.
 		return fail(ErrExited, []string{"podsh rm " + c.pod.Title()}, "pod %q has ended", c.pod.Title())
 	case step.Call.Nr == unix.SYS_CHDIR && errno != 0:
 		return fail(nil, []string{"--workdir names another folder; is this one closed to the container's user?"}, "folder %q: %v", c.Workdir, errno)

@@ -123,7 +123,9 @@ func (s *Store) stage(id string, files map[string][]byte) (_ *staged, err error)
 	}
 	n := &staged{dir: s.path("new-" + id)}
 	if err = os.Mkdir(n.dir, 0o700); err == nil {
-		n.lock, err = lockFolder(n.dir, unix.LOCK_EX)
+		if n.lock, err = lockFolder(n.dir, unix.LOCK_EX); err != nil {
+			_ = os.Remove(n.dir) // else the next sweep does it
+		}
 	}
 	unlock()
 	if err != nil {
@@ -157,7 +159,8 @@ func (s *Store) place(n *staged, p *Pod) error {
 		n.discard()
 		return s.full(err)
 	}
-	return n.lock.Close()
+	n.lock.Close()
+	return nil
 }
 
 func (s *Store) full(err error) error {
