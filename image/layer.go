@@ -61,10 +61,32 @@ func (s *Store) NewLayer(mapName string, layer Layer, remove func(dir string) er
 	return n, nil
 }
 
-// Commit puts the layer in its place.
+// Commit puts the layer in its place, once it is on the disk: else its name may outlive a power failure, and the files
+// not.
 func (n *NewLayer) Commit() error {
 	defer n.end()
-	return os.Rename(n.Dir, n.path)
+	err := syncAll(filepath.Dir(n.path)) // the layer's own folder may be closed to us
+	if err == nil {
+		err = os.Rename(n.Dir, n.path)
+	}
+	if err != nil {
+		return errors.Join(err, n.remove(n.Dir))
+	}
+	return nil
+}
+
+// syncAll waits until all that was written to the file system of a folder is on the disk: syncfs(2), which tells of
+// errors since Linux 5.8.
+func syncAll(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err = unix.Syncfs(int(f.Fd())); err != nil {
+		return os.NewSyscallError("syncfs "+dir, err)
+	}
+	return nil
 }
 
 // Discard removes what was unpacked.
