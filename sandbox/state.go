@@ -289,6 +289,17 @@ func (s *Store) sweep() error {
 			own.Close()
 		}
 	}
+	return errors.Join(err, s.sweepNames())
+}
+
+// sweepNames removes names whose pods are not there: whoever was to bring or to remove one was killed between the two.
+func (s *Store) sweepNames() error {
+	entries, err := os.ReadDir(s.path("names"))
+	for _, e := range entries {
+		if s.named(e.Name()) == "" {
+			err = errors.Join(err, os.Remove(s.path("names", e.Name())))
+		}
+	}
 	return err
 }
 

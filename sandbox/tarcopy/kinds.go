@@ -10,36 +10,62 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clear makes room for a file or a link.
-func (s spot) clear() error {
+// replaceable says whether a file or a link may take the place, and whether there is one already.
+func (s spot) replaceable() (there bool, err error) {
 	st, err := statAt(s.parent, s.name)
 	if errors.Is(err, unix.ENOENT) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return call("stat", s.full, err)
+		return false, call("stat", s.full, err)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFLNK:
-		return call("remove", s.full, unix.Unlinkat(int(s.parent.Fd()), s.name, 0))
+		return true, nil
 	case unix.S_IFDIR:
-		return fmt.Errorf("%q is a folder, and a file cannot be copied onto it", s.full)
+		return false, fmt.Errorf("%q is a folder, and a file cannot be copied onto it", s.full)
 	}
-	return fmt.Errorf("%q is no file, folder or link, and is not replaced", s.full)
+	return false, fmt.Errorf("%q is no file, folder or link, and is not replaced", s.full)
 }
 
+// clear makes room for a link.
+func (s spot) clear() error {
+	there, err := s.replaceable()
+	if err == nil && there {
+		err = s.taken("remove", unix.Unlinkat(int(s.parent.Fd()), s.name, 0))
+	}
+	return err
+}
+
+// taken words why a name can't be had.
+func (s spot) taken(verb string, err error) error {
+	if errors.Is(err, unix.EBUSY) { // rename(2), unlink(2): a mount point
+		return fmt.Errorf("%q is mounted there by itself, and cannot be replaced", s.full)
+	}
+	return call(verb, s.full, err)
+}
+
+// halfName is what a file is called until it is whole.
+func halfName() string {
+	var random [8]byte
+	_, _ = unix.Getrandom(random[:], 0) // never fails for so few: getrandom(2)
+	return fmt.Sprintf(".podsh-cp-%x", random)
+}
+
+// file writes a file under a name of its own first: what was there is replaced by a whole one, or stays.
 func (p *placer) file(s spot, e entry) (err error) {
-	if err := s.clear(); err != nil {
+	if _, err := s.replaceable(); err != nil {
 		return err
 	}
-	f, err := openAt(s.parent, s.name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
+	half := spot{parent: s.parent, name: halfName(), full: s.full}
+	f, err := openAt(half.parent, half.name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
 	if err != nil {
 		return call("create", s.full, err)
 	}
 	defer func() {
-		if err != nil { // half a file is none
+		if err != nil {
 			f.Close()
-			unix.Unlinkat(int(s.parent.Fd()), s.name, 0)
+			unix.Unlinkat(int(half.parent.Fd()), half.name, 0)
 		}
 	}()
 	if _, err := io.Copy(f, e.contents); err != nil {
@@ -49,11 +75,14 @@ func (p *placer) file(s spot, e entry) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := p.dress(f, s, a); err != nil {
+	if err := p.dress(f, half, a); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return call("close", s.full, err)
+	}
+	if err := unix.Renameat(int(half.parent.Fd()), half.name, int(s.parent.Fd()), s.name); err != nil {
+		return s.taken("rename", err)
 	}
 	p.placed[s.full] = true
 	return nil

@@ -23,8 +23,8 @@ type Options struct {
 // replaced by rename, unless that is ""; "." puts the contents of the tar's folder into dir itself.
 //
 // The tar isn't trusted. Nothing is written outside of dir, nor through a link, whether the tar made it or
-// it was there. Files and links that are there are replaced, folders are merged and keep their mode; a
-// folder in a file's place, or a file in a folder's, is an error, as is whatever is no file, folder or link.
+// it was there. Files and links that are there are replaced, files at once and as a whole; folders are merged
+// and keep their mode; a folder in a file's place, or a file in a folder's, is an error, as is whatever is no file, folder or link.
 // What was unpacked before an error stays.
 func Place(root *os.Root, dir, rename string, r io.Reader, o Options) error {
 	if rename != "" && !component(rename) {

@@ -90,14 +90,17 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// A tar that ends early leaves no half file.
+// A tar that ends early leaves no half file, and of a file that was there all of it.
 func TestPlaceTruncated(t *testing.T) {
-	b := archive("f n " + strings.Repeat("x", 4000))
-	b.Truncate(b.Len() - 3000)
-	dir := t.TempDir()
-	wantError(t, Place(openRoot(t, dir), ".", "", b, Options{}), `write "n": unexpected EOF`)
-	if got := shown(t, dir, ""); got != "" {
-		t.Errorf("left %s", got)
+	for _, before := range [][]string{nil, {"f n old"}, {"l n nowhere"}} {
+		b := archive("f n " + strings.Repeat("x", 4000))
+		b.Truncate(b.Len() - 3000)
+		dir := t.TempDir()
+		grow(t, dir, before...)
+		wantError(t, Place(openRoot(t, dir), ".", "", b, Options{}), `write "n": unexpected EOF`)
+		if got := shown(t, dir, ""); got != strings.Join(before, "\n") {
+			t.Errorf("left %s", got)
+		}
 	}
 }
 
