@@ -138,12 +138,18 @@ func TestSupervisorKilled(t *testing.T) {
 	h.settles(t, 0)
 }
 
-// TestPodOfContainersKilled kills the pause: with it all that is in the pod ends, and its supervisor; what they wrote is
-// removed with the pod.
+// TestPodOfContainersKilled kills the pause: with it all that is in the pod ends, and its supervisor, even where it waits
+// to start a container once more; what they wrote is removed with the pod.
 func TestPodOfContainersKilled(t *testing.T) {
 	h := newContainerHome(t)
 	for _, pids := range []string{"shared", "private"} {
 		h.must(t, h.runArgs("-d", "--name", pids, "--pid", pids, "--restart", "always")...)
+	}
+	h.must(t, "run", "-d", "--pod", "web", "--name", "fails", "--restart", "always", "--rootfs", h.rootfs, "sh", "-c", "exit 1")
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(h.must(t, "ps", "-c"), "restarting in"); {
+		if time.Now().After(deadline) {
+			t.Fatal("what fails again and again is not waited with")
+		}
 	}
 	for _, pid := range h.pids(t) {
 		var holder int
@@ -154,6 +160,10 @@ func TestPodOfContainersKilled(t *testing.T) {
 	}
 	h.settles(t, 0)
 	h.onlyPodsRun(t)
+	out := h.must(t, "ps", "-c", "-a")
+	if strings.Count(out, "exited (137)") != 2 || strings.Count(out, "exited (1)") != 1 {
+		t.Errorf("not all have ended as they did:\n%s", out)
+	}
 	if _, stderr, err := h.run("start", "web/shared"); err == nil || !strings.Contains(stderr, `pod "web" has ended`) {
 		t.Errorf("start in a pod that has ended: %v\n%s", err, stderr)
 	}

@@ -247,7 +247,7 @@ func (v *supervised) finish(status int) (again bool) {
 		v.state.InARow = 0
 	}
 	v.state.Status, v.state.Finished, v.state.ExitCode = Ended, now, status
-	again = !v.state.Stopped && v.c.Spec.Restart.again(status, v.state.InARow) && v.c.pod.Status() == Running
+	again = !v.state.Stopped && v.c.Spec.Restart.again(status, v.state.InARow) && v.s.podRuns()
 	if again {
 		v.state.Status, v.state.RestartAt = Restarting, now.Add(backOff(v.state.InARow))
 	}
@@ -270,14 +270,12 @@ func (v *supervised) rest() bool {
 		_ = v.c.saveState(&v.state)
 		wait := time.Until(v.state.RestartAt)
 		v.mutex.Unlock()
-		select {
-		case <-v.stopping:
+		if !v.pause(wait) {
 			v.mutex.Lock()
 			v.state.Status = Ended
 			_ = v.c.saveState(&v.state)
 			v.mutex.Unlock()
 			return false
-		case <-time.After(wait):
 		}
 		v.mutex.Lock()
 		v.state.Restarts++
@@ -288,9 +286,21 @@ func (v *supervised) rest() bool {
 		if err == nil {
 			return true
 		}
-		if v.c.pod.Status() != Running || !v.c.Spec.Restart.again(startStatus(err), v.state.InARow) {
+		if !v.s.podRuns() || !v.c.Spec.Restart.again(startStatus(err), v.state.InARow) {
 			return false
 		}
+	}
+}
+
+// pause waits; false if meanwhile the pod ends, or somebody wants the container to stay as it is.
+func (v *supervised) pause(wait time.Duration) bool {
+	select {
+	case <-v.stopping:
+		return false
+	case <-v.s.ended:
+		return false
+	case <-time.After(wait):
+		return true
 	}
 }
 

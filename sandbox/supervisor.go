@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -61,6 +62,8 @@ type superviseAnswer struct {
 // supervisor is the process.
 type supervisor struct {
 	pod      *Pod
+	holder   *os.File      // its pidfd
+	ended    chan struct{} // closed when the pod has ended: nothing of it starts any more
 	self     Holder
 	listener *os.File
 	lock     *os.File
@@ -83,6 +86,7 @@ func Supervise(args []string) int {
 		return 1
 	}
 	ready.Close()
+	go s.watchPod()
 	s.recover()
 	go s.accept()
 	s.run()
@@ -103,7 +107,11 @@ func newSupervisor(args []string) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{pod: pod, live: map[string]*supervised{}, idle: make(chan struct{}, 1), starts: make(chan func())}
+	holder, err := pod.Open()
+	if err != nil {
+		return nil, err
+	}
+	s := &supervisor{pod: pod, holder: holder, ended: make(chan struct{}), live: map[string]*supervised{}, idle: make(chan struct{}, 1), starts: make(chan func())}
 	dir := store.path("pods", pod.ID)
 	if s.lock, err = os.OpenFile(filepath.Join(dir, "supervisor.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600); err != nil {
 		return nil, err
@@ -130,6 +138,22 @@ func identifySelf() (Holder, error) {
 	pidfd := os.NewFile(uintptr(fd), "pidfd")
 	defer pidfd.Close()
 	return identify(os.Getpid(), pidfd)
+}
+
+// watchPod waits for the end of the pod.
+func (s *supervisor) watchPod() {
+	_, _ = ended(s.holder, time.Time{}) // poll(2) fails for lack of memory alone
+	close(s.ended)
+}
+
+// podRuns says whether the pod goes on. When its first process is killed the kernel first ends all others, the
+// containers among them, and only then is it over: pid_namespaces(7).
+func (s *supervisor) podRuns() bool {
+	if exited(s.holder) {
+		return false
+	}
+	_, err := namespaceInode(strconv.Itoa(s.pod.Holder.PID), "mnt")
+	return err == nil || !ending(s.holder)
 }
 
 // recover takes over what an earlier supervisor has left.
