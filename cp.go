@@ -2,11 +2,15 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
 )
@@ -17,13 +21,21 @@ func cpCommand() *cli.Command {
 		Usage:     "copy files into a pod or container, or out of it",
 		ArgsUsage: "SRC DST",
 		Description: `One of SRC and DST is POD:PATH or POD/NAME:PATH, the other a path of the host.
-Folders are copied with all in them; SRC/. means what is in a folder. What comes
-out belongs to you. No program in there is needed for it. The pod has to run; what a
-container has left that has ended can be copied out.
+Folders are copied with all in them; SRC/. means what is in a folder. In place of
+a path of the host, - is a tar: of standard input, which is unpacked in a folder,
+or to standard output. What comes out belongs to you, and what goes in to root. No
+program in there is needed for it. The pod has to run; what a container has left
+that has ended can be copied out. A file that is there is replaced by a whole one,
+or not at all.
 
 Examples:
   podsh cp ./nginx.conf web/nginx:/etc/nginx/
-  podsh cp web/db:/var/lib/dump.sql .`,
+  podsh cp web/db:/var/lib/dump.sql .
+  podsh cp web/db:/var/lib - | gzip >lib.tar.gz
+  git archive HEAD | podsh cp - web/app:/srv`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "archive", Aliases: []string{"a"}, Usage: "keep owners, as numbers, and setuid and setgid"},
+		},
 		Action: cp,
 	}
 }
@@ -45,27 +57,45 @@ func cp(c *cli.Context) error {
 	switch {
 	case host == "" || inside == "":
 		return usagef(". is this folder, and POD:/ the root of the pod", "one of the two paths is empty")
-	case host == "-":
-		return usagef("./- is a file of that name; `podsh join POD -- tar c PATH` makes a tar", "cp takes paths, no streams")
+	case host == "-" && isOut && isTerminal(os.Stdout):
+		return usagef("podsh cp "+from+" - | tar t, or ./- for a file of that name", "a tar is not for a terminal")
+	case host == "-" && isIn && isTerminal(os.Stdin):
+		return usagef("tar c FILES | podsh cp - "+to+", or ./- for a file of that name", "there is no tar on this terminal")
+	case host == "-" && isOut && c.Bool("archive"):
+		return usagef("leave out --archive", "a tar has owners anyway")
 	}
 	pod, done, err := copyTarget(cmp.Or(source, target))
 	if err != nil {
 		return err
 	}
 	defer done()
-	if host, err = absolute(host); err != nil {
-		return err
-	}
-	warning := ""
-	if isOut {
-		warning, err = pod.CopyOut(inside, host)
-	} else {
-		warning, err = pod.CopyIn(host, inside)
-	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the second one ends it at once
+	warning, err := copyFiles(ctx, pod, sandbox.Copy{From: cmp.Or(sourcePath, from), To: cmp.Or(targetPath, to), Owners: c.Bool("archive")}, isIn)
 	if err == nil && warning != "" {
 		warn(errors.New(warning))
 	}
 	return err
+}
+
+// copyFiles copies into the pod, or out of it.
+func copyFiles(ctx context.Context, pod *sandbox.Pod, files sandbox.Copy, isIn bool) (warning string, err error) {
+	switch {
+	case isIn && files.From == "-":
+		return "", pod.CopyInTar(ctx, os.Stdin, files.To, files.Owners)
+	case isIn:
+		if files.From, err = absolute(files.From); err != nil {
+			return "", err
+		}
+		return pod.CopyIn(ctx, files)
+	case files.To == "-":
+		return pod.CopyOutTar(ctx, files.From, os.Stdout)
+	}
+	if files.To, err = absolute(files.To); err != nil {
+		return "", err
+	}
+	return pod.CopyOut(ctx, files)
 }
 
 // splitTarget tells POD:PATH from a path of the host, which has a slash before any colon.

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,201 +11,11 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
-
-// Files are copied by podsh itself, started anew as podsh@copy with the root of a pod or container as its own: it
-// writes or reads a tar. So no program need be there, no link leads out, and owners mean what they mean inside.
-
-// CopyName is the argv[0] of who copies; what it is to do stands behind: stat PATH, pack PATH BASE, or place PATH BASE
-// IS_FOLDER CONTENTS.
-const CopyName = "podsh@copy"
-
-// CopyMain is the main function of who copies. It stands in the folder that is to be its root.
-func CopyMain(args []string) int {
-	if err := copyInside(args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
-}
-
-func copyInside(args []string) error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl: %w", err)
-	}
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return fmt.Errorf("pivot_root: %w", err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("umount: %w", err)
-	}
-	if err := os.Chdir("/"); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot("/")
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	switch {
-	case len(args) == 2 && args[0] == "stat":
-		return tellKind(root, args[1])
-	case len(args) == 3 && args[0] == "pack":
-		packed, err := tarcopy.Pack(root, args[1], args[2], os.Stdout)
-		if err == nil {
-			fmt.Fprint(os.Stderr, leftOut(packed))
-		}
-		return err
-	case len(args) == 5 && args[0] == "place":
-		isFolder, contents := args[3] == "true", args[4] == "true"
-		dir, rename, err := tarcopy.Destination(root, args[1], isFolder, args[2], contents)
-		if err != nil {
-			return err
-		}
-		return tarcopy.Place(root, dir, rename, os.Stdin, tarcopy.Options{})
-	}
-	return fmt.Errorf("%s can't do %q", CopyName, args)
-}
-
-// leftOut is a warning of what was not copied, if there is such.
-func leftOut(packed tarcopy.Packed) string {
-	if len(packed.Left) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%d left out that are no files, such as %q", len(packed.Left), packed.Left[0])
-}
-
-// tellKind says whether a path is a folder.
-func tellKind(root *os.Root, name string) error {
-	info, err := tarcopy.Stat(root, name)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Println(info.IsDir())
-	return err
-}
-
-// copier starts podsh@copy in the root of the pod, or of the container that is seen as one.
-func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.Executor, error) {
-	pidfd, err := p.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer pidfd.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
-	exe, err := p.openExe(pidfd)
-	if err != nil {
-		return nil, err
-	}
-	defer exe.Close()
-	mounts := p.mounts
-	if mounts == nil {
-		mounts = pidfd
-	}
-	files := []*os.File{pidfd, mounts, exe, stdin, stdout, stderr}
-	for i, file := range files {
-		if file == nil {
-			files[i] = null
-		}
-	}
-	executor, err := nsenter.Start("/proc/self/exe", null, files, &syscall.SysProcAttr{Setsid: true})
-	if err != nil {
-		return nil, err
-	}
-	plan := p.planCopy(args)
-	if err = executor.Send(plan.calls(), 0); err == nil {
-		if err = executor.Cloned(); err == nil {
-			err = executor.Became()
-		}
-	}
-	if err != nil {
-		executor.Kill()
-		return nil, plan.explainFailure(err)
-	}
-	return executor, nil
-}
-
-// planCopy lists what is done to leave podsh@copy alone with a root. As with the pod's shared memory, that is a mount of
-// another mount namespace: it is fetched from there.
-func (p *Pod) planCopy(args []string) Plan {
-	const podFD, mountsFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1, nsenter.EnterFD + 2
-	b := &builder{}
-	b.explain("go to the files, with mounts of one's own", "setns(2)", "")
-	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	for fd := range 3 {
-		b.call(unix.SYS_DUP3, exeFD+1+fd, fd, 0)
-	}
-	b.call(unix.SYS_CLOSE_RANGE, exeFD+1, allFDs, 0)
-	stage := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	b.call(unix.SYS_CLOSE, stage) // it is there
-	if p.Namespaces["user"].Kind != "host" {
-		b.call(unix.SYS_SETNS, podFD, unix.CLONE_NEWUSER)
-	}
-	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC)
-	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
-	own := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
-	b.call(unix.SYS_SETNS, mountsFD, unix.CLONE_NEWNS)
-	tree := b.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-	b.call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
-	at := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	b.call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-	b.call(unix.SYS_FCHDIR, tree)
-	b.explain("be root there, and nowhere else", "capabilities(7)", "")
-	if _, root := mapID(p.UIDMap, 0, true); root {
-		if !p.KeepGroups {
-			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
-		}
-		b.call(unix.SYS_SETRESGID, 0, 0, 0)
-		b.call(unix.SYS_SETRESUID, 0, 0, 0)
-	}
-	b.call(unix.SYS_UMASK, 0)
-	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
-	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
-	b.closeOnExec(exeFD)
-	b.explain("become podsh, which makes the folder it stands in its root before it does anything else", "execveat(2)", "")
-	b.call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
-	return b.steps
-}
-
-// runCopy runs podsh@copy to its end. What it says of a copy that went well is a warning.
-func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, err error) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		return "", err
-	}
-	defer read.Close()
-	executor, err := p.copier(stdin, stdout, write, args...)
-	write.Close()
-	if err != nil {
-		return "", err
-	}
-	said, _ := io.ReadAll(io.LimitReader(read, 1<<16)) // what can't be read was not said
-	text := strings.TrimSpace(string(said))
-	status := waitFor(executor.PID)
-	executor.Close()
-	switch {
-	case status.ExitStatus() == 0:
-		return text, nil
-	case text == "":
-		text = "the copy ended without a word"
-	}
-	hint := "`podsh join " + p.Title() + " -- ls` shows what is there"
-	if p.mounts != nil {
-		hint = "it has ended; what was in memory (--tmpfs) ended with it"
-	}
-	return "", fail(nil, []string{hint}, "%s: %s", p.Title(), Printable(text))
-}
 
 // splitContents tells SRC/. from SRC: then the contents of a folder are meant.
 func splitContents(name string) (clean, base string, contents bool) {
@@ -222,9 +33,20 @@ func splitContents(name string) (clean, base string, contents bool) {
 	return clean, base, contents
 }
 
-// CopyOut copies a file or folder of the pod to the host; to is absolute.
-func (p *Pod) CopyOut(from, to string) (warning string, err error) {
-	clean, base, contents := splitContents(path.Join("/", from) + suffixOf(from))
+// A Copy is one of files between the host and a pod, or a container that is seen as one.
+type Copy struct {
+	From, To string // those of the host are absolute
+	Owners   bool   // and setuid and setgid are kept, as the numbers that they are where the files come from
+}
+
+// errInterrupted is what a copy says that was told to stop.
+func errInterrupted() error {
+	return fail(nil, []string{"what was there before is still there, or whole files in its place"}, "interrupted")
+}
+
+// CopyOut copies a file or folder of the pod to the host.
+func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
+	clean, base, contents := splitContents(path.Join("/", c.From) + suffixOf(c.From))
 	kind, err := p.kindOf(clean)
 	if err != nil {
 		return "", err
@@ -234,26 +56,53 @@ func (p *Pod) CopyOut(from, to string) (warning string, err error) {
 		return "", err
 	}
 	defer root.Close()
-	dir, rename, err := tarcopy.Destination(root, to, kind, base, contents)
+	dir, rename, err := tarcopy.Destination(root, c.To, kind, base, contents)
 	if err != nil {
 		return "", withHint(err, "podsh cp POD:SRC DST: what is SRC, and what is there as DST?")
 	}
+	return p.pack(ctx, clean, base, func(read io.Reader) error {
+		err := tarcopy.Place(root, dir, rename, read, tarcopy.Options{Owners: c.Owners})
+		switch {
+		case err != nil && c.Owners && errors.Is(err, unix.EPERM):
+			return withHint(err, "only root gives files away: without --archive they are yours")
+		case err != nil:
+			return withHint(err, "what was copied so far is in %s", path.Join("/", dir))
+		}
+		return nil
+	})
+}
+
+// CopyOutTar writes a file or folder of the pod as a tar.
+func (p *Pod) CopyOutTar(ctx context.Context, from string, w io.Writer) (warning string, err error) {
+	clean, base, _ := splitContents(path.Join("/", from) + suffixOf(from))
+	return p.pack(ctx, clean, base, func(read io.Reader) error {
+		_, err := io.Copy(w, read)
+		return err
+	})
+}
+
+// pack has the tar of a file or folder of the pod taken in, until ctx ends.
+func (p *Pod) pack(ctx context.Context, name, base string, take func(io.Reader) error) (warning string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
-	placed := make(chan error, 1)
+	defer context.AfterFunc(ctx, func() { read.Close() })()
+	taken := make(chan error, 1)
 	go func() {
-		err := tarcopy.Place(root, dir, rename, read, tarcopy.Options{})
+		err := take(read)
 		read.Close() // one that writes more is told
-		placed <- err
+		taken <- err
 	}()
-	warning, err = p.runCopy(nil, write, "pack", clean, base)
+	warning, err = p.runCopy(nil, write, "pack", name, base)
 	write.Close()
-	if placeErr := <-placed; placeErr != nil {
-		return "", withHint(placeErr, "what was copied so far is in %s", path.Join("/", dir))
+	switch takeErr := <-taken; {
+	case ctx.Err() != nil:
+		return "", errInterrupted()
+	case takeErr != nil:
+		return "", takeErr
 	}
-	return cmp.Or(warning, p.lostBelow(clean)), err
+	return cmp.Or(warning, p.lostBelow(name)), err
 }
 
 // lostBelow is a warning that a volume is gone that was at name, above or below it.
@@ -299,12 +148,9 @@ func suffixOf(name string) string {
 	return ""
 }
 
-// CopyIn copies a file or folder of the host to the pod; from is absolute.
-func (p *Pod) CopyIn(from, to string) (warning string, err error) {
-	if p.mounts != nil {
-		return "", fail(ErrExited, []string{"podsh restart " + p.Title() + ", and copy it then"}, "container %q does not run: files can only be copied out of it", p.Title())
-	}
-	clean, base, contents := splitContents(from)
+// CopyIn copies a file or folder of the host to the pod.
+func (p *Pod) CopyIn(ctx context.Context, c Copy) (warning string, err error) {
+	clean, base, contents := splitContents(c.From)
 	root, err := os.OpenRoot("/")
 	if err != nil {
 		return "", err
@@ -314,22 +160,55 @@ func (p *Pod) CopyIn(from, to string) (warning string, err error) {
 	if err != nil {
 		return "", withHint(err, "podsh cp SRC POD:DST: SRC is a path of the host")
 	}
+	give := func(write io.Writer) (warning string, err error) {
+		packed, err := tarcopy.Pack(root, clean, base, write)
+		return leftOut(packed), err
+	}
+	return p.place(ctx, give, "place", path.Join("/", c.To)+suffixOf(c.To), base,
+		strconv.FormatBool(info.IsDir()), strconv.FormatBool(contents), strconv.FormatBool(c.Owners))
+}
+
+// CopyInTar unpacks a tar in a folder of the pod.
+func (p *Pod) CopyInTar(ctx context.Context, tar io.Reader, to string, owners bool) error {
+	give := func(write io.Writer) (warning string, err error) {
+		_, err = io.Copy(write, tar)
+		return "", err
+	}
+	_, err := p.place(ctx, give, "extract", path.Join("/", to), strconv.FormatBool(owners))
+	return err
+}
+
+// place has a tar that is given unpacked in the pod, until ctx ends.
+func (p *Pod) place(ctx context.Context, give func(io.Writer) (warning string, err error), args ...string) (warning string, err error) {
+	if p.mounts != nil {
+		return "", fail(ErrExited, []string{"podsh restart " + p.Title() + ", and copy it then"}, "container %q does not run: files can only be copied out of it", p.Title())
+	}
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
-	packed := make(chan error, 1)
-	var left string
-	go func() {
-		p, err := tarcopy.Pack(root, clean, base, write)
-		write.Close()
-		left = leftOut(p)
-		packed <- err
-	}()
-	warning, err = p.runCopy(read, nil, "place", path.Join("/", to)+suffixOf(to), base, strconv.FormatBool(info.IsDir()), strconv.FormatBool(contents))
-	read.Close()
-	if packErr := <-packed; err == nil && packErr != nil && !errors.Is(packErr, unix.EPIPE) {
-		err = packErr
+	defer context.AfterFunc(ctx, func() { write.Close() })() // a tar that breaks off in a file leaves nothing of that
+	type outcome struct {
+		warning string
+		err     error
 	}
-	return cmp.Or(warning, left), err
+	given := make(chan outcome, 1)
+	go func() {
+		warning, err := give(write)
+		write.Close()
+		given <- outcome{warning, err}
+	}()
+	_, err = p.runCopy(read, nil, args...)
+	read.Close()
+	switch {
+	case ctx.Err() != nil:
+		return "", errInterrupted()
+	case err != nil: // whoever gives may wait for his own input for ever
+		return "", err
+	}
+	gave := <-given
+	if errors.Is(gave.err, unix.EPIPE) {
+		gave.err = nil // the tar had ended
+	}
+	return gave.warning, gave.err
 }

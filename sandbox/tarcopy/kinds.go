@@ -126,7 +126,7 @@ func (p *placer) symlink(s spot, e entry) error {
 	if p.options.Owners {
 		err := unix.Fchownat(int(s.parent.Fd()), s.name, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW)
 		if err != nil {
-			return call("chown", s.full, err)
+			return s.refused(a, err)
 		}
 	}
 	return s.setTime(a)
@@ -180,13 +180,21 @@ func (p *placer) attributes(e entry) (attributes, error) {
 func (p *placer) dress(f *os.File, s spot, a attributes) error {
 	if p.options.Owners {
 		if err := unix.Fchown(int(f.Fd()), a.uid, a.gid); err != nil {
-			return call("chown", s.full, err)
+			return s.refused(a, err)
 		}
 	}
 	if err := unix.Fchmod(int(f.Fd()), a.mode); err != nil {
 		return call("chmod", s.full, err)
 	}
 	return s.setTime(a)
+}
+
+// refused words why a file can't be had by its owner.
+func (s spot) refused(a attributes, err error) error {
+	if errors.Is(err, unix.EINVAL) { // an id that is not mapped, user_namespaces(7)
+		return fmt.Errorf("%q belongs to %d:%d, and there are no such ids here", s.full, a.uid, a.gid)
+	}
+	return call("chown", s.full, err)
 }
 
 func (s spot) setTime(a attributes) error {

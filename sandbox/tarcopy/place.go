@@ -93,10 +93,13 @@ type entry struct {
 }
 
 func (p *placer) all(t *tar.Reader, rename string) error {
-	for {
+	for first := true; ; first = false {
 		h, err := t.Next()
 		if err == io.EOF {
 			return nil
+		}
+		if errors.Is(err, tar.ErrHeader) || first && errors.Is(err, io.ErrUnexpectedEOF) {
+			return errors.New("this is no tar, or a compressed one")
 		}
 		if err != nil {
 			return fmt.Errorf("read the tar: %w", err)

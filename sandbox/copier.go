@@ -1,0 +1,208 @@
+package sandbox
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/tarcopy"
+)
+
+// Files are copied by podsh itself, started anew as podsh@copy with the root of a pod or container as its own: it
+// writes or reads a tar. So no program need be there, no link leads out, and owners mean what they mean inside.
+
+// CopyName is the argv[0] of who copies; what it is to do stands behind: stat PATH, pack PATH BASE, place PATH BASE
+// IS_FOLDER CONTENTS OWNERS, or extract PATH OWNERS.
+const CopyName = "podsh@copy"
+
+// CopyMain is the main function of who copies. It stands in the folder that is to be its root.
+func CopyMain(args []string) int {
+	if err := copyInside(args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func copyInside(args []string) error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("umount: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	switch {
+	case len(args) == 2 && args[0] == "stat":
+		return tellKind(root, args[1])
+	case len(args) == 3 && args[0] == "pack":
+		packed, err := tarcopy.Pack(root, args[1], args[2], os.Stdout)
+		if err == nil {
+			fmt.Fprint(os.Stderr, leftOut(packed))
+		}
+		return err
+	case len(args) == 6 && args[0] == "place":
+		isFolder, contents := args[3] == "true", args[4] == "true"
+		dir, rename, err := tarcopy.Destination(root, args[1], isFolder, args[2], contents)
+		if err != nil {
+			return err
+		}
+		return tarcopy.Place(root, dir, rename, os.Stdin, tarcopy.Options{Owners: args[5] == "true"})
+	case len(args) == 3 && args[0] == "extract":
+		err := tarcopy.Place(root, args[1], "", os.Stdin, tarcopy.Options{Owners: args[2] == "true"})
+		if err == nil {
+			_, err = io.Copy(io.Discard, os.Stdin) // tar(1) fills up its last block, and does not like to be cut off
+		}
+		return err
+	}
+	return fmt.Errorf("%s can't do %q", CopyName, args)
+}
+
+// leftOut is a warning of what was not copied, if there is such.
+func leftOut(packed tarcopy.Packed) string {
+	if len(packed.Left) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d left out that are no files, such as %q", len(packed.Left), packed.Left[0])
+}
+
+// tellKind says whether a path is a folder.
+func tellKind(root *os.Root, name string) error {
+	info, err := tarcopy.Stat(root, name)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Println(info.IsDir())
+	return err
+}
+
+// copier starts podsh@copy in the root of the pod, or of the container that is seen as one.
+func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.Executor, error) {
+	pidfd, err := p.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	exe, err := p.openExe(pidfd)
+	if err != nil {
+		return nil, err
+	}
+	defer exe.Close()
+	mounts := p.mounts
+	if mounts == nil {
+		mounts = pidfd
+	}
+	files := []*os.File{pidfd, mounts, exe, stdin, stdout, stderr}
+	for i, file := range files {
+		if file == nil {
+			files[i] = null
+		}
+	}
+	executor, err := nsenter.Start("/proc/self/exe", null, files, &syscall.SysProcAttr{Setsid: true})
+	if err != nil {
+		return nil, err
+	}
+	plan := p.planCopy(args)
+	if err = executor.Send(plan.calls(), 0); err == nil {
+		if err = executor.Cloned(); err == nil {
+			err = executor.Became()
+		}
+	}
+	if err != nil {
+		executor.Kill()
+		return nil, plan.explainFailure(err)
+	}
+	return executor, nil
+}
+
+// planCopy lists what is done to leave podsh@copy alone with a root. As with the pod's shared memory, that is a mount of
+// another mount namespace: it is fetched from there.
+func (p *Pod) planCopy(args []string) Plan {
+	const podFD, mountsFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1, nsenter.EnterFD + 2
+	b := &builder{}
+	b.explain("go to the files, with mounts of one's own", "setns(2)", "")
+	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	for fd := range 3 {
+		b.call(unix.SYS_DUP3, exeFD+1+fd, fd, 0)
+	}
+	b.call(unix.SYS_CLOSE_RANGE, exeFD+1, allFDs, 0)
+	stage := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	b.call(unix.SYS_CLOSE, stage) // it is there
+	if p.Namespaces["user"].Kind != "host" {
+		b.call(unix.SYS_SETNS, podFD, unix.CLONE_NEWUSER)
+	}
+	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC)
+	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	own := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
+	b.call(unix.SYS_SETNS, mountsFD, unix.CLONE_NEWNS)
+	tree := b.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	b.call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
+	at := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	b.call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	b.call(unix.SYS_FCHDIR, tree)
+	b.explain("be root there, and nowhere else", "capabilities(7)", "")
+	if _, root := mapID(p.UIDMap, 0, true); root {
+		if !p.KeepGroups {
+			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
+		}
+		b.call(unix.SYS_SETRESGID, 0, 0, 0)
+		b.call(unix.SYS_SETRESUID, 0, 0, 0)
+	}
+	b.call(unix.SYS_UMASK, 0)
+	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
+	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
+	b.closeOnExec(exeFD)
+	b.explain("become podsh, which makes the folder it stands in its root before it does anything else", "execveat(2)", "")
+	b.call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	return b.steps
+}
+
+// runCopy runs podsh@copy to its end. What it says of a copy that went well is a warning.
+func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, err error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer read.Close()
+	executor, err := p.copier(stdin, stdout, write, args...)
+	write.Close()
+	if err != nil {
+		return "", err
+	}
+	said, _ := io.ReadAll(io.LimitReader(read, 1<<16)) // what can't be read was not said
+	text := strings.TrimSpace(string(said))
+	status := waitFor(executor.PID)
+	executor.Close()
+	switch {
+	case status.ExitStatus() == 0:
+		return text, nil
+	case text == "":
+		text = "the copy ended without a word"
+	}
+	hint := "`podsh join " + p.Title() + " -- ls` shows what is there"
+	if p.mounts != nil {
+		hint = "it has ended; what was in memory (--tmpfs) ended with it"
+	}
+	return "", fail(nil, []string{hint}, "%s: %s", p.Title(), Printable(text))
+}
