@@ -181,7 +181,13 @@ func (p *Pod) NewContainer(spec *ContainerSpec, img *image.Image, layers []strin
 	}
 	defer lock.Close()
 	c.Memory = !carriesOverlay(c.Disk)
-	if err := c.save(); err != nil {
+	if c.Root.Mode == "overlay" && !c.Memory {
+		err = p.giveToRoot(c.Disk)
+	}
+	if err == nil {
+		err = c.save()
+	}
+	if err != nil {
 		_ = os.RemoveAll(c.Disk) // there is nothing in it yet but a link
 		return nil, err
 	}

@@ -20,6 +20,7 @@ func (c *Container) volumeOwners() map[string]owner {
 		if os.Mkdir(dir, 0o755) != nil {
 			continue // it is there, or will be missed
 		}
+		_ = c.pod.giveToRoot(dir) // else what is to be written there fails
 		mode, uid, gid, err := image.StatIn(c.folders(), v.Destination)
 		if err != nil || mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
@@ -98,6 +99,22 @@ func (p *Pod) sweepDisks() {
 		p.sweepUppers(all)
 		lock.Close()
 	}
+}
+
+// giveToRoot gives a folder of podsh's to the pod's root, who is to write in it. Where the one who runs podsh is somebody
+// in the pod, that is not needed: root there may do in his files what it likes, capabilities(7).
+func (p *Pod) giveToRoot(dir string) error {
+	me := uint32(os.Geteuid())
+	uid, ok := mapID(p.UIDMap, 0, true)
+	if _, mapped := mapID(p.UIDMap, me, false); !ok || mapped {
+		return nil
+	}
+	gid, _ := mapID(p.GIDMap, 0, true)
+	if me != 0 {
+		return fail(nil, []string{"podsh create without --uidmap makes you root in a pod"},
+			"root of pod %q is user %d, to whom you can't give the files of a container", p.Title(), uid)
+	}
+	return os.Lchown(dir, int(uid), int(gid))
 }
 
 // makeDisk makes such a folder, with a link to what it belongs to: so that what has lost that can be told. It is

@@ -83,6 +83,9 @@ func (p *Pod) UnpackLayer(store *image.Store, layer image.Layer, tell func(image
 	blob, err := os.Open(store.BlobPath(layer.Digest))
 	if err == nil {
 		defer blob.Close()
+		err = p.giveToRoot(fresh.Dir)
+	}
+	if err == nil {
 		err = p.unpack(blob, fresh.Dir, &layer, tell)
 	}
 	if err != nil {
@@ -174,9 +177,14 @@ func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
 // planUnpack lists what is done to leave the program of images alone with a folder.
 func (p *Pod) planUnpack(dir string) Plan {
 	b := &builder{}
-	b.explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
+	b.explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
 	b.call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, allFDs, 0)
 	b.call(unix.SYS_DUP3, unpackBlobFD, 0, 0)
+	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC|unix.CLONE_NEWPID)
+	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	b.call(unix.SYS_MOUNT, dir, dir, 0, unix.MS_BIND, 0)
+	b.call(unix.SYS_CHDIR, dir) // as ourselves: the way to it may be closed to the pod's root
+	b.explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
 	if _, root := mapID(p.UIDMap, 0, true); root {
 		if !p.KeepGroups {
 			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
@@ -184,11 +192,6 @@ func (p *Pod) planUnpack(dir string) Plan {
 		b.call(unix.SYS_SETRESGID, 0, 0, 0)
 		b.call(unix.SYS_SETRESUID, 0, 0, 0)
 	}
-	b.explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
-	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC|unix.CLONE_NEWPID)
-	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
-	b.call(unix.SYS_MOUNT, dir, dir, 0, unix.MS_BIND, 0)
-	b.call(unix.SYS_CHDIR, dir)
 	b.explain("become the program that unpacks; it makes the folder it stands in its root before it does anything else", "execveat(2)", "")
 	b.call(unix.SYS_UMASK, 0)
 	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
