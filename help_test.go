@@ -111,22 +111,6 @@ func TestBashCompletion(t *testing.T) {
 	}
 }
 
-func TestCompletionScriptsAreTaken(t *testing.T) {
-	for shell, script := range completionScripts {
-		var out strings.Builder
-		script(&out, completionWords(newApp(wanted(nil))))
-		path, err := exec.LookPath(shell)
-		if err != nil {
-			continue // the pure tests say enough of the text
-		}
-		cmd := exec.Command(path, "-n", "/dev/stdin")
-		cmd.Stdin = strings.NewReader(out.String())
-		if said, err := cmd.CombinedOutput(); err != nil || len(said) > 0 {
-			t.Errorf("%s -n: %v\n%s", shell, err, said)
-		}
-	}
-}
-
 func TestEveryCommandHasAnExample(t *testing.T) {
 	for _, command := range allCommands(newApp(wanted(nil))) {
 		if command.Name != "doctor" && !strings.Contains(command.Description, "Examples:\n  ") {

@@ -129,7 +129,7 @@ need_for_tests() {
 		strace=strace busybox=busybox-static ps=procps useradd=passwd script=bsdutils \
 		nginx=nginx-light curl=curl socat=socat ping=iputils-ping dig=bind9-dnsutils dnsmasq=dnsmasq-base nft=nftables \
 		slirp4netns=slirp4netns pasta=passt skopeo=skopeo umoci=umoci mmdebstrap=mmdebstrap jq=jq perl=perl \
-		docker-registry=docker-registry podman=podman
+		docker-registry=docker-registry podman=podman zsh=zsh fish=fish
 	open_tun
 }
 
