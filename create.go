@@ -23,7 +23,7 @@ func createCommand() *cli.Command {
 		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` that inspect shows"},
 		&cli.StringFlag{Name: "rootfs", Value: "host", Usage: "its root: host, a TAR, or `DIR[:overlay|:ro|:rw]`"},
 		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, `SRC:DST[:ro]`"},
-		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`"},
+		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`, with OPTIONS as DST:size=64m,mode=755,nr_inodes=1k,noexec"},
 		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "`KEY=VALUE` for every command that joins"},
 		&cli.StringSliceFlag{Name: "cap-add", Usage: "let commands have a `CAPABILITY` more, or ALL"},
@@ -190,7 +190,7 @@ func sayPorts(w io.Writer, pod *sandbox.Pod) error {
 // createSpec turns flags into data.
 func createSpec(c *cli.Context) (*sandbox.Spec, error) {
 	spec := &sandbox.Spec{
-		Name: c.String("name"), Hostname: c.String("hostname"), Tmpfs: c.StringSlice("tmpfs"), ReadOnly: c.Bool("read-only"),
+		Name: c.String("name"), Hostname: c.String("hostname"), ReadOnly: c.Bool("read-only"),
 		Env: c.StringSlice("env"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
 		Unmask: c.StringSlice("unmask"), KeepID: c.Bool("keep-id"), Namespaces: map[string]sandbox.Choice{},
 	}
@@ -208,10 +208,26 @@ func createSpec(c *cli.Context) (*sandbox.Spec, error) {
 		}
 		spec.Volumes = append(spec.Volumes, v)
 	}
+	if spec.Tmpfs, err = tmpfsSpec(c); err != nil {
+		return nil, err
+	}
 	if spec.Labels, err = labels(c); err != nil {
 		return nil, err
 	}
 	return spec, errors.Join(idMaps(c, spec), choices(c, spec), netSpec(c, &spec.Net))
+}
+
+// tmpfsSpec reads --tmpfs DST[:OPTIONS].
+func tmpfsSpec(c *cli.Context) ([]rootfs.Tmpfs, error) {
+	var mounts []rootfs.Tmpfs
+	for _, text := range c.StringSlice("tmpfs") {
+		t, err := rootfs.ParseTmpfs(text)
+		if err != nil {
+			return nil, usagef("--tmpfs /in/the/pod[:size=64m,nr_inodes=1k,mode=755,noexec]", "%v", err)
+		}
+		mounts = append(mounts, t)
+	}
+	return mounts, nil
 }
 
 // labels reads --label KEY=VALUE.

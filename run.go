@@ -34,7 +34,7 @@ func runCommand() *cli.Command {
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`; KEY alone takes your own value"},
 		&cli.StringSliceFlag{Name: "env-file", Usage: "set what the lines of `FILE` say"},
 		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, or a volume that the pod's containers share, `SRC|NAME:DST[:ro]`"},
-		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`"},
+		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`, with OPTIONS as DST:size=64m,mode=755,nr_inodes=1k,noexec"},
 		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
 		&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
 		&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
@@ -346,7 +346,7 @@ func runSupervised(container *sandbox.Container) error {
 func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
 	args := c.Args().Slice()
 	spec := &sandbox.ContainerSpec{
-		Name: c.String("name"), User: c.String("user"), Workdir: c.String("workdir"), Tmpfs: c.StringSlice("tmpfs"),
+		Name: c.String("name"), User: c.String("user"), Workdir: c.String("workdir"),
 		ReadOnly: c.Bool("read-only"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"), Unmask: c.StringSlice("unmask"),
 		TTY: c.Bool("tty"), Stdin: c.Bool("interactive"), Detached: c.Bool("detach"), Remove: c.Bool("rm"), Hostname: c.String("hostname"),
 	}
@@ -394,6 +394,9 @@ func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
 			return err
 		}
 		spec.Ulimits = append(spec.Ulimits, u)
+	}
+	if spec.Tmpfs, err = tmpfsSpec(c); err != nil {
+		return err
 	}
 	spec.Labels, err = labels(c)
 	return err

@@ -6,7 +6,11 @@ package rootfs
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Source is where the root file system comes from.
@@ -69,4 +73,67 @@ func ParseVolume(text string) (Volume, error) {
 		return Volume{}, bad
 	}
 	return v, nil
+}
+
+// Tmpfs is an empty folder in memory, which goes with the pod.
+type Tmpfs struct {
+	Destination string   `json:"destination"`       // absolute, in the pod
+	Options     []string `json:"options,omitempty"` // of tmpfs(5): size=, nr_inodes= and mode=
+	NoExec      bool     `json:"noexec,omitempty"`
+}
+
+// ParseTmpfs reads DST[:OPTION,...]. What a tmpfs is anyway, nosuid, nodev, rw and exec, may be said as well.
+func ParseTmpfs(text string) (Tmpfs, error) {
+	dst, options, some := strings.Cut(text, ":")
+	if !filepath.IsAbs(dst) || filepath.Clean(dst) == "/" {
+		return Tmpfs{}, fmt.Errorf("--tmpfs %q is no DST[:OPTIONS]", text)
+	}
+	t := Tmpfs{Destination: filepath.Clean(dst)}
+	if !some {
+		return t, nil
+	}
+	for option := range strings.SplitSeq(options, ",") {
+		name, value, _ := strings.Cut(option, "=")
+		known := tmpfsValues[name]
+		switch {
+		case option == "noexec":
+			t.NoExec = true
+		case option == "nosuid", option == "nodev", option == "rw", option == "exec":
+		case known != nil && known(value):
+			t.Options = append(t.Options, option)
+		default:
+			return Tmpfs{}, fmt.Errorf("--tmpfs %q: %q is no option that it takes", text, option)
+		}
+	}
+	return t, nil
+}
+
+// tmpfsValues are the options that have values, and what those are like.
+var tmpfsValues = map[string]func(value string) bool{
+	"size":      func(v string) bool { return isAmount(v, "kmgKMG%") },
+	"nr_inodes": func(v string) bool { return isAmount(v, "kmgKMG") },
+	"mode":      func(v string) bool { n, err := strconv.ParseUint(v, 8, 32); return err == nil && n <= 0o1777 },
+}
+
+// isAmount says whether a text is a number that is not 0, which would mean no limit, and perhaps a unit.
+func isAmount(text, units string) bool {
+	if text != "" && strings.Contains(units, text[len(text)-1:]) {
+		text = text[:len(text)-1]
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	return err == nil && n > 0
+}
+
+// Mount is how it is mounted.
+func (t Tmpfs) Mount() Mount {
+	m := Mount{Type: "tmpfs", Target: t.Destination, Flags: unix.MS_NOSUID | unix.MS_NODEV, Why: "mount a tmpfs on " + t.Destination, Man: "tmpfs(5)"}
+	if t.NoExec {
+		m.Flags |= unix.MS_NOEXEC
+	}
+	options := t.Options
+	if !slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "mode=") }) {
+		options = append([]string{"mode=1777"}, options...)
+	}
+	m.Data = strings.Join(options, ",")
+	return m
 }

@@ -25,7 +25,7 @@ type ContainerSpec struct {
 	Env        []string          `json:"env,omitempty"`
 	Volumes    []rootfs.Volume   `json:"volumes,omitempty"`
 	PodVolumes []PodVolume       `json:"pod_volumes,omitempty"`
-	Tmpfs      []string          `json:"tmpfs,omitempty"`
+	Tmpfs      []rootfs.Tmpfs    `json:"tmpfs,omitempty"`
 	ReadOnly   bool              `json:"read_only,omitempty"`
 	CapAdd     []string          `json:"cap_add,omitempty"`
 	CapDrop    []string          `json:"cap_drop,omitempty"`

@@ -166,7 +166,7 @@ func (p *creation) keepWritable() {
 	}
 	for _, dst := range p.member.container.Volumes {
 		covered := slices.ContainsFunc(p.pod.Spec.Volumes, func(v rootfs.Volume) bool { return v.Destination == dst }) ||
-			slices.Contains(p.pod.Spec.Tmpfs, dst) || slices.Contains(scratchFolders, dst)
+			slices.ContainsFunc(p.pod.Spec.Tmpfs, func(t rootfs.Tmpfs) bool { return t.Destination == dst }) || slices.Contains(scratchFolders, dst)
 		if covered {
 			continue
 		}

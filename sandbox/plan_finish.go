@@ -243,9 +243,9 @@ func (p *creation) finishRoot() {
 	if spec.ReadOnly {
 		p.scratch()
 	}
-	for _, target := range spec.Tmpfs {
-		m := rootfs.Mount{Type: "tmpfs", Target: path.Clean(target), Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=1777"}
-		p.explain("mount a tmpfs on "+m.Target, "tmpfs(5)", "mkdir -p "+quote(here(m.Target))+" && "+mountByHand(m))
+	for _, t := range spec.Tmpfs {
+		m := t.Mount()
+		p.explain(m.Why, m.Man, "mkdir -p "+quote(here(m.Target))+" && "+mountByHand(m))
 		p.call(unix.SYS_FCHDIR, p.makeFolders(m.Target))
 		p.call(unix.SYS_MOUNT, m.Type, ".", m.Type, int(m.Flags), m.Data)
 	}

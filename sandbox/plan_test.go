@@ -62,7 +62,7 @@ func TestGoldenPlans(t *testing.T) {
 		"root": {Spec{Name: "web", Rootfs: host}, func(f *Facts) {
 			f.UID, f.GID, f.Root, f.NewUIDMap = 0, 0, true, false
 		}},
-		"overlay":    {Spec{Name: "web", Rootfs: dir, ReadOnly: true, Tmpfs: []string{"/cache"}}, func(*Facts) {}},
+		"overlay":    {Spec{Name: "web", Rootfs: dir, ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}}, func(*Facts) {}},
 		"linux-5.11": {Spec{Name: "web", Rootfs: dir, KeepID: true}, func(f *Facts) { f.Kernel = Version{5, 11} }},
 		"host-network": {Spec{Name: "web", Rootfs: host, Namespaces: map[string]Choice{"net": {Kind: "host"}, "pid": {Kind: "host"}},
 			Volumes: []rootfs.Volume{{Source: "/home/ada/src", Destination: "/src", ReadOnly: true}}},
@@ -131,7 +131,7 @@ func TestGoldenRun(t *testing.T) {
 		"image": {Image: "app"},
 		"private": {Image: "app", Private: []string{"pid", "ipc", "uts", "net"}, Hostname: "own", TTY: true, Stdin: true,
 			Unmask: []string{"all"}, CapAdd: []string{"NET_ADMIN"}},
-		"narrow": {Image: "app", ReadOnly: true, Tmpfs: []string{"/cache"}, User: "ann", CapDrop: []string{"ALL"}, Detached: true,
+		"narrow": {Image: "app", ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}, User: "ann", CapDrop: []string{"ALL"}, Detached: true,
 			Volumes:    []rootfs.Volume{{Source: "/home/ada/conf", Destination: "/etc/app", ReadOnly: true}},
 			PodVolumes: []PodVolume{{Name: "data", Destination: "/data"}}, Ulimits: []Ulimit{{Name: "nofile", Soft: 64, Hard: 128}}},
 	} {

@@ -19,7 +19,7 @@ type Spec struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	Rootfs     rootfs.Source     `json:"rootfs"`
 	Volumes    []rootfs.Volume   `json:"volumes,omitempty"`
-	Tmpfs      []string          `json:"tmpfs,omitempty"` // mount points
+	Tmpfs      []rootfs.Tmpfs    `json:"tmpfs,omitempty"`
 	ReadOnly   bool              `json:"read_only,omitempty"`
 	Env        []string          `json:"env,omitempty"` // KEY=VALUE, for every command that joins
 	CapAdd     []string          `json:"cap_add,omitempty"`
@@ -134,17 +134,14 @@ func (s *Spec) Validate() error {
 	return s.validateNamespaces()
 }
 
-// validateMounts refuses mount points that are none, and those that two things are to be mounted on.
-func validateMounts(tmpfs []string, volumes []rootfs.Volume) error {
+// validateMounts refuses places that two things are to be mounted on.
+func validateMounts(tmpfs []rootfs.Tmpfs, volumes []rootfs.Volume) error {
 	taken := map[string]bool{}
-	for _, dst := range tmpfs {
-		if !filepath.IsAbs(dst) || filepath.Clean(dst) == "/" || strings.Contains(dst, ":") {
-			return fail(ErrInvalid, []string{"--tmpfs /PATH, without options"}, "malformed mount point %q", dst)
+	for _, t := range tmpfs {
+		if taken[t.Destination] {
+			return fail(ErrInvalid, []string{"once is enough"}, "two tmpfs on %s", t.Destination)
 		}
-		if dst = filepath.Clean(dst); taken[dst] {
-			return fail(ErrInvalid, []string{"once is enough"}, "two tmpfs on %s", dst)
-		}
-		taken[dst] = true
+		taken[t.Destination] = true
 	}
 	for _, v := range volumes {
 		if taken[v.Destination] {
