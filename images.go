@@ -21,7 +21,9 @@ func imageCommand() *cli.Command {
 		Name:  "image",
 		Usage: "fetch, list and remove images",
 		Description: `Images are kept below $XDG_DATA_HOME/podsh/images (~/.local/share), an OCI image
-layout that skopeo reads as well, and their layers unpacked beside it.
+layout that skopeo reads as well, and their layers unpacked beside it. One that comes
+from no registry is called localhost/NAME; NAME will do, unless there is one of that
+name from Docker Hub.
 
 Examples:
   podsh image pull nginx
@@ -419,8 +421,8 @@ Examples:
 				return err
 			}
 			return eachImage(c, func(store *image.Store, img *image.Image, ref string) error {
-				if name, err := image.ParseReference(ref); err == nil && len(img.Names) > 1 && slices.Contains(img.Names, name.String()) {
-					return store.Untag(name.String())
+				if name := img.NameOf(ref); name != "" && len(img.Names) > 1 {
+					return store.Untag(name)
 				}
 				if users := use.Images[img.Digest]; len(users) > 0 {
 					return usageless("podsh rm -f "+strings.Join(users, " "), "image %q is used by %s", img.Title(), strings.Join(users, ", "))

@@ -154,15 +154,38 @@ func (s *Store) images(all *index) []*Image {
 	return images
 }
 
+// references are what a name may mean: an image of that registry, else, where it names none, one that is from none. Those
+// are called localhost/NAME, by podsh as by podman.
+func references(name string) []Reference {
+	ref, err := ParseReference(name)
+	if err != nil {
+		return nil
+	}
+	if local, err := ParseReference(localRegistry + "/" + name); ref.Registry == hub && err == nil {
+		return []Reference{ref, local}
+	}
+	return []Reference{ref}
+}
+
+// NameOf is the name of the image that ref means; "" if it is none, but an id, say.
+func (i *Image) NameOf(ref string) string {
+	for _, r := range references(ref) {
+		if slices.Contains(i.Names, r.String()) {
+			return r.String()
+		}
+	}
+	return ""
+}
+
 // Find returns the image that ref means: a name, a name with a digest, or an id or a digest, or the start of one.
 func (s *Store) Find(ref string) (*Image, error) {
 	all, err := s.readIndex()
 	if err != nil {
 		return nil, err
 	}
-	if parsed, err := ParseReference(ref); err == nil {
+	for _, r := range references(ref) {
 		for _, d := range all.Manifests {
-			if matches(d, parsed) {
+			if matches(d, r) {
 				return s.named(all, d)
 			}
 		}

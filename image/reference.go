@@ -15,8 +15,9 @@ type Reference struct {
 
 // Where names without a host are looked for, and what they mean there.
 const (
-	hub        = "docker.io"
-	hubLibrary = "library/"
+	hub           = "docker.io"
+	hubLibrary    = "library/"
+	localRegistry = "localhost" // of images that are from none
 )
 
 // String is the whole reference.

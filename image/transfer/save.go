@@ -107,8 +107,8 @@ func (s *saving) choose(refs []string) error {
 			i = len(s.images)
 			s.images = append(s.images, &saved{Image: img})
 		}
-		if name, err := image.ParseReference(ref); err == nil && slices.Contains(img.Names, name.String()) && !slices.Contains(s.images[i].names, name.String()) {
-			s.images[i].names = append(s.images[i].names, name.String())
+		if name := img.NameOf(ref); name != "" && !slices.Contains(s.images[i].names, name) {
+			s.images[i].names = append(s.images[i].names, name)
 		}
 	}
 	if len(s.images) == 0 {
