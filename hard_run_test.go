@@ -113,26 +113,51 @@ func TestRunInterrupted(t *testing.T) {
 	}
 }
 
+// killAndWait kills a process that is no child of ours, and waits until it has ended: until then it is there.
+func killAndWait(t *testing.T, pid int) {
+	t.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		t.Fatal(err)
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10_000)
+		if err == unix.EINTR {
+			continue
+		}
+		if n != 1 {
+			t.Fatalf("process %d does not end: %v", pid, err)
+		}
+		return
+	}
+}
+
 // TestSupervisorKilled kills a pod's supervisor again and again: its containers end with it, and the one that is to
 // go on does, under a new one.
 func TestSupervisorKilled(t *testing.T) {
 	h := newContainerHome(t)
 	h.must(t, h.runArgs("-d", "--name", "once")...)
 	h.must(t, h.runArgs("-d", "--name", "always", "--restart", "always")...)
-	for range 2 { // from the third time on the restart waits for ten seconds
+	for range 2 { // the second restart waits for ten seconds
 		for _, pid := range h.watchers(t) {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
-				t.Fatal(err)
-			}
+			killAndWait(t, pid)
 		}
 		h.must(t, "ps", "-c", "-a")
 		if out := h.must(t, "ps", "-c", "-a"); !strings.Contains(out, "exited (137)") {
 			t.Errorf("once is not exited:\n%s", out)
 		}
-		if out := h.must(t, "ps", "-c"); strings.Contains(out, "restarting in") {
-			break
+		for deadline := time.Now().Add(5 * time.Second); h.sleepers() != 2 && !strings.Contains(h.must(t, "ps", "-c"), "restarting in"); {
+			if time.Now().After(deadline) {
+				t.Fatalf("always does not start once more:\n%s", h.must(t, "ps", "-c", "-a"))
+			}
 		}
-		h.settles(t, 2)
 	}
 	h.must(t, "rm", "-f", "web")
 	h.settles(t, 0)

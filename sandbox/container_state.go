@@ -78,12 +78,11 @@ func (c *Container) State() (*ContainerState, error) {
 		if state.Status != Up && state.Status != Restarting {
 			return state, nil
 		}
-		watched := state.Watcher.alive()
 		switch {
-		case state.Status == Restarting && watched, state.Status == Up && state.Process.alive():
-			return state, nil
-		case !watched:
+		case !state.Watcher.alive(): // its processes are being killed, if they still are there
 			return state.lost(), nil
+		case state.Status == Restarting, state.Process.alive():
+			return state, nil
 		case !c.awaitState(state, deadline): // it has just ended, and who watches is about to write that down
 			return state, nil
 		}
