@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -26,7 +27,8 @@ a path of the host, - is a tar: of standard input, which is unpacked in a folder
 or to standard output. What comes out belongs to you, and what goes in to root. No
 program in there is needed for it. The pod has to run; what a container has left
 that has ended can be copied out. A file that is there is replaced by a whole one,
-or not at all.
+or not at all; a copy that is killed may leave a part of one as .podsh-cp-… With
+--archive files out of a container may be setuid: for those only that you trust.
 
 Examples:
   podsh cp ./nginx.conf web/nginx:/etc/nginx/
@@ -69,14 +71,41 @@ func cp(c *cli.Context) error {
 		return err
 	}
 	defer done()
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // the second one ends it at once
+	ctx, end := interruptible()
 	warning, err := copyFiles(ctx, pod, sandbox.Copy{From: cmp.Or(sourcePath, from), To: cmp.Or(targetPath, to), Owners: c.Bool("archive")}, isIn)
+	if ctx.Err() != nil {
+		done()
+		end()
+	}
 	if err == nil && warning != "" {
 		warn(errors.New(warning))
 	}
 	return err
+}
+
+// interruptible is a context that ends with the first signal that is to end podsh; the second one does so at once. end lets
+// the first one do it: so whoever waits sees that it was one, as a shell in a loop must.
+func interruptible() (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		if !signal.Ignored(sig) { // as nohup(1) does
+			signal.Notify(signals, sig)
+		}
+	}
+	first := make(chan unix.Signal, 1)
+	go func() {
+		sig := <-signals
+		signal.Reset()
+		first <- sig.(unix.Signal)
+		cancel()
+	}()
+	return ctx, func() {
+		sig := <-first
+		runtime.LockOSThread()
+		_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+		os.Exit(128 + int(sig)) // the first process of a pid namespace takes none
+	}
 }
 
 // copyFiles copies into the pod, or out of it.

@@ -98,7 +98,9 @@ func ParseTmpfs(text string) (Tmpfs, error) {
 		switch {
 		case option == "noexec":
 			t.NoExec = true
-		case option == "nosuid", option == "nodev", option == "rw", option == "exec":
+		case option == "exec":
+			t.NoExec = false
+		case option == "nosuid", option == "nodev", option == "rw":
 		case known != nil && known(value):
 			t.Options = append(t.Options, option)
 		default:
@@ -110,18 +112,29 @@ func ParseTmpfs(text string) (Tmpfs, error) {
 
 // tmpfsValues are the options that have values, and what those are like.
 var tmpfsValues = map[string]func(value string) bool{
-	"size":      func(v string) bool { return isAmount(v, "kmgKMG%") },
-	"nr_inodes": func(v string) bool { return isAmount(v, "kmgKMG") },
+	"size": func(v string) bool {
+		percent, ok := strings.CutSuffix(v, "%")
+		return ok && isNumber(percent, 7) || isAmount(v)
+	},
+	"nr_inodes": isAmount,
 	"mode":      func(v string) bool { n, err := strconv.ParseUint(v, 8, 32); return err == nil && n <= 0o1777 },
 }
 
-// isAmount says whether a text is a number that is not 0, which would mean no limit, and perhaps a unit.
-func isAmount(text, units string) bool {
-	if text != "" && strings.Contains(units, text[len(text)-1:]) {
-		text = text[:len(text)-1]
+// isAmount says whether a text is a number, and perhaps a unit, that fits into what the kernel counts with.
+func isAmount(text string) bool {
+	bits := 62
+	if text != "" {
+		if i := strings.IndexByte("kmg", text[len(text)-1]|0x20); i >= 0 {
+			text, bits = text[:len(text)-1], bits-10*(i+1)
+		}
 	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	return err == nil && n > 0
+	return isNumber(text, bits)
+}
+
+// isNumber: the kernel takes 0 for no limit, and what begins with it for another kind of number.
+func isNumber(text string, bits int) bool {
+	_, err := strconv.ParseUint(text, 10, bits)
+	return err == nil && text[0] != '0'
 }
 
 // Mount is how it is mounted.

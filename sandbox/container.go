@@ -36,7 +36,8 @@ type Container struct {
 	Signal  int            `json:"signal"`            // that asks it to end
 	OwnPod  bool           `json:"own_pod,omitempty"` // the pod is there for it alone
 
-	pod *Pod
+	pod    *Pod
+	broken error // why its description can't be read: then there is nothing else than its ID and its Disk
 }
 
 // ContainerImage says which image a container was made of.
@@ -46,7 +47,7 @@ type ContainerImage struct {
 	Digest string `json:"digest"`
 }
 
-const containerFormat = 1
+const containerFormat = 2
 
 // Title is POD/NAME.
 func (c *Container) Title() string { return c.pod.Title() + "/" + c.Name }

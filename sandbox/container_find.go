@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
@@ -66,7 +68,8 @@ func (p *Pod) loadContainer(id string) (*Container, error) {
 	return c, nil
 }
 
-// Containers lists the pod's containers, oldest first.
+// Containers lists the pod's containers, oldest first. Those whose description can't be read are among them, as broken:
+// with the pod they can be removed.
 func (p *Pod) Containers() ([]*Container, error) {
 	entries, err := os.ReadDir(p.containersPath())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -82,7 +85,7 @@ func (p *Pod) Containers() ([]*Container, error) {
 		}
 		c, err := p.loadContainer(entry.Name())
 		if err != nil && exists(p.containersPath(entry.Name())) {
-			return nil, err
+			c, err = &Container{ID: entry.Name(), Name: entry.Name(), Pod: p.ID, Disk: diskFolder(entry.Name()), Signal: int(unix.SIGTERM), pod: p, broken: err}, nil
 		}
 		if err == nil {
 			containers = append(containers, c)

@@ -132,7 +132,7 @@ func (p *Pod) endSupervisor() error {
 	}
 	for _, c := range containers {
 		state, err := c.written()
-		if err != nil || !c.Spec.Detached && !c.Spec.TTY || state.Watcher.PID == os.Getpid() {
+		if err != nil || c.broken == nil && !c.Spec.Detached && !c.Spec.TTY || state.Watcher.PID == os.Getpid() {
 			continue
 		}
 		if err := endProcess(state.Watcher, "the supervisor of pod "+p.Title()); err != nil {
@@ -152,6 +152,9 @@ func (p *Pod) RecoverContainers() []error {
 	var problems []error
 	supervise := false
 	for _, c := range containers {
+		if c.broken != nil {
+			problems = append(problems, c.broken)
+		}
 		written, err := c.written()
 		if err != nil || written.Status != Up && written.Status != Restarting {
 			continue

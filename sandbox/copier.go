@@ -1,11 +1,13 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -178,8 +180,9 @@ func (p *Pod) planCopy(args []string) Plan {
 	return b.steps
 }
 
-// runCopy runs podsh@copy to its end. What it says of a copy that went well is a warning.
-func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, err error) {
+// runCopy runs podsh@copy to its end; a while after that of ctx, if need be. What it says of a copy that went well is a
+// warning.
+func (p *Pod) runCopy(ctx context.Context, stdin, stdout *os.File, args ...string) (warning string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -190,9 +193,18 @@ func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, e
 	if err != nil {
 		return "", err
 	}
+	over := make(chan struct{})
+	defer context.AfterFunc(ctx, func() { // it ends by itself, when it finds a pipe closed, but where its files let it wait
+		select {
+		case <-over:
+		case <-time.After(untilKill):
+			_ = unix.PidfdSendSignal(int(executor.PIDFD.Fd()), unix.SIGKILL, nil, 0) // gone already is as good
+		}
+	})()
 	said, _ := io.ReadAll(io.LimitReader(read, 1<<16)) // what can't be read was not said
 	text := strings.TrimSpace(string(said))
 	status := waitFor(executor.PID)
+	close(over)
 	executor.Close()
 	switch {
 	case status.ExitStatus() == 0:
@@ -201,7 +213,10 @@ func (p *Pod) runCopy(stdin, stdout *os.File, args ...string) (warning string, e
 		text = "the copy ended without a word"
 	}
 	hint := "`podsh join " + p.Title() + " -- ls` shows what is there"
-	if p.mounts != nil {
+	switch {
+	case args[0] == "extract":
+		hint = "tar c FILES | podsh cp - " + p.Title() + ":FOLDER; one that is compressed goes through gunzip"
+	case p.mounts != nil:
 		hint = "it has ended; what was in memory (--tmpfs) ended with it"
 	}
 	return "", fail(nil, []string{hint}, "%s: %s", p.Title(), Printable(text))

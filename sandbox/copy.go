@@ -11,6 +11,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,15 +40,10 @@ type Copy struct {
 	Owners   bool   // and setuid and setgid are kept, as the numbers that they are where the files come from
 }
 
-// errInterrupted is what a copy says that was told to stop.
-func errInterrupted() error {
-	return fail(nil, []string{"what was there before is still there, or whole files in its place"}, "interrupted")
-}
-
-// CopyOut copies a file or folder of the pod to the host.
+// CopyOut copies a file or folder of the pod to the host. As with all copies, what ctx interrupts leaves whole files.
 func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(path.Join("/", c.From) + suffixOf(c.From))
-	kind, err := p.kindOf(clean)
+	kind, err := p.kindOf(ctx, clean)
 	if err != nil {
 		return "", err
 	}
@@ -94,15 +90,26 @@ func (p *Pod) pack(ctx context.Context, name, base string, take func(io.Reader) 
 		read.Close() // one that writes more is told
 		taken <- err
 	}()
-	warning, err = p.runCopy(nil, write, "pack", name, base)
+	warning, err = p.runCopy(ctx, nil, write, "pack", name, base)
 	write.Close()
-	switch takeErr := <-taken; {
-	case ctx.Err() != nil:
-		return "", errInterrupted()
-	case takeErr != nil:
-		return "", takeErr
+	select {
+	case takeErr := <-taken:
+		if takeErr != nil && (err == nil || !errors.Is(takeErr, io.ErrUnexpectedEOF)) {
+			err = takeErr // it is why the other one has ended; the other way round, if the tar breaks off
+		}
+	case <-later(ctx, untilKill): // whoever reads it does not
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
 	}
 	return cmp.Or(warning, p.lostBelow(name)), err
+}
+
+// later is closed a while after the end of ctx.
+func later(ctx context.Context, while time.Duration) <-chan struct{} {
+	over := make(chan struct{})
+	context.AfterFunc(ctx, func() { time.AfterFunc(while, func() { close(over) }) })
+	return over
 }
 
 // lostBelow is a warning that a volume is gone that was at name, above or below it.
@@ -122,13 +129,13 @@ func isIn(name, dir string) bool {
 }
 
 // kindOf says whether a path of the pod is a folder.
-func (p *Pod) kindOf(name string) (isDir bool, err error) {
+func (p *Pod) kindOf(ctx context.Context, name string) (isDir bool, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return false, err
 	}
 	defer read.Close()
-	_, err = p.runCopy(nil, write, "stat", name)
+	_, err = p.runCopy(ctx, nil, write, "stat", name)
 	write.Close()
 	if err != nil {
 		return false, err
@@ -198,11 +205,11 @@ func (p *Pod) place(ctx context.Context, give func(io.Writer) (warning string, e
 		write.Close()
 		given <- outcome{warning, err}
 	}()
-	_, err = p.runCopy(read, nil, args...)
+	_, err = p.runCopy(ctx, read, nil, args...)
 	read.Close()
 	switch {
 	case ctx.Err() != nil:
-		return "", errInterrupted()
+		return "", context.Cause(ctx)
 	case err != nil: // whoever gives may wait for his own input for ever
 		return "", err
 	}

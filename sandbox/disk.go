@@ -102,11 +102,13 @@ func (p *Pod) sweepDisks() {
 }
 
 // giveToRoot gives a folder of podsh's to the pod's root, who is to write in it. Where the one who runs podsh is somebody
-// in the pod, that is not needed: root there may do in his files what it likes, capabilities(7).
+// in the pod, with a group of it, that is not needed: root there may do in his files what it likes, user_namespaces(7).
 func (p *Pod) giveToRoot(dir string) error {
 	me := uint32(os.Geteuid())
 	uid, ok := mapID(p.UIDMap, 0, true)
-	if _, mapped := mapID(p.UIDMap, me, false); !ok || mapped {
+	_, user := mapID(p.UIDMap, me, false)
+	_, group := mapID(p.GIDMap, uint32(os.Getegid()), false)
+	if !ok || user && (group || uid == me) {
 		return nil
 	}
 	gid, _ := mapID(p.GIDMap, 0, true)

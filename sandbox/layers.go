@@ -302,6 +302,9 @@ func (s *Store) ImageUse() (*image.Use, error) {
 			return nil, err
 		}
 		for _, c := range containers {
+			if c.broken != nil {
+				return nil, c.broken // nobody knows what it has
+			}
 			if c.Image.Digest != "" {
 				use.Images[c.Image.Digest] = append(use.Images[c.Image.Digest], c.Title())
 			}

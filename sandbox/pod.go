@@ -39,7 +39,7 @@ type Pod struct {
 }
 
 // podFormat is raised when an older podsh could not read what this one writes, or the other way round.
-const podFormat = 1
+const podFormat = 2
 
 // Status is what a pod is doing.
 type Status string

@@ -275,7 +275,9 @@ func (s *Store) sweep() error {
 		return err
 	}
 	defer unlock()
-	entries, err := os.ReadDir(s.Path)
+	err = s.sweepNames() // first: by the leftovers it is seen that there is something to sweep
+	entries, readErr := os.ReadDir(s.Path)
+	err = errors.Join(err, readErr)
 	for _, e := range entries {
 		if !isLeftover(e.Name()) {
 			continue
@@ -289,14 +291,18 @@ func (s *Store) sweep() error {
 			own.Close()
 		}
 	}
-	return errors.Join(err, s.sweepNames())
+	return err
 }
 
 // sweepNames removes names whose pods are not there: whoever was to bring or to remove one was killed between the two.
 func (s *Store) sweepNames() error {
 	entries, err := os.ReadDir(s.path("names"))
 	for _, e := range entries {
-		if s.named(e.Name()) == "" {
+		id, readErr := os.ReadFile(s.path("names", e.Name()))
+		if readErr == nil && isID(string(id)) {
+			_, readErr = os.Lstat(s.path("pods", string(id)))
+		}
+		if errors.Is(readErr, fs.ErrNotExist) {
 			err = errors.Join(err, os.Remove(s.path("names", e.Name())))
 		}
 	}

@@ -1,6 +1,7 @@
 package tarcopy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,82 +11,95 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replaceable says whether a file or a link may take the place, and whether there is one already.
-func (s spot) replaceable() (there bool, err error) {
+// replaceable is an error if neither a file nor a link may take the place.
+func (s spot) replaceable() error {
 	st, err := statAt(s.parent, s.name)
 	if errors.Is(err, unix.ENOENT) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, call("stat", s.full, err)
+		return call("stat", s.full, err)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFLNK:
-		return true, nil
+		return nil
 	case unix.S_IFDIR:
-		return false, fmt.Errorf("%q is a folder, and a file cannot be copied onto it", s.full)
+		return fmt.Errorf("%q is a folder, and a file cannot be copied onto it", s.full)
 	}
-	return false, fmt.Errorf("%q is no file, folder or link, and is not replaced", s.full)
+	return fmt.Errorf("%q is no file, folder or link, and is not replaced", s.full)
 }
 
-// clear makes room for a link.
-func (s spot) clear() error {
-	there, err := s.replaceable()
-	if err == nil && there {
-		err = s.taken("remove", unix.Unlinkat(int(s.parent.Fd()), s.name, 0))
+// half is where a file or a link is made that is to take the place: what is there is replaced by a whole one, or stays.
+func (s spot) half() spot {
+	var random [8]byte
+	_, _ = unix.Getrandom(random[:], 0) // never fails for so few: getrandom(2)
+	s.name = fmt.Sprintf(".podsh-cp-%x", random)
+	return s
+}
+
+// replace makes what takes the place, and lets it take it.
+func (s spot) replace(make func(half spot) error) error {
+	if err := s.replaceable(); err != nil {
+		return err
 	}
+	half := s.half()
+	err := make(half)
+	if err == nil {
+		err = call("rename", s.full, unix.Renameat(int(half.parent.Fd()), half.name, int(s.parent.Fd()), s.name))
+		if errors.Is(err, unix.EBUSY) { // a mount point: rename(2)
+			err = fmt.Errorf("%q is mounted there by itself, and cannot be replaced", s.full)
+		}
+	}
+	// It is gone, but for an error, and where both are names of one file: then rename(2) does nothing.
+	_ = unix.Unlinkat(int(half.parent.Fd()), half.name, 0)
 	return err
 }
 
-// taken words why a name can't be had.
-func (s spot) taken(verb string, err error) error {
-	if errors.Is(err, unix.EBUSY) { // rename(2), unlink(2): a mount point
-		return fmt.Errorf("%q is mounted there by itself, and cannot be replaced", s.full)
-	}
-	return call(verb, s.full, err)
-}
-
-// halfName is what a file is called until it is whole.
-func halfName() string {
-	var random [8]byte
-	_, _ = unix.Getrandom(random[:], 0) // never fails for so few: getrandom(2)
-	return fmt.Sprintf(".podsh-cp-%x", random)
-}
-
-// file writes a file under a name of its own first: what was there is replaced by a whole one, or stays.
-func (p *placer) file(s spot, e entry) (err error) {
-	if _, err := s.replaceable(); err != nil {
-		return err
-	}
-	half := spot{parent: s.parent, name: halfName(), full: s.full}
-	f, err := openAt(half.parent, half.name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
-	if err != nil {
-		return call("create", s.full, err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			unix.Unlinkat(int(half.parent.Fd()), half.name, 0)
-		}
-	}()
-	if _, err := io.Copy(f, e.contents); err != nil {
-		return call("write", s.full, err)
-	}
+func (p *placer) file(s spot, e entry) error {
 	a, err := p.attributes(e)
 	if err != nil {
 		return err
 	}
-	if err := p.dress(f, half, a); err != nil {
+	err = s.replace(func(half spot) error {
+		f, err := openAt(half.parent, half.name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
+		if err != nil {
+			return call("create", s.full, err)
+		}
+		if err = call("write", s.full, p.fill(f, e.contents)); err == nil {
+			err = p.dress(f, half, a)
+		}
+		if closeErr := f.Close(); err == nil {
+			err = call("close", s.full, closeErr)
+		}
 		return err
+	})
+	if err == nil {
+		p.placed[s.full] = true
 	}
-	if err := f.Close(); err != nil {
-		return call("close", s.full, err)
+	return err
+}
+
+// fill writes a file, but for what is nothing but zeros: a file of holes may be larger than any disk.
+func (p *placer) fill(f *os.File, r io.Reader) error {
+	if p.buffer == nil {
+		p.buffer = make([]byte, 64<<10)
 	}
-	if err := unix.Renameat(int(half.parent.Fd()), half.name, int(s.parent.Fd()), s.name); err != nil {
-		return s.taken("rename", err)
+	size := int64(0)
+	for {
+		n, err := r.Read(p.buffer)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if text := p.buffer[:n]; len(bytes.TrimLeft(text, "\x00")) > 0 {
+			if _, err := f.WriteAt(text, size); err != nil {
+				return err
+			}
+		}
+		size += int64(n)
+		if err != nil {
+			return f.Truncate(size)
+		}
 	}
-	p.placed[s.full] = true
-	return nil
 }
 
 func (p *placer) folder(s spot, e entry) error {
@@ -116,30 +130,29 @@ func (p *placer) symlink(s spot, e entry) error {
 	if err != nil {
 		return err
 	}
-	if err := s.clear(); err != nil {
-		return err
-	}
-	delete(p.placed, s.full)
-	if err := unix.Symlinkat(e.Linkname, int(s.parent.Fd()), s.name); err != nil {
-		return call("symlink", s.full, err)
-	}
-	if p.options.Owners {
-		err := unix.Fchownat(int(s.parent.Fd()), s.name, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW)
-		if err != nil {
-			return s.refused(a, err)
+	err = s.replace(func(half spot) error {
+		if err := unix.Symlinkat(e.Linkname, int(half.parent.Fd()), half.name); err != nil {
+			return call("symlink", s.full, err)
 		}
+		if p.options.Owners {
+			err := unix.Fchownat(int(half.parent.Fd()), half.name, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW)
+			if err != nil {
+				return s.refused(a, err)
+			}
+		}
+		return half.setTime(a)
+	})
+	if err == nil {
+		p.placed[s.full] = true
 	}
-	return s.setTime(a)
+	return err
 }
 
-// hardlink links to a file of this tar only: another one's mode and contents are none of its business.
+// hardlink links to a file or a link of this tar only: another one's mode and contents are none of its business.
 func (p *placer) hardlink(s spot, e entry) error {
 	target := strings.Join(e.target, "/")
 	if !p.placed[target] || target == s.full {
 		return fmt.Errorf("the entry %q is a hard link to %q, which is no file of this copy", e.Name, e.Linkname)
-	}
-	if err := s.clear(); err != nil {
-		return err
 	}
 	// The folder of the entry has to stay open while that of its target is looked for.
 	here, err := openAt(s.parent, ".", unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -147,17 +160,19 @@ func (p *placer) hardlink(s spot, e entry) error {
 		return call("open", s.full, err)
 	}
 	defer here.Close()
+	s.parent = here
 	t, err := p.spot(e.target)
 	if err != nil {
 		return err
 	}
-	// Without AT_SYMLINK_FOLLOW a link in the target's place would be linked itself: link(2).
-	err = unix.Linkat(int(t.parent.Fd()), t.name, int(here.Fd()), s.name, 0)
-	if err != nil {
-		return call("link", s.full, err)
+	err = s.replace(func(half spot) error {
+		// Without AT_SYMLINK_FOLLOW a link in the target's place is linked itself: link(2).
+		return call("link", s.full, unix.Linkat(int(t.parent.Fd()), t.name, int(half.parent.Fd()), half.name, 0))
+	})
+	if err == nil {
+		p.placed[s.full] = true
 	}
-	p.placed[s.full] = true
-	return nil
+	return err
 }
 
 // attributes are those of an entry that it may have here.

@@ -23,9 +23,9 @@ type Options struct {
 // replaced by rename, unless that is ""; "." puts the contents of the tar's folder into dir itself.
 //
 // The tar isn't trusted. Nothing is written outside of dir, nor through a link, whether the tar made it or
-// it was there. Files and links that are there are replaced, files at once and as a whole; folders are merged
-// and keep their mode; a folder in a file's place, or a file in a folder's, is an error, as is whatever is no file, folder or link.
-// What was unpacked before an error stays.
+// it was there. Files and links that are there are replaced, at once and by whole ones; folders are merged and
+// keep their mode; a folder in a file's place, or a file in a folder's, is an error, as is whatever is no file,
+// folder or link. What was unpacked before an error stays.
 func Place(root *os.Root, dir, rename string, r io.Reader, o Options) error {
 	if rename != "" && !component(rename) {
 		return fmt.Errorf("%q is no name that a copy can have", rename)
@@ -54,10 +54,11 @@ func Place(root *os.Root, dir, rename string, r io.Reader, o Options) error {
 		p.rest = o.MaxBytes
 	}
 	defer p.leave()
-	if err := p.all(tar.NewReader(r), rename); err != nil {
-		return err
+	err = p.all(tar.NewReader(r), rename)
+	if finishErr := p.finish(); err == nil { // after an error as well: nobody would give the folders their modes later
+		err = finishErr
 	}
-	return p.finish()
+	return err
 }
 
 type placer struct {
@@ -66,7 +67,8 @@ type placer struct {
 	parentName string
 	options    Options
 	rest       int64           // bytes that may still come
-	placed     map[string]bool // files of this tar: what its hard links may mean
+	placed     map[string]bool // files and links of this tar: what its hard links may mean
+	buffer     []byte
 	folders    []made
 }
 
@@ -81,9 +83,17 @@ var placers = map[byte]func(*placer, spot, entry) error{
 	tar.TypeReg:       (*placer).file,
 	tar.TypeGNUSparse: (*placer).file,
 	tar.TypeDir:       (*placer).folder,
+	gnuFolder:         (*placer).folder,
 	tar.TypeSymlink:   (*placer).symlink,
 	tar.TypeLink:      (*placer).hardlink,
 }
+
+// Kinds of entries that GNU tar makes, "Basic Tar Format" in its manual: a folder with the names in it, of an incremental
+// backup, and the label of a volume.
+const (
+	gnuFolder = 'D'
+	gnuLabel  = 'V'
+)
 
 // An entry is a tar's header, its contents, and the names in it as they are below the top.
 type entry struct {
@@ -98,13 +108,13 @@ func (p *placer) all(t *tar.Reader, rename string) error {
 		if err == io.EOF {
 			return nil
 		}
-		if errors.Is(err, tar.ErrHeader) || first && errors.Is(err, io.ErrUnexpectedEOF) {
+		if first && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF)) {
 			return errors.New("this is no tar, or a compressed one")
 		}
 		if err != nil {
 			return fmt.Errorf("read the tar: %w", err)
 		}
-		if h.Typeflag == tar.TypeXGlobalHeader {
+		if h.Typeflag == tar.TypeXGlobalHeader || h.Typeflag == gnuLabel {
 			continue
 		}
 		if err := p.one(entry{Header: h, contents: t}, rename); err != nil {

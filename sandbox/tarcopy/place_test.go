@@ -1,9 +1,12 @@
 package tarcopy
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -57,7 +60,9 @@ var placements = []struct {
 	{name: "absolute hard link", tar: []string{"h n /etc/passwd"}, err: "has an absolute name"},
 	{name: "hard link through link", tar: []string{"h n out/secret"}, err: "is no file of this copy"},
 	{name: "hard link to another's", tar: []string{"h n file"}, err: "is no file of this copy"},
-	{name: "hard link to link", tar: []string{"f n x", "l n ../outside/secret", "h m n"}, want: "l n ../outside/secret", err: "is no file of this copy"},
+	{name: "hard link to link", tar: []string{"f n x", "l n ../outside/secret", "h m n"}, want: "l m ../outside/secret\nl n ../outside/secret"},
+	{name: "hard link to itself, by another name", tar: []string{"f n x", "h m n", "h m n", "h n m"}, want: "f m x\nf n x"},
+	{name: "link that can't be", rename: "file", tar: []string{"l n " + strings.Repeat("x", 5000)}, err: "file name too long"},
 	{name: "hard link to itself", tar: []string{"f n x", "h n n"}, want: "f n x", err: "is no file of this copy"},
 	{name: "device", tar: []string{"c n"}, err: `"n" is no file, folder or link`},
 	{name: "fifo", tar: []string{"p n"}, err: `"n" is no file, folder or link`},
@@ -99,8 +104,48 @@ func TestPlaceTruncated(t *testing.T) {
 		grow(t, dir, before...)
 		wantError(t, Place(openRoot(t, dir), ".", "", b, Options{}), `write "n": unexpected EOF`)
 		if got := shown(t, dir, ""); got != strings.Join(before, "\n") {
-			t.Errorf("left %s", got)
+			t.Errorf("left %.60s", got)
 		}
+	}
+}
+
+// Folders that were made before an error have their modes: nobody would give them those later.
+func TestPlaceDressesFoldersAfterAnError(t *testing.T) {
+	dir := t.TempDir()
+	wantError(t, Place(openRoot(t, dir), ".", "", archive("d n/", "f n/x new", "p n/fifo"), Options{}), "is no file, folder or link")
+	if info, err := os.Stat(dir + "/n"); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// A file of zeros takes no room, wherever they are, and is as long as it was.
+func TestPlaceLeavesHoles(t *testing.T) {
+	dir := t.TempDir()
+	zeros := strings.Repeat("\x00", 1<<20)
+	for _, text := range []string{zeros + "end", "begin" + zeros, zeros, "begin" + zeros + "end" + zeros, "\x00", ""} {
+		wantError(t, Place(openRoot(t, dir), ".", "", archive("f n "+text), Options{}), "")
+		got, err := os.ReadFile(dir + "/n")
+		if err != nil || string(got) != text {
+			t.Errorf("%d bytes are %d, %v", len(text), len(got), err)
+		}
+		info, err := os.Stat(dir + "/n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if taken := info.Sys().(*syscall.Stat_t).Blocks * 512; taken > 512<<10 {
+			t.Errorf("%d bytes take %d", len(text), taken)
+		}
+	}
+}
+
+// A tar that is damaged behind its first entry is one.
+func TestPlaceDamaged(t *testing.T) {
+	noise := bytes.NewReader(bytes.Repeat([]byte("noise"), 1000))
+	b := archive("f n new")
+	b.Truncate(b.Len() - 1024)
+	wantError(t, Place(openRoot(t, t.TempDir()), ".", "", io.MultiReader(b, noise), Options{}), "read the tar: archive/tar: invalid tar header")
+	for _, text := range []string{"noise", strings.Repeat("noise", 1000)} {
+		wantError(t, Place(openRoot(t, t.TempDir()), ".", "", strings.NewReader(text), Options{}), "no tar, or a compressed one")
 	}
 }
 
