@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/crilog"
@@ -174,8 +172,7 @@ func logs(c *cli.Context) error {
 	if err != nil || path == "" {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
+	ctx := context.Background() // a signal ends podsh: there is nothing to clear away
 	if options.Follow {
 		wake := make(chan struct{})
 		options.Wake = wake
