@@ -179,10 +179,12 @@ func rmCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "rm",
 		Usage:     "remove pods or containers",
-		ArgsUsage: "POD|CONTAINER... | --all",
+		ArgsUsage: "POD|CONTAINER... | --all | --lost",
 		Description: `Removes pods that have ended, and what they wrote. A pod that runs is refused,
 but with -f: then it is ended first, without asking its processes (podsh stop
 asks them). So with a container; a pod that podsh run made for it goes with it.
+What containers wrote, and the pod's volumes, goes too. Where a machine was started
+anew, that stays until podsh rm --lost: podsh ps -a says what there is.
 
 Examples:
   podsh rm web
@@ -192,6 +194,7 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "also pods that run"},
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "all pods"},
+			&cli.BoolFlag{Name: "lost", Usage: "what containers wrote that ended with the machine, or with the last logout"},
 		},
 		Action: rm,
 	}
@@ -200,6 +203,10 @@ Examples:
 func rm(c *cli.Context) error {
 	all := c.Bool("all")
 	switch {
+	case c.Bool("lost") && (all || c.Args().Present()):
+		return usagef("podsh rm --lost", "rm --lost goes with nothing else")
+	case c.Bool("lost"):
+		return sandbox.RemoveLost()
 	case all && c.Args().Present():
 		return usagef("leave out --all, or the pods", "rm --all takes no pods, not %q", c.Args().First())
 	case !all && !c.Args().Present():

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/template"
@@ -115,6 +116,9 @@ func ps(c *cli.Context) error {
 		return err
 	}
 	sweep(store)
+	if c.Bool("all") {
+		tellLost()
+	}
 	pods, err := store.List()
 	if err != nil {
 		return err
@@ -140,6 +144,18 @@ func ensureHelpers(pods []*sandbox.Pod) {
 func sweep(store *sandbox.Store) {
 	if err := store.Sweep(); err != nil {
 		warn(fmt.Errorf("leftovers of a command that was killed stay in %s: %v", store.Path, err))
+	}
+}
+
+// tellLost tells of what containers wrote whose pods are not described any more.
+func tellLost() {
+	lost, err := sandbox.Lost()
+	switch {
+	case err != nil:
+		warn(err)
+	case len(lost) > 0:
+		warn(hinted(fmt.Errorf("%d containers or pods ended with the machine or the last logout, and what they wrote is still in %s", len(lost), filepath.Dir(lost[0])),
+			"look at it there, and copy what you want; podsh rm --lost removes it"))
 	}
 }
 

@@ -66,7 +66,7 @@ func (p *Pod) ensureVolumes() error {
 	dir := p.diskPath()
 	if dir == "" {
 		dir = diskFolder(p.ID)
-		lock, err := makeDisk(dir, p.store.path("pods", p.ID))
+		lock, err := p.store.makeDisk(dir, p.store.path("pods", p.ID))
 		if err != nil {
 			return err
 		}
@@ -119,9 +119,9 @@ func (p *Pod) giveToRoot(dir string) error {
 	return os.Lchown(dir, int(uid), int(gid))
 }
 
-// makeDisk makes such a folder, with a link to what it belongs to: so that what has lost that can be told. It is
+// makeDisk makes such a folder, which says what it belongs to: so that what has lost that can be told. It is
 // locked until the caller lets go: what it belongs to may still be in the making.
-func makeDisk(dir, owner string) (lock *os.File, err error) {
+func (s *Store) makeDisk(dir, owner string) (lock *os.File, err error) {
 	all := filepath.Dir(dir)
 	if err := os.MkdirAll(all, 0o700); err != nil {
 		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk, of your own")
@@ -137,7 +137,7 @@ func makeDisk(dir, owner string) (lock *os.File, err error) {
 	if lock, err = lockFolder(dir, unix.LOCK_EX); err != nil {
 		return nil, err
 	}
-	if err := os.Symlink(owner, filepath.Join(dir, "pod")); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := s.claimDisk(dir, owner); err != nil {
 		lock.Close()
 		return nil, err
 	}

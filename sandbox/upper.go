@@ -55,10 +55,11 @@ func (run *performance) makeUpper() (err error) {
 	if run.upper, err = lockFolder(pod.Upper, unix.LOCK_EX); err != nil {
 		return err
 	}
-	return os.Symlink(run.store.path("pods", pod.ID), filepath.Join(pod.Upper, "pod"))
+	return run.store.claimDisk(pod.Upper, run.store.path("pods", pod.ID))
 }
 
-// sweepUppers removes the folders that have lost their pods, as far as this pod's ids reach.
+// sweepUppers removes the folders that have lost their pods, as far as this pod's ids reach. Those with what a container
+// wrote stay.
 func (p *Pod) sweepUppers(all string) {
 	entries, _ := os.ReadDir(all) // it is there
 	for _, entry := range entries {
@@ -67,12 +68,10 @@ func (p *Pod) sweepUppers(all string) {
 		if err != nil {
 			continue // in the making
 		}
-		link := filepath.Join(dir, "pod")
-		if _, err := os.Stat(link); !exists(link) {
+		if !exists(filepath.Join(dir, "pod")) {
 			_ = os.Remove(dir) // if it is empty, create was killed right here; else it is a script's
-		} else if errors.Is(err, fs.ErrNotExist) {
-			lost := Pod{Upper: dir, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
-			_ = lost.removeUpper() // the next create tries again
+		} else if leftIn(dir) == leftBare {
+			_ = p.removeTree(dir) // the next create tries again
 		}
 		lock.Close()
 	}
