@@ -53,7 +53,7 @@ func (s *Session) Wait() (int, error) {
 // Start starts the container under the pod's supervisor; who is to see its output at once is attached.
 func (c *Container) Start(a *Attachment) (*Session, error) {
 	if err := c.pod.lives(); err != nil { // else it would be written down that the container could not be started
-		return nil, err
+		return nil, c.whereItWrote(err)
 	}
 	request := &superviseRequest{Do: askStart, Container: c.ID}
 	files, input := a.files()

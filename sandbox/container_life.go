@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -255,6 +256,14 @@ func (c *Container) AwaitEnd(ctx context.Context) {
 // written is the state as it stands in the store, whether it is true or not.
 func (c *Container) written() (*ContainerState, error) { return readState(c.path("state.json")) }
 
+// whereItWrote adds to the end of its pod where the container's files are: nothing starts in that pod any more.
+func (c *Container) whereItWrote(err error) error {
+	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, ErrExited) && exists(upper) {
+		return withHint(err, "what the container wrote is in %s", upper)
+	}
+	return err
+}
+
 // AsPod is the container as one that commands can join: a pod that is held by the container's command.
 func (c *Container) AsPod() (*Pod, error) {
 	state, err := c.State()
@@ -263,7 +272,7 @@ func (c *Container) AsPod() (*Pod, error) {
 	}
 	if state.Status != Up {
 		if err := c.pod.lives(); err != nil {
-			return nil, err
+			return nil, c.whereItWrote(err)
 		}
 		return nil, fail(ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"strconv"
@@ -43,6 +44,10 @@ type Copy struct {
 // CopyOut copies a file or folder of the pod to the host. As with all copies, what ctx interrupts leaves whole files.
 func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(path.Join("/", c.From) + suffixOf(c.From))
+	if info, err := os.Lstat(strings.TrimRight(c.To, "/")); err == nil && info.Mode().Type() == fs.ModeSymlink && suffixOf(c.To) == "" {
+		// It may have come out of a container, which then would choose what is written to.
+		return "", fail(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
+	}
 	kind, err := p.kindOf(ctx, clean)
 	if err != nil {
 		return "", err

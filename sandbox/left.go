@@ -10,6 +10,9 @@ import (
 // OpenFiles shows the container as a pod whose files can be copied. Of one that has ended that is what it has left, to
 // be read only. Call done when that is done.
 func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
+	if err := c.pod.lives(); err != nil {
+		return nil, nil, c.whereItWrote(err)
+	}
 	if view, err = c.AsPod(); !errors.Is(err, ErrExited) {
 		return view, func() {}, err
 	}

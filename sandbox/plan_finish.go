@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -243,15 +244,7 @@ func (p *creation) finishRoot() {
 	if spec.ReadOnly {
 		p.scratch()
 	}
-	for _, t := range spec.Tmpfs {
-		m := t.Mount()
-		p.explain(m.Why, m.Man, "mkdir -p "+quote(here(m.Target))+" && "+mountByHand(m))
-		p.call(unix.SYS_FCHDIR, p.makeFolders(m.Target))
-		p.call(unix.SYS_MOUNT, m.Type, ".", m.Type, int(m.Flags), m.Data)
-	}
-	for i, v := range spec.Volumes {
-		p.volume(p.volumeSource(i), v.Destination)
-	}
+	p.mountAsked()
 	if spec.ReadOnly && spec.Rootfs.Mode != "rw" && spec.Rootfs.Mode != "ro" {
 		p.keepWritable()
 		p.explain("make the root read-only", "mount(8)", "mount -o remount,bind,ro,nosuid,nodev .")
@@ -291,6 +284,32 @@ func (p *creation) scratch() {
 }
 
 var scratchFolders = []string{"/run", "/tmp", "/var/tmp"}
+
+// mountAsked mounts what the user asked for. What lies in something else comes behind that, which would hide it.
+func (p *creation) mountAsked() {
+	type asked struct {
+		destination string
+		mount       func()
+	}
+	var all []asked
+	for _, t := range p.pod.Spec.Tmpfs {
+		m := t.Mount()
+		all = append(all, asked{m.Target, func() {
+			p.explain(m.Why, m.Man, "mkdir -p "+quote(here(m.Target))+" && "+mountByHand(m))
+			p.call(unix.SYS_FCHDIR, p.makeFolders(m.Target))
+			p.call(unix.SYS_MOUNT, m.Type, ".", m.Type, int(m.Flags), m.Data)
+		}})
+	}
+	for i, v := range p.pod.Spec.Volumes {
+		all = append(all, asked{v.Destination, func() { p.volume(p.volumeSource(i), v.Destination) }})
+	}
+	slices.SortStableFunc(all, func(a, b asked) int {
+		return strings.Count(a.destination, "/") - strings.Count(b.destination, "/")
+	})
+	for _, a := range all {
+		a.mount()
+	}
+}
 
 func (p *creation) volume(s source, dst string) {
 	at := here(dst)

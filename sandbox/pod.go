@@ -54,7 +54,7 @@ const (
 func (p *Pod) Open() (*os.File, error) {
 	pidfd, err := p.Holder.Open()
 	if errors.Is(err, ErrExited) {
-		return nil, fail(ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
+		return nil, fail(ErrExited, []string{"`podsh rm " + p.Title() + "` removes it, and what its containers wrote"}, "pod %q has ended", p.Title())
 	}
 	return pidfd, err
 }
