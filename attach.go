@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -19,8 +18,9 @@ func attachCommand() *cli.Command {
 		Name:      "attach",
 		Usage:     "see what a container writes from now on, and type into its terminal",
 		ArgsUsage: "CONTAINER",
-		Description: `Connects this terminal with that of a container (podsh run -t), until it ends or
-ctrl-p ctrl-q is typed. Several can be attached at a time. Of a container without
+		Description: `Connects this terminal with that of a container (podsh run -t), until it ends,
+ctrl-p ctrl-q is typed or this terminal is closed. Several can be attached at a time.
+A signal ends podsh attach, and does nothing to the container. Of a container without
 a terminal the output is shown, and Ctrl-C leaves it alone; one that was started
 with -i gets what comes through a pipe. podsh logs shows what
 it wrote before.
@@ -79,9 +79,9 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 		return err
 	}
 	defer stream.Close()
-	resize, signals := make(chan os.Signal, 1), make(chan os.Signal, 16)
+	resize := make(chan os.Signal, 1)
 	signal.Notify(resize, unix.SIGWINCH)
-	signal.Notify(signals, forwarded...)
+	stop, end := interruptible() // the keyboard's signals go through the terminal, and others are for us: we go, the container stays
 	a := &sandbox.Attachment{Stream: theirs, Term: os.Getenv("TERM")}
 	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
 		a.Rows, a.Cols = size.Row, size.Col
@@ -113,8 +113,9 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 			if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
 				_ = session.Resize(size.Row, size.Col) // it has ended: so do we
 			}
-		case sig := <-signals:
-			_ = container.Kill(sig.(syscall.Signal)) // it has ended: so do we
+		case <-stop.Done():
+			restore()
+			end()
 		case <-detached:
 			restore()
 			fmt.Fprintf(os.Stderr, "\npodsh: detached; `podsh attach %s` comes back\n", container.Title())
