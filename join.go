@@ -29,7 +29,7 @@ func joinCommand() *cli.Command {
 			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal (by itself when this is one)"},
 			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "as always; for those who type -it"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "be `UID[:GID]` or a user of the pod's"},
-			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR` (default: the user's home)"},
+			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR` (default: that of the container, or the user's home)"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`"},
 			&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
 			&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},

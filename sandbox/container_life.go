@@ -278,7 +278,7 @@ func (c *Container) AsPod() (*Pod, error) {
 	}
 	view := c.view()
 	view.Holder, view.Spec.Name = state.Process, c.Title()
-	view.around = c.pod
+	view.around, view.workdir = c.pod, c.Workdir
 	if who, err := lookUp(c.User, view.UID, view.GID, c.readFile("/etc/passwd"), c.readFile("/etc/group")); err == nil {
 		view.UID, view.GID = who.uid, who.gid
 	}

@@ -21,7 +21,7 @@ type JoinSpec struct {
 	TTY        bool
 	Rows, Cols uint16   // of that terminal
 	User       string   // UID[:GID] or a name of the pod's; "" means the pod's own default
-	Workdir    string   // "" means the user's home
+	Workdir    string   // "" means that of the container; in a pod the user's home
 	Env        []string // KEY=VALUE
 	CapAdd     []string
 	CapDrop    []string

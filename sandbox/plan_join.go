@@ -87,7 +87,11 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j.call(unix.SYS_SENDTO, nsenter.ReportFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
 	mnt := pod.Namespaces["mnt"].Kind != "host" && flags&unix.CLONE_NEWNS != 0
 	env := commandEnv(pod, spec, who, mnt)
-	j.runCommand(spec, who, env, mnt)
+	start := who.home
+	if pod.workdir != "" {
+		start = pod.workdir
+	}
+	j.runCommand(spec, start, env, mnt)
 	return j.steps
 }
 
@@ -188,13 +192,14 @@ func windowSize(spec *JoinSpec) []byte {
 	return size
 }
 
-func (j *builder) runCommand(spec *JoinSpec, who identity, env []string, podMounts bool) {
+// runCommand becomes the command. start is the folder where it starts, if it is there and no other one was asked for.
+func (j *builder) runCommand(spec *JoinSpec, start string, env []string, podMounts bool) {
 	if podMounts {
 		dir := spec.Workdir
 		if dir == "" {
-			dir = who.home
+			dir = start
 		}
-		j.explain("go where a login would", "chdir(2)", "cd "+quote(dir))
+		j.explain("go to the folder where it starts", "chdir(2)", "cd "+quote(dir))
 		j.call(unix.SYS_CHDIR, "/")
 		if spec.Workdir != "" {
 			j.call(unix.SYS_CHDIR, dir)

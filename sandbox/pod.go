@@ -32,10 +32,11 @@ type Pod struct {
 	PlanFormat uint64            `json:"plan_format"`           // of the plans that its own file understands
 	Holder     Holder            `json:"holder"`
 
-	store  *Store
-	around *Pod     // of a container that is seen as a pod: the one it is in
-	mounts *os.File // of one that has ended: a mount namespace with what it has left, in place of the holder's
-	lost   []string // and where its volumes were that are gone
+	store   *Store
+	around  *Pod     // of a container that is seen as a pod: the one it is in
+	workdir string   // of a container that is seen as a pod
+	mounts  *os.File // of one that has ended: a mount namespace with what it has left, in place of the holder's
+	lost    []string // and where its volumes were that are gone
 }
 
 // podFormat is raised when an older podsh could not read what this one writes, or the other way round.
