@@ -86,6 +86,7 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
 		a.Rows, a.Cols = size.Row, size.Col
 	}
+	keyboard := isTerminal(os.Stdin)
 	restore := makeRaw(os.Stdin) // what is typed meanwhile is for the container
 	session, err := how(a)
 	theirs.Close()
@@ -96,7 +97,7 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 	defer session.Close()
 	detached, ended := make(chan struct{}), make(chan struct{})
 	go func() {
-		if typed(os.Stdin, stream) {
+		if typed(os.Stdin, stream, keyboard) {
 			close(detached)
 		}
 	}()
@@ -130,9 +131,9 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 // The keys that detach, ctrl-p and ctrl-q, as docker has them.
 const detachFirst, detachSecond = 0x10, 0x11
 
-// typed passes on what is typed, until the keys that detach; it says whether they were. A standard input that is no
-// terminal ends: then the terminal gets its end-of-file character, as if it had been typed.
-func typed(from io.Reader, to io.Writer) (detach bool) {
+// typed passes on what is typed, until the keys that detach, or until the terminal is closed: then it says so. A standard
+// input that is none ends: then the container's terminal gets its end-of-file character, as if it had been typed.
+func typed(from io.Reader, to io.Writer, isTerminal bool) (detach bool) {
 	buffer := make([]byte, 4096)
 	held := false // the first key has been typed: nobody has seen it yet
 	for {
@@ -148,6 +149,9 @@ func typed(from io.Reader, to io.Writer) (detach bool) {
 			if held = key == detachFirst; !held {
 				pass = append(pass, key)
 			}
+		}
+		if err != nil && isTerminal { // a raw one has no other end
+			return true
 		}
 		if errors.Is(err, io.EOF) {
 			pass = append(pass, 4) // ^D

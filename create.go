@@ -32,7 +32,7 @@ func createCommand() *cli.Command {
 		&cli.StringSliceFlag{Name: "uidmap", Usage: "map user ids, `IN:OUT:COUNT`"},
 		&cli.StringSliceFlag{Name: "gidmap", Usage: "map group ids, `IN:OUT:COUNT` (default: as --uidmap)"},
 		&cli.BoolFlag{Name: "keep-id", Usage: "be yourself inside: your ids are the same there"},
-		explainFlag(), dryRunFlag(),
+		explainFlag(), dryRunFlag("text`, sh or json"),
 	}
 	flags = append(flags, netFlags("")...)
 	for _, ns := range sandbox.Namespaces {
@@ -79,8 +79,8 @@ func explainFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "explain", Usage: "say what is done and why, while doing it"}
 }
 
-func dryRunFlag() cli.Flag {
-	return &cli.GenericFlag{Name: "dry-run", Value: new(dryRun), Usage: "only show the plan: as `text`, sh or json"}
+func dryRunFlag(forms string) cli.Flag {
+	return &cli.GenericFlag{Name: "dry-run", Value: new(dryRun), Usage: "only show the plan: as `" + forms}
 }
 
 // dryRun is the value of --dry-run[=text|sh|json].

@@ -108,12 +108,17 @@ func (a argument) shell() string {
 func (f flagWord) dashed() []string {
 	var names []string
 	for _, name := range f.names {
-		if len(name) > 1 {
-			name = "-" + name
-		}
-		names = append(names, "-"+name)
+		names = append(names, dashed(name))
 	}
 	return names
+}
+
+// dashed is a flag as it is typed.
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
 }
 
 // completionWords reads the command table.
@@ -158,6 +163,45 @@ func argumentsOf(usage string) []argument {
 		args[0].at = everywhere
 	}
 	return args
+}
+
+// flagText is a flag in the help of its command: how it is typed, and in a second column, or on the next line, what it does.
+func flagText(flag cli.Flag) string {
+	doc, ok := flag.(cli.DocGenerationFlag)
+	if !ok {
+		return flag.String()
+	}
+	usage, value := doc.GetUsage(), ""
+	if before, rest, ok := strings.Cut(usage, "`"); ok {
+		name, after, _ := strings.Cut(rest, "`")
+		usage, value = before+name+after, name
+	}
+	if value == "" && doc.TakesValue() {
+		value = "VALUE"
+	}
+	var names []string
+	for _, name := range flag.Names() {
+		names = append(names, dashed(name))
+	}
+	slices.SortFunc(names, func(a, b string) int { return len(a) - len(b) }) // -n before --name
+	text := strings.Join(names, ", ")
+	switch {
+	case mayStandAlone(flag):
+		text += "[=" + value + "]"
+	case value != "":
+		text += " " + value
+	}
+	if multi, ok := flag.(cli.DocGenerationSliceFlag); ok && multi.IsSliceFlag() {
+		text += " ..."
+	}
+	if given := doc.GetValue(); given != "" && doc.TakesValue() && !mayStandAlone(flag) && !strings.Contains(usage, "default") {
+		usage += " (default: " + given + ")"
+	}
+	const column, margin, further = 32, 3, 6 // cli indents a flag by three, and its second line by six
+	if len(text) >= column {
+		return text + "\n" + strings.Repeat(" ", margin+column-further) + usage
+	}
+	return fmt.Sprintf("%-*s%s", column, text, usage)
 }
 
 // shownFlags are a command's own flags. cli gives --help to the one that runs alone.

@@ -135,6 +135,15 @@ func TestFlagsFirst(t *testing.T) {
 		"network create front --subnet A/8": "network create --subnet A/8 -- front",
 		"network connect front web":         "network connect -- front web",
 		"network":                           "network",
+		"exec -it web bash -l":              "exec -it -- web -- bash -l",
+		"join web ls -- x":                  "join -- web -- ls -- x",
+		"run -dp8080:80 -eA=-1 web -d":      "run -d -p 8080:80 -e A=-1 -- web -d",
+		"run -p=80:80 -itu root web":        "run -p=80:80 -it -u root -- web",
+		"run --rm -w/ --name x web":         "run --rm -w / --name x -- web",
+		"run -xv. web -- -y":                "run -x -v . -- web -- -y",
+		"stop -t0 -- web":                   "stop -t 0 -- web",
+		"cp - web:/":                        "cp -- - web:/",
+		"stop -= -":                         "stop -= -- -",
 	} {
 		got := flagsFirst(newApp(wanted(nil)), append([]string{"podsh"}, strings.Fields(typed)...))
 		if text := strings.Join(got[1:], " "); text != want {

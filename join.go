@@ -17,7 +17,7 @@ func joinCommand() *cli.Command {
 		Name:      "join",
 		Aliases:   []string{"exec", "enter"},
 		Usage:     "run a command in a pod, or a shell",
-		ArgsUsage: "POD|CONTAINER [-- CMD [ARG...]]",
+		ArgsUsage: "POD|CONTAINER [[--] CMD [ARG...]]",
 		Description: "The command gets this terminal or pipes, the pod's environment and nothing else of the caller. podsh ends with its\n" +
 			"status; 125 is an error of podsh, 126 a command that can't be executed, 127 one that is not there.\n\n" +
 			"Examples:\n" +
@@ -34,7 +34,7 @@ func joinCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
 			&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
 			&cli.StringFlag{Name: "only", Usage: "join only these `NAMESPACES`, such as net,uts (and always user)"},
-			explainFlag(), dryRunFlag(),
+			explainFlag(), dryRunFlag("text` or json"),
 		},
 		Action: join,
 	}
@@ -48,8 +48,6 @@ func join(c *cli.Context) error {
 	ref, command := args[0], args[1:]
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
-	} else if len(command) > 0 {
-		return usagef(fmt.Sprintf("podsh join %s -- %s", ref, strings.Join(command, " ")), "what is run stands behind --, but got %q", command[0])
 	}
 	store, err := sandbox.OpenStore()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -78,9 +79,11 @@ func newApp(commands []*cli.Command) *cli.App {
 		OnUsageError:              usageError,
 		Action:                    noCommand,
 	}
+	cli.FlagStringer = flagText
 	for _, command := range allCommands(app) {
 		command.OnUsageError = usageError
 		command.HideHelpCommand = true
+		command.UsageText = strings.TrimRight("podsh "+command.names[0]+" [flags] "+command.ArgsUsage, " ")
 		if len(command.Subcommands) > 0 {
 			command.Action, command.ArgsUsage = noCommand, "COMMAND"
 		} else {
@@ -143,6 +146,9 @@ func main() {
 		os.Exit(sandbox.CopyMain(os.Args))
 	}
 	args := append([]string{"podsh"}, os.Args[1:]...)
+	if len(args) > 1 && args[1] == "help" {
+		args = append(append(args[:1], args[2:]...), "--help")
+	}
 	if len(args) < 2 || !lasting[args[1]] {
 		debug.SetGCPercent(-1) // podsh lives for milliseconds
 	}
@@ -160,6 +166,9 @@ func report(args []string, err error) int {
 	var status statusError
 	if errors.As(err, &status) {
 		return int(status)
+	}
+	if topic, ok := strings.CutPrefix(err.Error(), "No help topic for "); ok { // package cli's -h takes a command
+		err = usagef("--hostname "+strings.Trim(topic, "'")+", if that is meant; -h alone shows the help", "-h takes no value, but got %s", topic)
 	}
 	say("error", err)
 	isJoin := len(args) > 1 && (joinCommand().HasName(args[1]) || args[1] == "run")
@@ -224,7 +233,9 @@ func noCommand(c *cli.Context) error {
 		names = append(names, command.Names()...)
 	}
 	hint := fmt.Sprintf("`%s --help` lists all commands", where)
-	if near := sandbox.Nearest(word, names); near != "" {
+	if instead := foreignCommands[word]; instead != "" && where == c.App.HelpName {
+		hint = instead
+	} else if near := sandbox.Nearest(word, names); near != "" {
 		hint = fmt.Sprintf("did you mean `%s %s`? %s", where, near, hint)
 	}
 	return usagef(hint, "no command %q", strings.TrimPrefix(where+" "+word, c.App.HelpName+" "))
@@ -236,9 +247,12 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	hint := fmt.Sprintf("`%s --help` lists the flags", c.Command.HelpName)
 	if name, ok := strings.CutPrefix(message, "flag provided but not defined: -"); ok {
 		name = strings.TrimLeft(name, "-")
-		message = "no flag " + dashed(name)
-		if near := sandbox.Nearest(name, flagNames(c.Command)); len(name) > 1 && near != "" {
-			hint = fmt.Sprintf("did you mean --%s? %s", near, hint)
+		message = "no flag " + asTyped(name)
+		near := sandbox.Nearest(name, flagNames(c.Command))
+		if instead := foreignFlags[name]; instead != "" {
+			hint = instead
+		} else if len(name) > 1 && near != "" {
+			hint = fmt.Sprintf("did you mean %s? %s", dashed(near), hint)
 		}
 	}
 	// Package flag says: invalid value "x" for flag -name: why.
@@ -250,9 +264,9 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	return usagef(hint, "%s", message)
 }
 
-// dashed is a flag as it is typed.
-func dashed(name string) string {
-	if len(name) == 1 {
+// asTyped is a flag with one dash or two, as it was typed.
+func asTyped(name string) string {
+	if len(name) == 1 || slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-"+name) }) {
 		return "-" + name
 	}
 	return "--" + name
@@ -266,76 +280,4 @@ func flagNames(command *cli.Command) []string {
 		}
 	}
 	return names
-}
-
-// flagsFirst moves a command's flags before its arguments, up to --, since cli takes what follows the first
-// argument for arguments: `podsh join web -u 1000 -- id` means what it says.
-func flagsFirst(app *cli.App, args []string) []string {
-	command, first := commandOf(app, args)
-	if command == nil || command.Name == "run" { // there all that follows the image is the command's
-		return args
-	}
-	var flags, rest []string
-	for i := first; i < len(args); i++ {
-		arg := args[i]
-		if arg == "--" {
-			rest = append(rest, args[i:]...)
-			break
-		}
-		if len(arg) < 2 || arg[0] != '-' {
-			rest = append(rest, arg)
-			continue
-		}
-		flags = append(flags, arg)
-		if takesValue(command, arg) && i+1 < len(args) {
-			i++
-			flags = append(flags, args[i])
-		}
-	}
-	if len(rest) > 0 && rest[0] != "--" {
-		flags = append(flags, "--") // what follows is no flag any more
-	}
-	return append(append(args[:first:first], flags...), rest...)
-}
-
-// commandOf finds the command that is called, and where its own arguments begin.
-func commandOf(app *cli.App, args []string) (command *cli.Command, first int) {
-	find := app.Command
-	for first = 1; first < len(args); first++ {
-		below := find(args[first])
-		if below == nil {
-			break
-		}
-		command, find = below, below.Command
-	}
-	return command, first
-}
-
-// isBool says whether a flag may stand without a value, as package flag puts it.
-func isBool(flag cli.Flag) bool {
-	if generic, ok := flag.(*cli.GenericFlag); ok {
-		b, ok := generic.Value.(interface{ IsBoolFlag() bool })
-		return ok && b.IsBoolFlag()
-	}
-	_, ok := flag.(*cli.BoolFlag)
-	return ok
-}
-
-// takesValue says whether the next argument belongs to the flag arg.
-func takesValue(command *cli.Command, arg string) bool {
-	name := strings.TrimLeft(arg, "-")
-	if strings.Contains(name, "=") {
-		return false
-	}
-	if !strings.HasPrefix(arg, "--") && len(name) > 1 {
-		name = name[len(name)-1:] // -it: the last letter may take one
-	}
-	for _, flag := range command.Flags {
-		for _, known := range flag.Names() {
-			if known == name {
-				return !isBool(flag)
-			}
-		}
-	}
-	return false
 }

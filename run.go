@@ -49,13 +49,13 @@ func runCommand() *cli.Command {
 		&cli.StringFlag{Name: "uts", Value: "shared", Usage: "and its host name: shared or `private`"},
 		&cli.StringFlag{Name: "net", Usage: "and its network: shared or private; of a new pod: a `NETWORK` as podsh create takes it"},
 		&cli.StringFlag{Name: "hostname", Usage: "the host `NAME` of a new pod, or with --uts private"},
-		explainFlag(), dryRunFlag(),
+		explainFlag(), dryRunFlag("text` or json"),
 	}
 	flags = append(flags, netFlags("of a new pod: ")...)
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "run a container in a pod, from an image",
-		ArgsUsage: "[flags] IMAGE [CMD [ARG...]]",
+		ArgsUsage: "IMAGE [CMD [ARG...]]",
 		Description: `A container has a root file system of its own, and shares the network, the host
 name, IPC and process ids of its pod. IMAGE is a reference such as nginx or
 HOST/NAME:TAG, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE. All that

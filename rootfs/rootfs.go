@@ -62,7 +62,7 @@ func ParseVolume(text string) (Volume, error) {
 		return Volume{}, bad
 	}
 	if len(parts) == 3 && parts[2] != "ro" && parts[2] != "rw" {
-		return Volume{}, bad
+		return Volume{}, fmt.Errorf("--volume %q: %q is no option that it takes", text, parts[2])
 	}
 	source, err := filepath.Abs(parts[0])
 	if err != nil {

@@ -130,7 +130,7 @@ func (s *Store) FindContainer(ref string) (*Container, error) {
 		found = append(found, matching...)
 	}
 	if len(found) == 0 {
-		return nil, fail(ErrNoContainer, []string{"`podsh ps -c` shows all containers"}, "no container named %q", ref)
+		return nil, fail(ErrNoContainer, []string{"`podsh ps -c -a` shows all containers"}, "no container named %q", ref)
 	}
 	return one(ref, found)
 }
@@ -167,7 +167,7 @@ func (p *Pod) match(ref string) ([]*Container, error) {
 }
 
 func (p *Pod) noContainer(name string) error {
-	hint := "`podsh ps -c` shows all containers"
+	hint := "`podsh ps -c -a` shows all containers"
 	var known []string
 	entries, _ := os.ReadDir(p.store.path("pods", p.ID, "names")) // for the hint alone
 	for _, entry := range entries {

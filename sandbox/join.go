@@ -271,8 +271,18 @@ func (j *Joining) execFailed(errno syscall.Errno) error {
 		}
 		return fail(ErrNotFound, []string{"`podsh join " + j.Pod.Title() + " -- sh -c 'echo $PATH'` shows where it is looked for; --env PATH=… changes that"},
 			"no program %q in the PATH of pod %q", command, j.Pod.Title())
-	case unix.EACCES:
-		return fail(ErrNotExecutable, []string{"chmod +x, or see whether it lies on a mount with noexec"}, "%q can't be executed: %v", command, errno)
 	}
-	return fail(ErrNotExecutable, []string{"is it a program for this machine, or a script with a #! line?"}, "%q can't be executed: %v", command, errno)
+	return notExecutable(command, errno)
+}
+
+// notExecutable says why a program that is there can't be executed: execve(2).
+func notExecutable(command string, errno syscall.Errno) error {
+	hint := "is it a program for this machine, or a script with a #! line?"
+	switch errno {
+	case unix.EACCES:
+		hint = "chmod +x: is it a file that the user may execute, on a mount without noexec?"
+	case unix.EPERM:
+		hint = "does it want capabilities that it is not given here (getcap tells)? --cap-add gives them"
+	}
+	return fail(ErrNotExecutable, []string{hint}, "%q can't be executed: %v", command, errno)
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/moby/sys/capability"
@@ -342,14 +343,14 @@ func (c *Container) explain(plan Plan, err error) error {
 // execFailed says why the command could not be executed.
 func (c *Container) execFailed(errno syscall.Errno) error {
 	command := c.Argv[0]
-	switch errno {
-	case unix.ENOENT, unix.ENOTDIR:
-		return fail(ErrNotFound, []string{"is its interpreter there, too? `podsh image inspect` shows Entrypoint, Cmd and PATH"},
-			"no program %q in %s", command, c.Of())
-	case unix.EACCES:
-		return fail(ErrNotExecutable, []string{"is it a file with the x bit, that the container's user may execute?"}, "%q can't be executed: %v", command, errno)
+	if errno != unix.ENOENT && errno != unix.ENOTDIR {
+		return notExecutable(command, errno)
 	}
-	return fail(ErrNotExecutable, []string{"is it a program for this machine, or a script with a #! line?"}, "%q can't be executed: %v", command, errno)
+	hint := "is its interpreter there, too? `podsh image inspect` shows Entrypoint, Cmd and PATH"
+	if strings.HasPrefix(command, "-") {
+		hint = "flags stand before the image: what follows it is the command"
+	}
+	return fail(ErrNotFound, []string{hint}, "no program %q in %s", command, c.Of())
 }
 
 // openExe opens the program that performs plans in the pod: podsh itself, or the pod's own unreachable copy of it.

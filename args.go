@@ -1,0 +1,146 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// flagsFirst moves a command's flags before its arguments, up to -- or to a command of the pod's, since cli takes what
+// follows the first argument for arguments: `podsh join web -u 1000 -- id` means what it says. Flags of one letter are
+// taken apart as getopt(3) does it: -p8080:80 is -p 8080:80.
+func flagsFirst(app *cli.App, args []string) []string {
+	command, first := commandOf(app, args)
+	if command == nil {
+		return args
+	}
+	var flags, rest []string
+	for i := first; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			rest = append(rest, args[i:]...)
+			break
+		}
+		if len(arg) < 2 || arg[0] != '-' {
+			if command.Name == "run" { // all that follows the image is the command's
+				rest = args[i:]
+				break
+			}
+			if command.Name == "join" && len(rest) == 1 { // docker's way to name it, without --
+				rest = append(append(rest, "--"), args[i:]...)
+				break
+			}
+			rest = append(rest, arg)
+			continue
+		}
+		words, complete := apart(command, arg)
+		flags = append(flags, words...)
+		if !complete && i+1 < len(args) {
+			i++
+			flags = append(flags, args[i])
+		}
+	}
+	if len(rest) > 0 && rest[0] != "--" {
+		flags = append(flags, "--") // what follows is no flag any more
+	}
+	return append(append(args[:first:first], flags...), rest...)
+}
+
+// apart takes flags of one letter from the value that stands right behind them; complete says whether the last flag has
+// its value, or takes none.
+func apart(command *cli.Command, arg string) (words []string, complete bool) {
+	if strings.HasPrefix(arg, "--") || len(arg) > 2 && arg[2] == '=' {
+		return []string{arg}, strings.Contains(arg, "=") || !takesValue(command, arg[2:])
+	}
+	for i := 1; i < len(arg); i++ {
+		if !takesValue(command, arg[i:i+1]) {
+			continue
+		}
+		if i > 1 {
+			words = append(words, arg[:i])
+		}
+		words = append(words, "-"+arg[i:i+1])
+		if i+1 < len(arg) {
+			return append(words, arg[i+1:]), true
+		}
+		return words, false
+	}
+	return []string{arg}, true
+}
+
+// commandOf finds the command that is called, and where its own arguments begin.
+func commandOf(app *cli.App, args []string) (command *cli.Command, first int) {
+	find := app.Command
+	for first = 1; first < len(args); first++ {
+		below := find(args[first])
+		if below == nil {
+			break
+		}
+		command, find = below, below.Command
+	}
+	return command, first
+}
+
+// isBool says whether a flag may stand without a value, as package flag puts it.
+func isBool(flag cli.Flag) bool {
+	if generic, ok := flag.(*cli.GenericFlag); ok {
+		b, ok := generic.Value.(interface{ IsBoolFlag() bool })
+		return ok && b.IsBoolFlag()
+	}
+	_, ok := flag.(*cli.BoolFlag)
+	return ok
+}
+
+// takesValue says whether the command has a flag of that name, and it takes a value.
+func takesValue(command *cli.Command, name string) bool {
+	for _, flag := range command.Flags {
+		for _, known := range flag.Names() {
+			if known == name {
+				return !isBool(flag)
+			}
+		}
+	}
+	return false
+}
+
+// foreignCommands are what people type who know docker or podman, and what podsh has for it.
+var foreignCommands = map[string]string{
+	"pull":    "podsh image pull IMAGE",
+	"images":  "podsh image ls",
+	"rmi":     "podsh image rm IMAGE",
+	"tag":     "podsh image tag IMAGE NAME",
+	"save":    "podsh image save -o FILE IMAGE",
+	"load":    "podsh image load -i FILE",
+	"import":  "podsh image import FILE NAME",
+	"history": "podsh image history IMAGE",
+	"prune":   "podsh image prune; podsh rm --lost",
+	"pod":     "podsh create makes one, podsh ps lists them",
+	"build":   "podsh builds no images: buildah, umoci and others do, and podsh image load takes them",
+	"push":    "podsh image save -o FILE IMAGE; skopeo copy brings that to a registry",
+	"export":  "podsh cp CONTAINER:/ - >FILE",
+	"stats":   "podsh top POD",
+	"volume":  "podsh run -v NAME:/DST; the volume goes with its pod",
+	"login":   "podsh uses what docker login, podman login or skopeo login have stored",
+}
+
+// foreignFlags are such flags.
+var foreignFlags = map[string]string{
+	"version":      "podsh version",
+	"v":            "podsh version",
+	"network":      "--net",
+	"publish-all":  "-p HOST:CONTAINER, once for each port",
+	"P":            "-p HOST:CONTAINER, once for each port",
+	"mount":        "--volume SRC:DST[:ro], or --tmpfs DST",
+	"privileged":   "--cap-add ALL --unmask all is as far as it goes",
+	"security-opt": "--cap-add, --cap-drop and --unmask; podsh sets no_new_privs anyway",
+	"init":         "the pause of the pod is one; with --pid private the container has its own",
+	"memory":       limits,
+	"m":            limits,
+	"cpus":         limits,
+	"pids-limit":   limits,
+	"device":       "podsh shows those that do no harm: null, zero, full, random, urandom and tty",
+	"filter":       "podsh ps --json | jq, or --format",
+	"no-trunc":     "podsh ps --json",
+}
+
+const limits = "podsh has no limits by cgroups yet: systemd-run --user --scope -p MemoryMax=512M podsh … sets those of systemd"
