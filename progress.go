@@ -54,13 +54,14 @@ func (p *progress) tell(doing string, event image.Event) {
 	p.draw(false)
 }
 
-// finished says that a layer is there, unpacked.
+// finished says that a layer has been unpacked, if it has.
 func (p *progress) finished(digest string) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	layer := p.layer(digest)
+	worked := layer.doing == "unpacking" // else it was there, or somebody else has done it
 	layer.doing = "done"
-	if !p.bars && !p.quiet {
+	if !p.bars && !p.quiet && worked {
 		fmt.Fprintf(os.Stderr, "podsh: layer %s: %s, unpacked\n", shortDigest(digest), size(uint64(layer.size)))
 	}
 	p.draw(true)
