@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -64,7 +65,7 @@ func copyInside(args []string) error {
 		if err != nil {
 			return err
 		}
-		return tarcopy.Place(root, dir, rename, os.Stdin, tarcopy.Options{Owners: args[5] == "true"})
+		return tarcopy.Place(root, path.Join("/", dir), rename, os.Stdin, tarcopy.Options{Owners: args[5] == "true"})
 	case len(args) == 3 && args[0] == "extract":
 		err := tarcopy.Place(root, args[1], "", os.Stdin, tarcopy.Options{Owners: args[2] == "true"})
 		if err == nil {
@@ -212,9 +213,9 @@ func (p *Pod) runCopy(ctx context.Context, stdin, stdout *os.File, args ...strin
 	case text == "":
 		text = "the copy ended without a word"
 	}
-	hint := "`podsh join " + p.Title() + " -- ls` shows what is there"
+	hint := "`podsh join " + p.Title() + " -- ls -l /` shows what is there"
 	switch {
-	case args[0] == "extract":
+	case strings.Contains(text, tarcopy.ErrNoTar.Error()):
 		hint = "tar c FILES | podsh cp - " + p.Title() + ":FOLDER; one that is compressed goes through gunzip"
 	case p.mounts != nil:
 		hint = "it has ended; what was in memory (--tmpfs) ended with it"

@@ -62,7 +62,7 @@ func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 		return "", withHint(err, "podsh cp POD:SRC DST: what is SRC, and what is there as DST?")
 	}
 	return p.pack(ctx, clean, base, func(read io.Reader) error {
-		err := tarcopy.Place(root, dir, rename, read, tarcopy.Options{Owners: c.Owners})
+		err := tarcopy.Place(root, path.Join("/", dir), rename, read, tarcopy.Options{Owners: c.Owners})
 		switch {
 		case err != nil && c.Owners && errors.Is(err, unix.EPERM):
 			return withHint(err, "only root gives files away: without --archive they are yours")

@@ -71,6 +71,12 @@ func component(name string) bool {
 // The tree may change meanwhile; then os.Root, which opens the result, still doesn't lead out of root.
 func resolve(root *os.Root, name string, follow bool) (string, fs.FileInfo, error) {
 	done, rest := ".", meaningful(name)
+	shown := func() string { // as the name was given
+		if strings.HasPrefix(name, "/") {
+			return path.Join("/", done)
+		}
+		return done
+	}
 	info, err := root.Lstat(".")
 	if err != nil {
 		return "", nil, call("stat", name, err)
@@ -79,7 +85,7 @@ func resolve(root *os.Root, name string, follow bool) (string, fs.FileInfo, erro
 		first := rest[0]
 		rest = rest[1:]
 		if !info.IsDir() {
-			return "", nil, fmt.Errorf("%q is not a folder", done)
+			return "", nil, fmt.Errorf("%q is not a folder", shown())
 		}
 		// Of "..", Join makes the folder above, and Clean lets none lead above root.
 		done = path.Clean("/" + path.Join(done, first))[1:]
@@ -91,9 +97,9 @@ func resolve(root *os.Root, name string, follow bool) (string, fs.FileInfo, erro
 		case errors.Is(err, unix.ENOENT) && len(rest) == 0:
 			return done, nil, nil
 		case errors.Is(err, unix.ENOENT):
-			return "", nil, fmt.Errorf("no folder %q", done)
+			return "", nil, fmt.Errorf("no folder %q", shown())
 		case err != nil:
-			return "", nil, call("stat", done, err)
+			return "", nil, call("stat", shown(), err)
 		case info.Mode().Type() != fs.ModeSymlink || len(rest) == 0 && !follow:
 			continue
 		}
@@ -102,7 +108,7 @@ func resolve(root *os.Root, name string, follow bool) (string, fs.FileInfo, erro
 		}
 		target, err := root.Readlink(done)
 		if err != nil {
-			return "", nil, call("readlink", done, err)
+			return "", nil, call("readlink", shown(), err)
 		}
 		done = path.Dir(done)
 		if strings.HasPrefix(target, "/") {
@@ -110,7 +116,7 @@ func resolve(root *os.Root, name string, follow bool) (string, fs.FileInfo, erro
 		}
 		rest = append(meaningful(target), rest...)
 		if info, err = root.Lstat(done); err != nil {
-			return "", nil, call("stat", done, err)
+			return "", nil, call("stat", shown(), err)
 		}
 	}
 	return done, info, nil

@@ -18,15 +18,15 @@ func (s spot) replaceable() error {
 		return nil
 	}
 	if err != nil {
-		return call("stat", s.full, err)
+		return call("stat", s.shown, err)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFLNK:
 		return nil
 	case unix.S_IFDIR:
-		return fmt.Errorf("%q is a folder, and a file cannot be copied onto it", s.full)
+		return fmt.Errorf("%q is a folder, and a file cannot be copied onto it", s.shown)
 	}
-	return fmt.Errorf("%q is no file, folder or link, and is not replaced", s.full)
+	return fmt.Errorf("%q is no file, folder or link, and is not replaced", s.shown)
 }
 
 // half is where a file or a link is made that is to take the place: what is there is replaced by a whole one, or stays.
@@ -45,9 +45,9 @@ func (s spot) replace(make func(half spot) error) error {
 	half := s.half()
 	err := make(half)
 	if err == nil {
-		err = call("rename", s.full, unix.Renameat(int(half.parent.Fd()), half.name, int(s.parent.Fd()), s.name))
+		err = call("rename", s.shown, unix.Renameat(int(half.parent.Fd()), half.name, int(s.parent.Fd()), s.name))
 		if errors.Is(err, unix.EBUSY) { // a mount point: rename(2)
-			err = fmt.Errorf("%q is mounted there by itself, and cannot be replaced", s.full)
+			err = fmt.Errorf("%q is mounted there by itself, and cannot be replaced", s.shown)
 		}
 	}
 	// It is gone, but for an error, and where both are names of one file: then rename(2) does nothing.
@@ -63,13 +63,13 @@ func (p *placer) file(s spot, e entry) error {
 	err = s.replace(func(half spot) error {
 		f, err := openAt(half.parent, half.name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
 		if err != nil {
-			return call("create", s.full, err)
+			return call("create", s.shown, err)
 		}
-		if err = call("write", s.full, p.fill(f, e.contents)); err == nil {
+		if err = call("write", s.shown, p.fill(f, e.contents)); err == nil {
 			err = p.dress(f, half, a)
 		}
 		if closeErr := f.Close(); err == nil {
-			err = call("close", s.full, closeErr)
+			err = call("close", s.shown, closeErr)
 		}
 		return err
 	})
@@ -113,14 +113,14 @@ func (p *placer) folder(s spot, e entry) error {
 		return nil
 	}
 	if !errors.Is(err, unix.EEXIST) {
-		return call("mkdir", s.full, err)
+		return call("mkdir", s.shown, err)
 	}
 	st, err := statAt(s.parent, s.name)
 	if err != nil {
-		return call("stat", s.full, err)
+		return call("stat", s.shown, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return fmt.Errorf("%q is not a folder, and a folder cannot be copied onto it", s.full)
+		return fmt.Errorf("%q is not a folder, and a folder cannot be copied onto it", s.shown)
 	}
 	return nil
 }
@@ -132,7 +132,7 @@ func (p *placer) symlink(s spot, e entry) error {
 	}
 	err = s.replace(func(half spot) error {
 		if err := unix.Symlinkat(e.Linkname, int(half.parent.Fd()), half.name); err != nil {
-			return call("symlink", s.full, err)
+			return call("symlink", s.shown, err)
 		}
 		if p.options.Owners {
 			err := unix.Fchownat(int(half.parent.Fd()), half.name, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW)
@@ -157,7 +157,7 @@ func (p *placer) hardlink(s spot, e entry) error {
 	// The folder of the entry has to stay open while that of its target is looked for.
 	here, err := openAt(s.parent, ".", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return call("open", s.full, err)
+		return call("open", s.shown, err)
 	}
 	defer here.Close()
 	s.parent = here
@@ -167,7 +167,7 @@ func (p *placer) hardlink(s spot, e entry) error {
 	}
 	err = s.replace(func(half spot) error {
 		// Without AT_SYMLINK_FOLLOW a link in the target's place is linked itself: link(2).
-		return call("link", s.full, unix.Linkat(int(t.parent.Fd()), t.name, int(half.parent.Fd()), half.name, 0))
+		return call("link", s.shown, unix.Linkat(int(t.parent.Fd()), t.name, int(half.parent.Fd()), half.name, 0))
 	})
 	if err == nil {
 		p.placed[s.full] = true
@@ -199,7 +199,7 @@ func (p *placer) dress(f *os.File, s spot, a attributes) error {
 		}
 	}
 	if err := unix.Fchmod(int(f.Fd()), a.mode); err != nil {
-		return call("chmod", s.full, err)
+		return call("chmod", s.shown, err)
 	}
 	return s.setTime(a)
 }
@@ -207,9 +207,9 @@ func (p *placer) dress(f *os.File, s spot, a attributes) error {
 // refused words why a file can't be had by its owner.
 func (s spot) refused(a attributes, err error) error {
 	if errors.Is(err, unix.EINVAL) { // an id that is not mapped, user_namespaces(7)
-		return fmt.Errorf("%q belongs to %d:%d, and there are no such ids here", s.full, a.uid, a.gid)
+		return fmt.Errorf("%q belongs to %d:%d, and there are no such ids here", s.shown, a.uid, a.gid)
 	}
-	return call("chown", s.full, err)
+	return call("chown", s.shown, err)
 }
 
 func (s spot) setTime(a attributes) error {
@@ -218,7 +218,7 @@ func (s spot) setTime(a attributes) error {
 		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
 		err = unix.UtimesNanoAt(int(s.parent.Fd()), s.name, times, unix.AT_SYMLINK_NOFOLLOW)
 	}
-	return call("utimensat", s.full, err)
+	return call("utimensat", s.shown, err)
 }
 
 // finish dresses the folders, the deepest first: one that is not writable or searchable any more is not
@@ -232,7 +232,7 @@ func (p *placer) finish() error {
 		}
 		f, err := openAt(s.parent, s.name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
-			return call("open", s.full, err)
+			return call("open", s.shown, err)
 		}
 		err = p.dress(f, s, folder.attributes)
 		f.Close()

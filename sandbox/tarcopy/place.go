@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ func Place(root *os.Root, dir, rename string, r io.Reader, o Options) error {
 		return call("open", dir, err)
 	}
 	defer top.Close()
-	p := &placer{top: top, parent: top, options: o, placed: map[string]bool{}, rest: math.MaxInt64}
+	p := &placer{dir: dir, top: top, parent: top, options: o, placed: map[string]bool{}, rest: math.MaxInt64}
 	if o.MaxBytes > 0 {
 		p.rest = o.MaxBytes
 	}
@@ -62,6 +63,7 @@ func Place(root *os.Root, dir, rename string, r io.Reader, o Options) error {
 }
 
 type placer struct {
+	dir        string
 	top        *os.File
 	parent     *os.File // the folder that was used last, and its name
 	parentName string
@@ -76,7 +78,8 @@ type placer struct {
 type spot struct {
 	parent *os.File
 	name   string
-	full   string // below the top, for words
+	full   string // below the top
+	shown  string // in words: with the top, where that has an absolute name
 }
 
 var placers = map[byte]func(*placer, spot, entry) error{
@@ -102,6 +105,9 @@ type entry struct {
 	target   []string // of a hard link
 }
 
+// ErrNoTar is what Place says of what does not begin as a tar does.
+var ErrNoTar = errors.New("this is no tar, or a compressed one")
+
 func (p *placer) all(t *tar.Reader, rename string) error {
 	for first := true; ; first = false {
 		h, err := t.Next()
@@ -109,7 +115,7 @@ func (p *placer) all(t *tar.Reader, rename string) error {
 			return nil
 		}
 		if first && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF)) {
-			return errors.New("this is no tar, or a compressed one")
+			return ErrNoTar
 		}
 		if err != nil {
 			return fmt.Errorf("read the tar: %w", err)
@@ -182,19 +188,31 @@ func inside(name, rename string) ([]string, error) {
 	return parts, nil
 }
 
+// named is a spot whose folder is not open yet.
+func (p *placer) named(parts []string) spot {
+	s := spot{name: parts[len(parts)-1], full: strings.Join(parts, "/")}
+	s.shown = s.full
+	if strings.HasPrefix(p.dir, "/") {
+		s.shown = path.Join(p.dir, s.full)
+	}
+	return s
+}
+
 // spot opens the folder that an entry goes into, component by component, so that no link is followed. It
 // makes the folders that are missing.
 func (p *placer) spot(parts []string) (spot, error) {
 	last := len(parts) - 1
-	s := spot{name: parts[last], full: strings.Join(parts, "/")}
+	s := p.named(parts)
 	parentName := strings.Join(parts[:last], "/")
 	if parentName == p.parentName {
 		s.parent = p.parent
 		return s, nil
 	}
 	p.leave()
-	for n, part := range parts[:last] {
-		next, err := p.enter(spot{p.parent, part, strings.Join(parts[:n+1], "/")})
+	for n := range parts[:last] {
+		above := p.named(parts[:n+1])
+		above.parent = p.parent
+		next, err := p.enter(above)
 		if err != nil {
 			p.leave()
 			return s, err
@@ -223,7 +241,7 @@ func (p *placer) enter(s spot) (*os.File, error) {
 	f, err := openAt(s.parent, s.name, flags, 0)
 	if errors.Is(err, unix.ENOENT) {
 		if err := unix.Mkdirat(int(s.parent.Fd()), s.name, 0o755); err != nil {
-			return nil, call("mkdir", s.full, err)
+			return nil, call("mkdir", s.shown, err)
 		}
 		f, err = openAt(s.parent, s.name, flags, 0)
 	}
@@ -231,13 +249,13 @@ func (p *placer) enter(s spot) (*os.File, error) {
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFDIR:
 		case unix.S_IFLNK:
-			return nil, fmt.Errorf("%q is a symbolic link, and nothing is written through it", s.full)
+			return nil, fmt.Errorf("%q is a symbolic link, and nothing is written through it", s.shown)
 		default:
-			return nil, fmt.Errorf("%q is not a folder", s.full)
+			return nil, fmt.Errorf("%q is not a folder", s.shown)
 		}
 	}
 	if err != nil {
-		return nil, call("open", s.full, err)
+		return nil, call("open", s.shown, err)
 	}
 	return f, nil
 }
