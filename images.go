@@ -171,10 +171,7 @@ func imageFor(ref, when, platform string) (*image.Store, *image.Image, error) {
 			return nil, nil, err
 		}
 	}
-	images, err := pull(&image.Request{Source: ref, Platform: platform}, false)
-	if err == nil && len(images) != 1 {
-		err = usagef("podsh image load -i FILE, and then podsh run with one of their names", "%q holds %d images", ref, len(images))
-	}
+	images, err := pull(&image.Request{Source: ref, Single: true, Platform: platform}, false)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -459,7 +456,7 @@ Examples:
 			for _, img := range removed {
 				fmt.Println(img.Title())
 			}
-			fmt.Fprintf(os.Stderr, "podsh: %s of blobs removed\n", size(uint64(bytes)))
+			fmt.Fprintf(os.Stderr, "podsh: %d images and %s bytes of blobs removed\n", len(removed), size(uint64(bytes)))
 			return err
 		},
 	}

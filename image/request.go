@@ -19,6 +19,7 @@ type Request struct {
 	Store     string   `json:"store,omitempty"`      // its path
 	Source    string   `json:"source,omitempty"`     // a reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE ("-": standard input)
 	Names     []string `json:"names,omitempty"`      // that it gets; none: those it has in Source
+	Single    bool     `json:"single,omitempty"`     // refuse a source that holds several
 	Platform  string   `json:"platform,omitempty"`   // os/architecture[/variant]; "" means this machine's
 	PlainHTTP bool     `json:"plain_http,omitempty"` // allowed beyond loopback
 	Images    []string `json:"images,omitempty"`     // of the store: names or digests

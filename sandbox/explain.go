@@ -60,7 +60,7 @@ const scriptHead = `#!/bin/sh
 # %s
 #
 # Builds the same pod by hand, with util-linux, coreutils, iproute2 and, for ranges of ids, uidmap. It prints
-# the pid of the process that holds the pod; kill that to end it. It trusts the root file system that it is
+# the pid of the process that holds the pod; kill -KILL that to end it. It trusts the root file system that it is
 # given: unlike podsh it follows a link in there to wherever that leads.
 set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin

@@ -169,7 +169,7 @@ func (p *Pod) confine(who *identity) {
 // whom is in words what --user asks for.
 func whom(text string) string {
 	if name, group, ok := strings.Cut(text, ":"); ok {
-		return fmt.Sprintf("user %q, or no group %q,", name, group)
+		return fmt.Sprintf("user %q, or group %q,", name, group)
 	}
 	return fmt.Sprintf("user %q", text)
 }

@@ -101,6 +101,13 @@ func Pull(ctx context.Context, store *image.Store, request *image.Request, tell 
 
 func (p *pulling) all(ctx context.Context) ([]*image.Image, error) {
 	all, err := p.source.find(ctx)
+	if err == nil && p.Single && len(all) > 1 {
+		var names []string
+		for _, f := range all {
+			names = append(names, f.names...)
+		}
+		err = image.Fail(image.ErrInvalid, "add :TAG of one of "+strings.Join(names, ", "), "%q holds %d images", p.Source, len(all))
+	}
 	if err != nil {
 		return nil, err
 	}
