@@ -70,7 +70,7 @@ func bashWord(w io.Writer, word word) {
 	for _, flag := range word.flags {
 		flags = append(flags, flag.dashed()...)
 		then := "compopt -o default; return"
-		if flag.values != nil {
+		if flag.values != nil || flag.also.list != "" {
 			then = "values='" + strings.Join(flag.values, " ") + "'"
 		}
 		if flag.also.list != "" {
@@ -86,6 +86,9 @@ func bashWord(w io.Writer, word word) {
 	fmt.Fprintf(w, "\t\tesac\n\t\tflags='%s'\n", strings.Join(flags, " "))
 	if word.words != nil {
 		fmt.Fprintf(w, "\t\targs='%s'\n", strings.Join(word.words, " "))
+	}
+	if word.words == nil && word.args == nil {
+		fmt.Fprint(w, "\t\tcompopt -o default\n")
 	}
 	for _, arg := range word.args {
 		only := ""
@@ -153,6 +156,9 @@ func zshWord(w io.Writer, word word) {
 	}
 	if word.words != nil {
 		fmt.Fprintf(w, " \\\n\t\t\t'1:word:(%s)'", strings.Join(word.words, " "))
+	}
+	if word.words == nil && word.args == nil {
+		fmt.Fprint(w, " \\\n\t\t\t'*:file:_files'")
 	}
 	for _, arg := range word.args {
 		place := "*"
@@ -222,6 +228,9 @@ func fishWord(w io.Writer, name string, word word) {
 	}
 	if word.words != nil && !word.group { // those are offered one by one
 		offer("0", " "+name, "-a %s", shellQuote(strings.Join(word.words, " ")))
+	}
+	if word.words == nil && word.args == nil && !word.group {
+		offer("any", " "+name, "-F")
 	}
 	for _, arg := range word.args {
 		count := "any"

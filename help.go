@@ -211,13 +211,30 @@ func shownFlags(command *cli.Command) []cli.Flag {
 	})
 }
 
+// flagValues are those that flags take which take no others.
+var flagValues = map[string][]string{
+	"restart": {"no", "on-failure", "always"},
+	"pull":    {"missing", "always", "never"},
+}
+
 func newFlagWord(flag cli.Flag) flagWord {
 	f := flagWord{names: flag.Names()}
 	if doc, ok := flag.(cli.DocGenerationFlag); ok {
 		f.usage, f.takesValue = strings.ReplaceAll(doc.GetUsage(), "`", ""), doc.TakesValue() && !mayStandAlone(flag)
 	}
-	if slices.Contains(f.names, "signal") {
+	switch name := f.names[0]; {
+	case name == "signal", name == "stop-signal":
 		f.values = signalNames()
+	case name == "pod":
+		f.also = podArgument
+	case strings.Contains(f.usage, "shared or private"): // a namespace of a container
+		f.values = []string{"shared", "private"}
+		if name == "net" {
+			f.values = append(f.values, "new", "none", "host", "outbound")
+			f.also = networkArgument
+		}
+	default:
+		f.values = flagValues[name]
 	}
 	for _, ns := range sandbox.Namespaces {
 		switch {
