@@ -142,7 +142,7 @@ Examples:
   podsh logs -t --since 10m web/app             with times, from ten minutes ago`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the container has ended"},
-			&cli.StringFlag{Name: "tail", Value: "all", Usage: "only the last `N` lines"},
+			&cli.StringFlag{Name: "tail", Aliases: []string{"n"}, Value: "all", Usage: "only the last `N` lines"},
 			&cli.StringFlag{Name: "since", Usage: "only what was written after `TIME`: 2026-01-02T15:04:05Z, or 10m ago"},
 			&cli.StringFlag{Name: "until", Usage: "only what was written before `TIME`"},
 			&cli.BoolFlag{Name: "timestamps", Aliases: []string{"t"}, Usage: "put the time before each line"},

@@ -33,7 +33,7 @@ func runCommand() *cli.Command {
 		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR`"},
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`; KEY alone takes your own value"},
 		&cli.StringSliceFlag{Name: "env-file", Usage: "set what the lines of `FILE` say"},
-		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, or a volume that the pod's containers share, `SRC|NAME:DST[:ro]`"},
+		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, or a volume that the pod's containers share and that goes with it, `SRC|NAME:DST[:ro]`"},
 		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`, with OPTIONS as DST:size=64m,mode=755,nr_inodes=1k,noexec"},
 		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
 		&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},

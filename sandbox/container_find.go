@@ -135,6 +135,9 @@ func (s *Store) FindContainer(ref string) (*Container, error) {
 	return one(ref, found)
 }
 
+// errSeveral says that there is more than one such container.
+var errSeveral = errors.New("more than one")
+
 func one(ref string, found []*Container) (*Container, error) {
 	if len(found) == 1 {
 		return found[0], nil
@@ -143,7 +146,7 @@ func one(ref string, found []*Container) (*Container, error) {
 	for _, c := range found {
 		titles = append(titles, c.Title())
 	}
-	return nil, fail(ErrNoContainer, []string{"it could be " + strings.Join(titles, ", ")}, "%q could mean %d containers", ref, len(found))
+	return nil, fail(errSeveral, []string{"it could be " + strings.Join(titles, ", ")}, "%q could mean %d containers", ref, len(found))
 }
 
 // match lists the containers that a name, an id or the start of one means.
@@ -206,8 +209,29 @@ func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {
 		return pod, nil, err
 	}
 	c, containerErr := s.FindContainer(ref)
-	if containerErr != nil {
-		return nil, nil, err
+	switch {
+	case containerErr == nil:
+		return nil, c, nil
+	case errors.Is(containerErr, errSeveral):
+		return nil, nil, containerErr
 	}
-	return nil, c, nil
+	return nil, nil, s.noTarget(ref)
+}
+
+// noTarget says that there is neither a pod nor a container of that name, and which one may have been meant.
+func (s *Store) noTarget(ref string) error {
+	hint := "`podsh ps -a` shows all pods, `podsh ps -c -a` all containers"
+	var known []string
+	pods, _ := s.List() // for the hint alone
+	for _, p := range pods {
+		known = append(known, p.Spec.Name)
+		names, _ := os.ReadDir(p.store.path("pods", p.ID, "names"))
+		for _, entry := range names {
+			known = append(known, entry.Name())
+		}
+	}
+	if near := Nearest(ref, known); near != "" {
+		hint = fmt.Sprintf("did you mean %q? %s", near, hint)
+	}
+	return fail(ErrNoPod, []string{hint}, "no pod or container named %q", ref)
 }

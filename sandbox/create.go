@@ -249,17 +249,20 @@ func (run *performance) settle(steps Plan, n, place int) error {
 
 // explain says what a call that failed was for, and looks for a cause that only this pod can have.
 func (run *performance) explain(err error) error {
-	explained := run.Plan.explainFailure(err)
-	dir := run.Pod.Spec.Rootfs.Dir
+	return hintAtMounts(run.Plan.explainFailure(err), run.Pod.Spec.Rootfs.Dir)
+}
+
+// hintAtMounts names mounts below the folder of a root, if those may be the cause.
+func hintAtMounts(err error, dir string) error {
 	if !errors.Is(err, unix.EINVAL) || dir == "" {
-		return explained
+		return err
 	}
-	mounts, merr := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-	if merr == nil && len(mounts) > 0 && mounts[len(mounts)-1].Mountpoint != dir {
-		return withHint(explained, "there are mounts below %s (such as %s), and over those the kernel lays nothing: --rootfs %s:ro or :rw",
+	mounts, mountsErr := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if mountsErr == nil && len(mounts) > 0 && mounts[len(mounts)-1].Mountpoint != dir {
+		return withHint(err, "there are mounts below %s (such as %s), and over those the kernel lays nothing: --rootfs %s:ro or :rw",
 			dir, mounts[len(mounts)-1].Mountpoint, dir)
 	}
-	return explained
+	return err
 }
 
 // chunk counts the pod's steps that go to the executor at once: up to the host's next one, or to the call

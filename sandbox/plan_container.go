@@ -302,8 +302,14 @@ func (p *Pod) etc(pidfd *os.File) ([]etcFile, error) {
 func withHostname(etc []etcFile, hostname string) []etcFile {
 	files := slices.Clone(etc)
 	for i, f := range files {
-		if f.path == "/etc/hostname" {
+		switch f.path {
+		case "/etc/hostname":
 			files[i].text = hostname + "\n"
+		case "/etc/hosts": // names itself, hosts(5): as network.Hosts writes it
+			if before, rest, ok := strings.Cut(f.text, "\n127.0.1.1\t"); ok {
+				_, after, _ := strings.Cut(rest, "\n")
+				files[i].text = before + "\n127.0.1.1\t" + hostname + "\n" + after
+			}
 		}
 	}
 	return files

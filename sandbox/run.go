@@ -337,7 +337,7 @@ func (c *Container) explain(plan Plan, err error) error {
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
 		return fail(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}
-	return plan.explainFailure(err)
+	return hintAtMounts(plan.explainFailure(err), c.Spec.Rootfs.Dir)
 }
 
 // execFailed says why the command could not be executed.
