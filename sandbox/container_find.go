@@ -135,7 +135,7 @@ func (s *Store) FindContainer(ref string) (*Container, error) {
 	return one(ref, found)
 }
 
-// errSeveral says that there is more than one such container.
+// errSeveral says that there is more than one such pod or container.
 var errSeveral = errors.New("more than one")
 
 func one(ref string, found []*Container) (*Container, error) {
@@ -205,7 +205,7 @@ func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {
 			}
 		}
 	}
-	if pod != nil || !errors.Is(err, ErrNoPod) {
+	if pod != nil || !errors.Is(err, ErrNoPod) && !errors.Is(err, errSeveral) {
 		return pod, nil, err
 	}
 	c, containerErr := s.FindContainer(ref)
@@ -214,6 +214,8 @@ func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {
 		return nil, c, nil
 	case errors.Is(containerErr, errSeveral):
 		return nil, nil, containerErr
+	case errors.Is(err, errSeveral):
+		return nil, nil, err
 	}
 	return nil, nil, s.noTarget(ref)
 }

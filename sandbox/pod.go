@@ -173,7 +173,7 @@ func (s *Store) meant(ref string) (string, error) {
 		return matches[0], nil
 	}
 	slices.Sort(matches)
-	return "", fail(ErrNoPod, []string{"it could be " + strings.Join(matches, ", ")}, "%q is the start of %d ids", ref, len(matches))
+	return "", fail(errSeveral, []string{"it could be " + strings.Join(matches, ", ")}, "%q is the start of %d ids", ref, len(matches))
 }
 
 // noPod says that there is none, and which one may have been meant.
