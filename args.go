@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -46,11 +47,22 @@ func flagsFirst(app *cli.App, args []string) []string {
 	return append(append(args[:first:first], flags...), rest...)
 }
 
+// helpAbout is how help about a command is asked for; what is no command of the words is left out.
+func helpAbout(words []string) []string {
+	args := append([]string{"podsh"}, words...)
+	_, first := commandOf(newApp(wanted(nil)), args)
+	if first == 1 {
+		first = min(2, len(args)) // that it is none will be said
+	}
+	return append(args[:first:first], "--help")
+}
+
 // apart takes flags of one letter from the value that stands right behind them; complete says whether the last flag has
 // its value, or takes none.
 func apart(command *cli.Command, arg string) (words []string, complete bool) {
-	if strings.HasPrefix(arg, "--") || len(arg) > 2 && arg[2] == '=' {
-		return []string{arg}, strings.Contains(arg, "=") || !takesValue(command, arg[2:])
+	name, _, given := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	if strings.HasPrefix(arg, "--") || len(name) == 1 && given || len(name) > 1 && slices.Contains(flagNames(command), name) {
+		return []string{arg}, given || !takesValue(command, name) // package flag takes long names with one dash as well
 	}
 	for i := 1; i < len(arg); i++ {
 		if !takesValue(command, arg[i:i+1]) {

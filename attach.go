@@ -81,13 +81,14 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 	defer stream.Close()
 	resize := make(chan os.Signal, 1)
 	signal.Notify(resize, unix.SIGWINCH)
-	stop, end := interruptible() // the keyboard's signals go through the terminal, and others are for us: we go, the container stays
+	signal.Ignore(unix.SIGPIPE) // a standard output that is closed is an error like others
+	keyboard := isTerminal(os.Stdin)
+	restore := makeRaw(os.Stdin)        // what is typed meanwhile is for the container
+	stop, end := interruptible(restore) // the keyboard's signals go through the terminal, and others are for us: we go, the container stays
 	a := &sandbox.Attachment{Stream: theirs, Term: os.Getenv("TERM")}
 	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
 		a.Rows, a.Cols = size.Row, size.Col
 	}
-	keyboard := isTerminal(os.Stdin)
-	restore := makeRaw(os.Stdin) // what is typed meanwhile is for the container
 	session, err := how(a)
 	theirs.Close()
 	if err != nil {
@@ -95,15 +96,20 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 		return err
 	}
 	defer session.Close()
-	detached, ended := make(chan struct{}), make(chan struct{})
+	detached, ended, hungUp := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		if typed(os.Stdin, stream, keyboard) {
 			close(detached)
 		}
 	}()
 	go func() {
-		_, _ = io.Copy(os.Stdout, stream) // ends with the container, or with our terminal
-		close(ended)
+		out := &output{}
+		_, _ = io.Copy(out, stream)
+		if out.failed { // then the container has not ended
+			close(hungUp)
+		} else {
+			close(ended)
+		}
 	}()
 	if a.Rows > 0 {
 		_ = session.Resize(a.Rows, a.Cols) // of a container that ran before
@@ -115,17 +121,29 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 				_ = session.Resize(size.Row, size.Col) // it has ended: so do we
 			}
 		case <-stop.Done():
-			restore()
 			end()
+		case <-hungUp:
+			restore()
+			return nil
 		case <-detached:
 			restore()
 			fmt.Fprintf(os.Stderr, "\npodsh: detached; `podsh attach %s` comes back\n", container.Title())
 			return nil
 		case <-ended:
 			restore()
+			stream.Close()
 			return exitWith(session.Wait())
 		}
 	}
+}
+
+// output is our standard output, and remembers that it takes no more.
+type output struct{ failed bool }
+
+func (o *output) Write(text []byte) (int, error) {
+	n, err := os.Stdout.Write(text)
+	o.failed = o.failed || err != nil
+	return n, err
 }
 
 // The keys that detach, ctrl-p and ctrl-q, as docker has them.

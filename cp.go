@@ -71,7 +71,7 @@ func cp(c *cli.Context) error {
 		return err
 	}
 	defer done()
-	ctx, end := interruptible()
+	ctx, end := interruptible(func() {})
 	warning, err := copyFiles(ctx, pod, sandbox.Copy{From: cmp.Or(sourcePath, from), To: cmp.Or(targetPath, to), Owners: c.Bool("archive")}, isIn)
 	if ctx.Err() != nil {
 		done()
@@ -83,9 +83,9 @@ func cp(c *cli.Context) error {
 	return err
 }
 
-// interruptible is a context that ends with the first signal that is to end podsh; the second one does so at once. end lets
-// the first one do it: so whoever waits sees that it was one, as a shell in a loop must.
-func interruptible() (ctx context.Context, end func()) {
+// interruptible is a context that ends with the first signal that is to end podsh, after restore; the second one does so at
+// once. end lets the first one do it: so whoever waits sees that it was one, as a shell in a loop must.
+func interruptible(restore func()) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
 	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
@@ -96,6 +96,7 @@ func interruptible() (ctx context.Context, end func()) {
 	first := make(chan unix.Signal, 1)
 	go func() {
 		sig := <-signals
+		restore()
 		signal.Reset()
 		first <- sig.(unix.Signal)
 		cancel()

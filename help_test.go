@@ -140,6 +140,8 @@ func TestFlagsFirst(t *testing.T) {
 		"run -dp8080:80 -eA=-1 web -d":      "run -d -p 8080:80 -e A=-1 -- web -d",
 		"run -p=80:80 -itu root web":        "run -p=80:80 -it -u root -- web",
 		"run --rm -w/ --name x web":         "run --rm -w / --name x -- web",
+		"run -rm -entrypoint id web -u":     "run -rm -entrypoint id -- web -u",
+		"create -name=a web -tmpfs /x":      "create -name=a -tmpfs /x -- web",
 		"run -xv. web -- -y":                "run -x -v . -- web -- -y",
 		"stop -t0 -- web":                   "stop -t 0 -- web",
 		"cp - web:/":                        "cp -- - web:/",

@@ -147,7 +147,7 @@ func main() {
 	}
 	args := append([]string{"podsh"}, os.Args[1:]...)
 	if len(args) > 1 && args[1] == "help" {
-		args = append(append(args[:1], args[2:]...), "--help")
+		args = helpAbout(args[2:])
 	}
 	if len(args) < 2 || !lasting[args[1]] {
 		debug.SetGCPercent(-1) // podsh lives for milliseconds

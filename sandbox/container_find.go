@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,7 +86,7 @@ func (p *Pod) Containers() ([]*Container, error) {
 		}
 		c, err := p.loadContainer(entry.Name())
 		if err != nil && exists(p.containersPath(entry.Name())) {
-			c, err = &Container{ID: entry.Name(), Name: entry.Name(), Pod: p.ID, Disk: diskFolder(entry.Name()), Signal: int(unix.SIGTERM), pod: p, broken: err}, nil
+			c, err = p.brokenContainer(entry.Name(), err), nil
 		}
 		if err == nil {
 			containers = append(containers, c)
@@ -98,6 +99,23 @@ func (p *Pod) Containers() ([]*Container, error) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return containers, nil
+}
+
+// brokenContainer is what is known of a container whose description can't be read: most probably another version has written
+// in the same place where it has its files.
+func (p *Pod) brokenContainer(id string, why error) *Container {
+	c := &Container{ID: id, Name: id, Pod: p.ID, Disk: diskFolder(id), Signal: int(unix.SIGTERM), pod: p, broken: why}
+	var described struct {
+		Disk    string    `json:"disk"`
+		Created time.Time `json:"created"`
+	}
+	text, _ := os.ReadFile(p.containersPath(id, "container.json"))
+	if json.Unmarshal(text, &described) == nil && path.Base(described.Disk) == id {
+		c.Disk, c.Created = described.Disk, described.Created
+	} else if info, err := os.Stat(p.containersPath(id)); err == nil {
+		c.Created = info.ModTime()
+	}
+	return c
 }
 
 // FindContainer returns the container that ref means: POD/NAME, or a NAME that only one pod has a container of;

@@ -174,7 +174,7 @@ func (p *Pod) NewContainer(spec *ContainerSpec, img *image.Image, layers []strin
 	if !exists(p.containersPath()) { // once for each pod is enough
 		p.sweepDisks()
 	}
-	lock, err := p.store.makeDisk(c.Disk, p.containersPath(c.ID))
+	lock, err := p.makeDisk(c.Disk, p.containersPath(c.ID))
 	if err != nil {
 		return nil, err
 	}

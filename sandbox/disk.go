@@ -66,7 +66,7 @@ func (p *Pod) ensureVolumes() error {
 	dir := p.diskPath()
 	if dir == "" {
 		dir = diskFolder(p.ID)
-		lock, err := p.store.makeDisk(dir, p.store.path("pods", p.ID))
+		lock, err := p.makeDisk(dir, p.store.path("pods", p.ID))
 		if err != nil {
 			return err
 		}
@@ -121,7 +121,7 @@ func (p *Pod) giveToRoot(dir string) error {
 
 // makeDisk makes such a folder, which says what it belongs to: so that what has lost that can be told. It is
 // locked until the caller lets go: what it belongs to may still be in the making.
-func (s *Store) makeDisk(dir, owner string) (lock *os.File, err error) {
+func (p *Pod) makeDisk(dir, owner string) (lock *os.File, err error) {
 	all := filepath.Dir(dir)
 	if err := os.MkdirAll(all, 0o700); err != nil {
 		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk, of your own")
@@ -137,7 +137,7 @@ func (s *Store) makeDisk(dir, owner string) (lock *os.File, err error) {
 	if lock, err = lockFolder(dir, unix.LOCK_EX); err != nil {
 		return nil, err
 	}
-	if err := s.claimDisk(dir, owner); err != nil {
+	if err := p.store.claimDisk(dir, owner, p.Holder); err != nil {
 		lock.Close()
 		return nil, err
 	}

@@ -16,33 +16,61 @@ import (
 // What containers wrote stays until somebody asks for its removal. Two links in each folder tell:
 //
 //	pod    where the owner is described: STORE/pods/ID, or STORE/pods/ID/containers/ID
-//	store  which store that is: boot id, device and number of the folder, path. A store that is another one, or that only
-//	       this process does not see in its mount namespace, says nothing about the owner.
+//	store  what tells whether an owner that is not described is gone: see claim
 
-// claimDisk says whose a folder is. It is locked meanwhile.
-func (s *Store) claimDisk(dir, owner string) error {
-	identity, err := s.identity()
+// claimDisk says whose a folder is: of a pod with this holder, or one that has none yet. It is locked meanwhile.
+func (s *Store) claimDisk(dir, owner string, holder Holder) error {
+	now, err := s.claim()
 	if err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"store": identity, "pod": owner} {
-		if err := os.Symlink(text, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+	now.holder = holder
+	for _, link := range [][2]string{{"pod", owner}, {"store", now.String()}} { // with the first alone it counts as an earlier podsh's
+		if err := os.Symlink(link[1], filepath.Join(dir, link[0])); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) identity() (string, error) {
-	boot, err := bootID()
-	if err != nil {
-		return "", err
+// A claim is where and when a folder got its owner. What is told on another machine, in another pid namespace, or by a
+// folder at the store's path that is another one, says nothing about the owner.
+type claim struct {
+	boot, machine string
+	pids          uint64 // the pid namespace that holder's pid is of
+	holder        Holder
+	store         string // device, number and path of its folder
+}
+
+func (s *Store) claim() (c claim, err error) {
+	if c.boot, err = bootID(); err != nil {
+		return c, err
+	}
+	machine, _ := os.ReadFile("/etc/machine-id") // not everywhere, machine-id(5)
+	c.machine = strings.TrimSpace(string(machine))
+	if c.pids, err = namespaceInode("self", "pid"); err != nil {
+		return c, err
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(s.Path, &st); err != nil {
-		return "", fmt.Errorf("stat %s: %w", s.Path, err)
+		return c, fmt.Errorf("stat %s: %w", s.Path, err)
 	}
-	return fmt.Sprintf("%s %d:%d %s", boot, st.Dev, st.Ino, s.Path), nil
+	c.store = fmt.Sprintf("%d:%d %s", st.Dev, st.Ino, s.Path)
+	return c, nil
+}
+
+const claimForm = "%36s %q %d %d:%q:%d "
+
+func (c claim) String() string {
+	return fmt.Sprintf(claimForm, c.boot, c.machine, c.pids, c.holder.PID, c.holder.Started, c.holder.PIDFDInode) + c.store
+}
+
+func parseClaim(text string) (c claim, ok bool) {
+	n, err := fmt.Sscanf(text, claimForm, &c.boot, &c.machine, &c.pids, &c.holder.PID, &c.holder.Started, &c.holder.PIDFDInode)
+	head := claim{boot: c.boot, machine: c.machine, pids: c.pids, holder: c.holder}.String()
+	c.store, ok = strings.CutPrefix(text, head)
+	c.holder.BootID = c.boot
+	return c, n == 6 && err == nil && ok
 }
 
 // A leftover is what is in a folder without an owner.
@@ -60,7 +88,7 @@ func leftIn(dir string) leftover {
 	if errors.Is(err, fs.ErrNotExist) {
 		return notLeft // in the making, or a script's
 	}
-	if _, err = os.Stat(owner); !errors.Is(err, fs.ErrNotExist) || !storeKnows(dir) {
+	if _, err = os.Stat(owner); !errors.Is(err, fs.ErrNotExist) || !ownerIsGone(dir) {
 		return notLeft
 	}
 	entries, err := os.ReadDir(dir)
@@ -78,19 +106,24 @@ func leftIn(dir string) leftover {
 	return leftWrote
 }
 
-// storeKnows says whether an owner that is not described is gone.
-func storeKnows(dir string) bool {
-	identity, err := os.Readlink(filepath.Join(dir, "store"))
+// ownerIsGone says whether an owner that is not described is gone.
+func ownerIsGone(dir string) bool {
+	text, err := os.Readlink(filepath.Join(dir, "store"))
 	if err != nil {
 		return true // an earlier podsh
 	}
-	boot, rest, _ := strings.Cut(identity, " ")
-	_, path, _ := strings.Cut(rest, " ")
-	if now, err := bootID(); err != nil || now != boot {
-		return err == nil
+	then, ok := parseClaim(text)
+	_, path, _ := strings.Cut(then.store, " ")
+	now, err := (&Store{path}).claim()
+	switch {
+	case !ok, now.boot == "", then.machine != now.machine:
+		return false
+	case then.boot != now.boot:
+		return true
+	case then.pids == now.pids && then.holder.PID != 0:
+		return !then.holder.alive()
 	}
-	same, err := (&Store{path}).identity()
-	return err == nil && same == identity
+	return err == nil && then.store == now.store
 }
 
 // Lost lists the folders with what containers wrote that are not described any more.

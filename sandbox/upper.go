@@ -55,7 +55,7 @@ func (run *performance) makeUpper() (err error) {
 	if run.upper, err = lockFolder(pod.Upper, unix.LOCK_EX); err != nil {
 		return err
 	}
-	return run.store.claimDisk(pod.Upper, run.store.path("pods", pod.ID))
+	return run.store.claimDisk(pod.Upper, run.store.path("pods", pod.ID), Holder{})
 }
 
 // sweepUppers removes the folders that have lost their pods, as far as this pod's ids reach. Those with what a container

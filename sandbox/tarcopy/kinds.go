@@ -222,23 +222,26 @@ func (s spot) setTime(a attributes) error {
 }
 
 // finish dresses the folders, the deepest first: one that is not writable or searchable any more is not
-// needed any more either.
+// needed any more either. One that can't be dressed does not keep the others from it.
 func (p *placer) finish() error {
+	var first error
 	for n := len(p.folders) - 1; n >= 0; n-- {
-		folder := p.folders[n]
-		s, err := p.spot(folder.parts)
-		if err != nil {
-			return err
-		}
-		f, err := openAt(s.parent, s.name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return call("open", s.shown, err)
-		}
-		err = p.dress(f, s, folder.attributes)
-		f.Close()
-		if err != nil {
-			return err
+		if err := p.dressFolder(p.folders[n]); first == nil {
+			first = err
 		}
 	}
-	return nil
+	return first
+}
+
+func (p *placer) dressFolder(folder made) error {
+	s, err := p.spot(folder.parts)
+	if err != nil {
+		return err
+	}
+	f, err := openAt(s.parent, s.name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return call("open", s.shown, err)
+	}
+	defer f.Close()
+	return p.dress(f, s, folder.attributes)
 }

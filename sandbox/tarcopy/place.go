@@ -150,7 +150,7 @@ func (p *placer) one(e entry, rename string) error {
 		}
 	}
 	if len(parts) == 0 {
-		if e.Typeflag == tar.TypeDir {
+		if e.Typeflag == tar.TypeDir || e.Typeflag == gnuFolder {
 			return nil // the top itself, which is there
 		}
 		return fmt.Errorf("the entry %q is no folder, and would take a folder's place", e.Name)
