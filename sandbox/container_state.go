@@ -93,7 +93,8 @@ func (c *Container) State() (*ContainerState, error) {
 // ended first. Who asks before is told that it runs.
 const untilWritten = time.Second
 
-// awaitState waits until another state is written than this one, inotify(7); false at the deadline.
+// awaitState waits until another state is written than this one, inotify(7), or who would write it has ended; false at the
+// deadline.
 func (c *Container) awaitState(state *ContainerState, deadline time.Time) bool {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -107,7 +108,12 @@ func (c *Container) awaitState(state *ContainerState, deadline time.Time) bool {
 	if now, err := readState(c.path("state.json")); err != nil || now.Status != state.Status || now.Process != state.Process {
 		return true // written before we watched
 	}
-	changed, err := ended(changes, deadline)
+	watcher, err := state.Watcher.Open()
+	if err != nil {
+		return errors.Is(err, ErrExited)
+	}
+	defer watcher.Close()
+	changed, err := readable(deadline, changes, watcher)
 	return changed && err == nil
 }
 

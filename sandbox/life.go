@@ -237,8 +237,14 @@ func (m *membership) wakeParents() {
 }
 
 // ended waits until the process behind a pidfd has ended, or the deadline; the zero one never comes.
-func ended(pidfd *os.File, deadline time.Time) (bool, error) {
-	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+func ended(pidfd *os.File, deadline time.Time) (bool, error) { return readable(deadline, pidfd) }
+
+// readable waits until one of the files can be read.
+func readable(deadline time.Time, files ...*os.File) (bool, error) {
+	var fds []unix.PollFd
+	for _, f := range files {
+		fds = append(fds, unix.PollFd{Fd: int32(f.Fd()), Events: unix.POLLIN})
+	}
 	for {
 		timeout := -1
 		if !deadline.IsZero() {
@@ -252,7 +258,7 @@ func ended(pidfd *os.File, deadline time.Time) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("poll: %w", err)
 		}
-		return n == 1, nil
+		return n > 0, nil
 	}
 }
 
