@@ -5,13 +5,10 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
 )
@@ -81,32 +78,6 @@ func cp(c *cli.Context) error {
 		warn(errors.New(warning))
 	}
 	return err
-}
-
-// interruptible is a context that ends with the first signal that is to end podsh, after restore; the second one does so at
-// once. end lets the first one do it: so whoever waits sees that it was one, as a shell in a loop must.
-func interruptible(restore func()) (ctx context.Context, end func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	signals := make(chan os.Signal, 1)
-	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
-		if !signal.Ignored(sig) { // as nohup(1) does
-			signal.Notify(signals, sig)
-		}
-	}
-	first := make(chan unix.Signal, 1)
-	go func() {
-		sig := <-signals
-		restore()
-		signal.Reset()
-		first <- sig.(unix.Signal)
-		cancel()
-	}()
-	return ctx, func() {
-		sig := <-first
-		runtime.LockOSThread()
-		_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
-		os.Exit(128 + int(sig)) // the first process of a pid namespace takes none
-	}
 }
 
 // copyFiles copies into the pod, or out of it.

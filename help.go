@@ -167,22 +167,8 @@ func argumentsOf(usage string) []argument {
 
 // flagText is a flag in the help of its command: how it is typed, and in a second column, or on the next line, what it does.
 func flagText(flag cli.Flag) string {
-	doc, ok := flag.(cli.DocGenerationFlag)
-	if !ok {
-		return flag.String()
-	}
-	usage, value := doc.GetUsage(), ""
-	if before, rest, ok := strings.Cut(usage, "`"); ok {
-		name, after, _ := strings.Cut(rest, "`")
-		usage, value = before+name+after, name
-	}
-	if value == "" && doc.TakesValue() {
-		value = "VALUE"
-	}
-	var names []string
-	for _, name := range flag.Names() {
-		names = append(names, dashed(name))
-	}
+	value, usage := flagUsage(flag.(cli.DocGenerationFlag)) // as all flags of package cli are
+	names := newFlagWord(flag).dashed()
 	slices.SortFunc(names, func(a, b string) int { return len(a) - len(b) }) // -n before --name
 	text := strings.Join(names, ", ")
 	switch {
@@ -193,9 +179,6 @@ func flagText(flag cli.Flag) string {
 	}
 	if multi, ok := flag.(cli.DocGenerationSliceFlag); ok && multi.IsSliceFlag() {
 		text += " ..."
-	}
-	if given := doc.GetValue(); given != "" && doc.TakesValue() && !mayStandAlone(flag) && !strings.Contains(usage, "default") {
-		usage += " (default: " + given + ")"
 	}
 	const column, margin, further = 32, 3, 6 // cli indents a flag by three, and its second line by six
 	if len(text) >= column {

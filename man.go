@@ -183,7 +183,8 @@ func writeCommand(b *strings.Builder, command fullCommand) {
 	}
 }
 
-// flagUsage finds the word for the flag's value, which stands between backquotes in its usage.
+// flagUsage finds the word for the flag's value, which stands between backquotes in its usage, and what it does, with what is
+// taken where nothing is said.
 func flagUsage(flag cli.DocGenerationFlag) (value, usage string) {
 	usage = flag.GetUsage()
 	if before, rest, ok := strings.Cut(usage, "`"); ok {
@@ -197,7 +198,7 @@ func flagUsage(flag cli.DocGenerationFlag) (value, usage string) {
 	if value == "" {
 		value = "VALUE"
 	}
-	if text := flag.GetDefaultText(); text != "" {
+	if text := flag.GetValue(); text != "" && !strings.Contains(usage, "default") {
 		usage += " (default: " + text + ")"
 	}
 	return value, usage

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/signal"
@@ -22,6 +23,32 @@ func isTerminal(f *os.File) bool {
 // Go's own; the keyboard's come through the terminal.
 var forwarded = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
+}
+
+// interruptible is a context that ends with the first signal that is to end podsh, after restore; the second one does so at
+// once. end lets the first one do it: so whoever waits sees that it was one, as a shell in a loop must.
+func interruptible(restore func()) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		if !signal.Ignored(sig) { // as nohup(1) does
+			signal.Notify(signals, sig)
+		}
+	}
+	first := make(chan unix.Signal, 1)
+	go func() {
+		sig := <-signals
+		restore()
+		signal.Reset()
+		first <- sig.(unix.Signal)
+		cancel()
+	}()
+	return ctx, func() {
+		sig := <-first
+		runtime.LockOSThread()
+		_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+		os.Exit(128 + int(sig)) // the first process of a pid namespace takes none
+	}
 }
 
 // joinTerminal runs a command on a terminal of the pod's, and connects that with ours until the command

@@ -194,10 +194,7 @@ func (p *Pod) noContainer(name string) error {
 	for _, entry := range entries {
 		known = append(known, entry.Name())
 	}
-	if near := Nearest(name, known); near != "" {
-		hint = fmt.Sprintf("did you mean %q? %s", near, hint)
-	}
-	return fail(ErrNoContainer, []string{hint}, "no container %q in pod %q", name, p.Title())
+	return fail(ErrNoContainer, []string{didYouMean(name, known, hint)}, "no container %q in pod %q", name, p.Title())
 }
 
 // Ref is what the pod can be called by where its name could mean a container.
@@ -250,8 +247,5 @@ func (s *Store) noTarget(ref string) error {
 			known = append(known, entry.Name())
 		}
 	}
-	if near := Nearest(ref, known); near != "" {
-		hint = fmt.Sprintf("did you mean %q? %s", near, hint)
-	}
-	return fail(ErrNoPod, []string{hint}, "no pod or container named %q", ref)
+	return fail(ErrNoPod, []string{didYouMean(ref, known, hint)}, "no pod or container named %q", ref)
 }

@@ -8,7 +8,6 @@ import (
 	"path"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -164,17 +163,7 @@ func (p *Pod) planCopy(args []string) Plan {
 	b.call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	b.call(unix.SYS_FCHDIR, tree)
 	b.explain("be root there, and nowhere else", "capabilities(7)", "")
-	if _, root := mapID(p.UIDMap, 0, true); root {
-		if !p.KeepGroups {
-			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
-		}
-		b.call(unix.SYS_SETRESGID, 0, 0, 0)
-		b.call(unix.SYS_SETRESUID, 0, 0, 0)
-	}
-	b.call(unix.SYS_UMASK, 0)
-	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
-	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
+	b.beRoot(p)
 	b.closeOnExec(exeFD)
 	b.explain("become podsh, which makes the folder it stands in its root before it does anything else", "execveat(2)", "")
 	b.call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
@@ -195,13 +184,13 @@ func (p *Pod) runCopy(ctx context.Context, stdin, stdout *os.File, args ...strin
 		return "", err
 	}
 	over := make(chan struct{})
-	defer context.AfterFunc(ctx, func() { // it ends by itself, when it finds a pipe closed, but where its files let it wait
+	go func() { // it ends by itself, when it finds a pipe closed, but where its files let it wait
 		select {
 		case <-over:
-		case <-time.After(untilKill):
+		case <-later(ctx, untilKill):
 			_ = unix.PidfdSendSignal(int(executor.PIDFD.Fd()), unix.SIGKILL, nil, 0) // gone already is as good
 		}
-	})()
+	}()
 	said, _ := io.ReadAll(io.LimitReader(read, 1<<16)) // what can't be read was not said
 	text := strings.TrimSpace(string(said))
 	status := waitFor(executor.PID)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"strconv"
@@ -44,10 +43,6 @@ type Copy struct {
 // CopyOut copies a file or folder of the pod to the host. As with all copies, what ctx interrupts leaves whole files.
 func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(path.Join("/", c.From) + suffixOf(c.From))
-	if info, err := os.Lstat(strings.TrimRight(c.To, "/")); err == nil && info.Mode().Type() == fs.ModeSymlink && suffixOf(c.To) == "" {
-		// It may have come out of a container, which then would choose what is written to.
-		return "", fail(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
-	}
 	kind, err := p.kindOf(ctx, clean)
 	if err != nil {
 		return "", err
@@ -60,6 +55,10 @@ func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 	dir, rename, err := tarcopy.Destination(root, c.To, kind, base, contents)
 	if err != nil {
 		return "", withHint(err, "podsh cp POD:SRC DST: what is SRC, and what is there as DST?")
+	}
+	if followed := path.Join("/", dir) != c.To && path.Join("/", dir, rename) != c.To; followed && suffixOf(c.To) == "" {
+		// The link may have come out of a container, which then would choose what is written to.
+		return "", fail(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
 	}
 	return p.pack(ctx, clean, base, func(read io.Reader) error {
 		err := tarcopy.Place(root, path.Join("/", dir), rename, read, tarcopy.Options{Owners: c.Owners})

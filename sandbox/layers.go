@@ -185,6 +185,17 @@ func (p *Pod) planUnpack(dir string) Plan {
 	b.call(unix.SYS_MOUNT, dir, dir, 0, unix.MS_BIND, 0)
 	b.call(unix.SYS_CHDIR, dir) // as ourselves: the way to it may be closed to the pod's root
 	b.explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
+	b.beRoot(p)
+	b.explain("become the program that unpacks; it makes the folder it stands in its root before it does anything else", "execveat(2)", "")
+	b.closeOnExec(unpackProgramFD)
+	b.call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
+	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{program.Name}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	return b.steps
+}
+
+// beRoot makes the executor the pod's root, as a program of ours is to be that works on its files: it ends with podsh, and
+// gains nothing by what it executes.
+func (b *builder) beRoot(p *Pod) {
 	if _, root := mapID(p.UIDMap, 0, true); root {
 		if !p.KeepGroups {
 			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
@@ -192,15 +203,10 @@ func (p *Pod) planUnpack(dir string) Plan {
 		b.call(unix.SYS_SETRESGID, 0, 0, 0)
 		b.call(unix.SYS_SETRESUID, 0, 0, 0)
 	}
-	b.explain("become the program that unpacks; it makes the folder it stands in its root before it does anything else", "execveat(2)", "")
 	b.call(unix.SYS_UMASK, 0)
 	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
 	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
-	b.closeOnExec(unpackProgramFD)
-	b.call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
-	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{program.Name}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
-	return b.steps
 }
 
 // converse sends the program of images a request, and hears what it tells, to the end.

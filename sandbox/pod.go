@@ -186,10 +186,15 @@ func (s *Store) noPod(ref string) error {
 			known = append(known, entry.Name())
 		}
 	}
-	if near := Nearest(ref, known); near != "" {
-		hint = fmt.Sprintf("did you mean %q? %s", near, hint)
+	return fail(ErrNoPod, []string{didYouMean(ref, known, hint)}, "no pod named %q", ref)
+}
+
+// didYouMean puts the word that was probably meant, if there is one, before a hint.
+func didYouMean(text string, words []string, hint string) string {
+	if near := Nearest(text, words); near != "" {
+		return fmt.Sprintf("did you mean %q? %s", near, hint)
 	}
-	return fail(ErrNoPod, []string{hint}, "no pod named %q", ref)
+	return hint
 }
 
 // Nearest returns the word that text was probably meant to be, or "".
