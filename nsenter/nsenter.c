@@ -250,7 +250,7 @@ static int podsh_init(struct podsh_run *run)
 
 	if (command <= 0)
 		return command;
-	close(run->report);
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0);
 	munmap(run->plan, run->plan->size);
 	podsh_rename(run, "init");
 	sigfillset(&all);
@@ -262,6 +262,17 @@ static int podsh_init(struct podsh_run *run)
 		if (sigwaitinfo(&all, &info) > 0 && info.si_signo != SIGCHLD)
 			kill(command, info.si_signo);
 	}
+}
+
+// Is the working directory below the root? The kernel puts "(unreachable)" before the path of one that is not: getcwd(2).
+static int podsh_getcwd(void)
+{
+	char path[PATH_MAX];
+
+	if (syscall(SYS_getcwd, path, sizeof(path)) > 0 && path[0] == '/')
+		return 0;
+	errno = EXDEV;
+	return -1;
 }
 
 static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
@@ -285,6 +296,8 @@ static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 		podsh_pause();
 	case PODSH_INIT:
 		return podsh_init(run);
+	case PODSH_GETCWD:
+		return podsh_getcwd();
 	}
 	return syscall(call->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }

@@ -28,10 +28,11 @@ const (
 
 // Numbers of the calls that are not one system call (nsenter.h).
 const (
-	Clone = C.PODSH_CLONE // (flags): go on as a clone whose parent is the caller's parent
-	Exec  = C.PODSH_EXEC  // (argv or 0, envp, folders): execve(2) with a search through the folders
-	Pause = C.PODSH_PAUSE // (): be the pause program
-	Init  = C.PODSH_INIT  // (): go on as a child, of which this process stays the init
+	Clone  = C.PODSH_CLONE  // (flags): go on as a clone whose parent is the caller's parent
+	Exec   = C.PODSH_EXEC   // (argv or 0, envp, folders): execve(2) with a search through the folders
+	Pause  = C.PODSH_PAUSE  // (): be the pause program
+	Init   = C.PODSH_INIT   // (): go on as a child, of which this process stays the init
+	Getcwd = C.PODSH_GETCWD // (): fail with EXDEV unless the working directory is below the root
 )
 
 // TouchIsSlow says whether a page's first touch takes long here, as on virtual machines without help from their

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PODSH_MAGIC UINT64_C(0x33306e616c70) // "plan03": raise it with every change of this file
+#define PODSH_MAGIC UINT64_C(0x34306e616c70) // "plan04": raise it with every change of this file
 #define PODSH_MAX_CALLS 1024
 #define PODSH_MAX_BYTES (4 << 20)
 
@@ -30,6 +30,7 @@ enum {
 	PODSH_EXEC = -2,  // (argv or 0 for the caller's, envp, folders to search or 0)
 	PODSH_PAUSE = -3, // (): be the pause program
 	PODSH_INIT = -4,  // (): go on as a child, of which this process stays the init
+	PODSH_GETCWD = -5, // (): fail with EXDEV unless the working directory is below the root
 };
 
 struct podsh_call {

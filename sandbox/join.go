@@ -247,7 +247,7 @@ func (j *Joining) Start(args []string) (joiner *os.Process, terminal *os.File, e
 
 // Failed says why a joiner could not carry out its plan: the call at place failed with errno.
 func (j *Joining) Failed(place int, errno syscall.Errno) error {
-	step, _, ok := j.Plan.at(place)
+	step, why, ok := j.Plan.at(place)
 	switch {
 	case !ok:
 		return fail(nil, []string{"was it killed, or is memory short?"}, "the joiner of pod %q ended without a word", j.Pod.Title())
@@ -255,8 +255,8 @@ func (j *Joining) Failed(place int, errno syscall.Errno) error {
 		return fail(ErrExited, []string{"podsh rm " + j.Pod.Title()}, "pod %q has ended", j.Pod.Title())
 	case step.Call.Nr == nsenter.Exec:
 		return j.execFailed(errno)
-	case step.Call.Nr == unix.SYS_CHDIR && j.spec.Workdir != "":
-		return fail(nil, []string{"--workdir names a folder of the pod's"}, "--workdir %s: %v", j.spec.Workdir, errno)
+	case why.Role == folder:
+		return folderFailed(firstText(why.Call), errno, "--workdir names a folder of the pod's")
 	}
 	return j.Plan.explainFailure(&nsenter.CallError{Place: place, Errno: errno})
 }

@@ -302,5 +302,4 @@ func (p *creation) dropPrivileges() {
 	p.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	p.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(nil, nil, nil))
 	p.call(unix.SYS_UMASK, 0o022)
-	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
 }

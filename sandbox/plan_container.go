@@ -57,6 +57,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 	p.nameHost()
 	p.raiseLoopback()
 	p.finishRoot()
+	p.enterFolder(c.Workdir, 0)
 	p.limit()
 	p.ownPipes()
 	spec := &JoinSpec{Command: c.Argv, TTY: c.Spec.TTY, Rows: member.rows, Cols: member.columns, Workdir: c.Workdir, Term: member.term}
@@ -147,13 +148,21 @@ func (p *creation) takeShm() {
 	p.call(unix.SYS_CLOSE, at)
 }
 
-// makeWorkdir makes the folder that the command starts in, as docker does. In a root that can't be written it has
-// to be there.
+// makeWorkdir makes the folder that the command starts in, as docker does. In a root that can't be written, or is the
+// host's own folder, it has to be there; not so below what is mounted there.
 func (p *creation) makeWorkdir() {
-	if p.member == nil || p.pod.Spec.Rootfs.Mode != "overlay" || p.member.container.Workdir == "/" {
+	if p.member == nil || p.member.container.Workdir == "/" {
 		return
 	}
 	dir := p.member.container.Workdir
+	within := func(destination string) bool {
+		return strings.HasPrefix(dir+"/", strings.TrimSuffix(destination, "/")+"/")
+	}
+	if p.pod.Spec.Rootfs.Mode != "overlay" &&
+		!slices.ContainsFunc(p.pod.Spec.Volumes, func(v rootfs.Volume) bool { return within(v.Destination) }) &&
+		!slices.ContainsFunc(p.pod.Spec.Tmpfs, func(t rootfs.Tmpfs) bool { return within(t.Destination) }) {
+		return
+	}
 	p.explain("make sure of the folder that the command starts in", "mkdir(2)", "mkdir -p "+quote(here(dir)))
 	p.makeFolders(dir)
 }
@@ -228,8 +237,6 @@ func (p *creation) beInit() {
 		return
 	}
 	p.explain("let an init be the first process: it reaps, and ends with the command", "pid_namespaces(7)", "")
-	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, memberTTYFD-1, 0)
-	p.call(unix.SYS_CLOSE_RANGE, memberTTYFD+1, allFDs, 0)
 	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	p.call(nsenter.Init)
 }
@@ -242,8 +249,7 @@ func (p *creation) startCommand(spec *JoinSpec) {
 	if spec.TTY {
 		p.openTerminal(spec, memberTTYFD)
 	}
-	p.explain("go to its folder, and take signals as any program does", "signal(7)", "cd "+quote(c.Workdir))
-	p.call(unix.SYS_CHDIR, c.Workdir)
+	p.explain("take signals as any program does", "signal(7)", "umask 022")
 	p.call(unix.SYS_UMASK, 0o022)
 	for _, sig := range p.member.ignored {
 		p.call(unix.SYS_RT_SIGACTION, int(sig), make([]byte, sigactionSize), 0, sigsetSize)

@@ -240,11 +240,11 @@ func (p *creation) placeEtcFiles() {
 func (p *creation) finishRoot() {
 	p.placeEtcFiles()
 	spec := p.pod.Spec
-	p.makeWorkdir()
 	if spec.ReadOnly {
 		p.scratch()
 	}
 	p.mountAsked()
+	p.makeWorkdir()
 	if spec.ReadOnly && spec.Rootfs.Mode != "rw" && spec.Rootfs.Mode != "ro" {
 		p.keepWritable()
 		p.explain("make the root read-only", "mount(8)", "mount -o remount,bind,ro,nosuid,nodev .")
@@ -258,6 +258,18 @@ func (p *creation) finishRoot() {
 	p.call(unix.SYS_PIVOT_ROOT, ".", ".")
 	p.call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	p.call(unix.SYS_CHDIR, "/")
+	p.letGo()
+}
+
+// letGo closes all that led here from the host: from now on no name of the pod's can lead there.
+func (p *creation) letGo() {
+	p.explain("let go of the host: nothing of it is open from here on", "close_range(2)", "")
+	if p.member == nil {
+		p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
+		return
+	}
+	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, memberTTYFD-1, 0)
+	p.call(unix.SYS_CLOSE_RANGE, memberTTYFD+1, allFDs, 0)
 }
 
 // scratch keeps a few folders writable in a root that is not. A folder of the host that is read-only, or not

@@ -77,6 +77,10 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	}
 	j.explain("leave the caller's terminal: nobody inside can push keys into it", "setsid(2)", "")
 	j.call(unix.SYS_SETSID)
+	mnt := pod.Namespaces["mnt"].Kind != "host" && flags&unix.CLONE_NEWNS != 0
+	if mnt {
+		j.enterStart(pod, spec, who)
+	}
 	j.becomeUser(pod, spec, f)
 	if spec.TTY {
 		j.openTerminal(spec, nsenter.TTYFD)
@@ -85,14 +89,20 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j.explain("end with the one who joins", "prctl(2) PR_SET_PDEATHSIG", "")
 	j.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
 	j.call(unix.SYS_SENDTO, nsenter.ReportFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
-	mnt := pod.Namespaces["mnt"].Kind != "host" && flags&unix.CLONE_NEWNS != 0
-	env := commandEnv(pod, spec, who, mnt)
-	start := who.home
-	if pod.workdir != "" {
-		start = pod.workdir
-	}
-	j.runCommand(spec, start, env, mnt)
+	j.runCommand(spec, commandEnv(pod, spec, who, mnt), mnt)
 	return j.steps
+}
+
+// enterStart goes to the folder that was asked for; else to that of the container or of the user, if it is there.
+func (j *builder) enterStart(pod *Pod, spec *JoinSpec, who identity) {
+	switch {
+	case spec.Workdir != "":
+		j.enterFolder(spec.Workdir, 0)
+	case pod.workdir != "":
+		j.enterFolder(pod.workdir, unix.ENOENT)
+	default:
+		j.enterFolder(who.home, unix.ENOENT)
+	}
 }
 
 // joinFlags are the setns(2) flags of the namespaces to join, and the options of nsenter(1) for them.
@@ -167,7 +177,7 @@ func digits(ids []uint32) []string {
 func (j *builder) openTerminal(spec *JoinSpec, socket int) {
 	const tiocgptpeer = 0x5441
 	j.explain("allocate a terminal in the pod, and pass its other end out", "pts(4)", "script -qc sh /dev/null")
-	ptmx := j.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	ptmx := j.call(unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/ptmx", openHow(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS), openHowSize)
 	j.call(unix.SYS_IOCTL, ptmx, unix.TIOCSPTLCK, []byte{0, 0, 0, 0})
 	peer := j.call(unix.SYS_IOCTL, ptmx, tiocgptpeer, unix.O_RDWR|unix.O_NOCTTY)
 	if spec.Rows > 0 { // before the command can ask for it
@@ -180,7 +190,9 @@ func (j *builder) openTerminal(spec *JoinSpec, socket int) {
 	for fd := range 3 {
 		j.call(unix.SYS_DUP3, peer, fd, 0)
 	}
-	j.call(unix.SYS_CLOSE, peer)
+	for _, fd := range []any{peer, ptmx, copyOfPTMX} {
+		j.call(unix.SYS_CLOSE, fd)
+	}
 }
 
 // windowSize is a struct winsize, ioctl_tty(2): rows, columns and two numbers that nobody uses.
@@ -192,22 +204,11 @@ func windowSize(spec *JoinSpec) []byte {
 	return size
 }
 
-// runCommand becomes the command. start is the folder where it starts, if it is there and no other one was asked for.
-func (j *builder) runCommand(spec *JoinSpec, start string, env []string, podMounts bool) {
-	if podMounts {
-		dir := spec.Workdir
-		if dir == "" {
-			dir = start
-		}
-		j.explain("go to the folder where it starts", "chdir(2)", "cd "+quote(dir))
-		j.call(unix.SYS_CHDIR, "/")
-		if spec.Workdir != "" {
-			j.call(unix.SYS_CHDIR, dir)
-		} else if dir != "/" {
-			j.callTolerating(unix.ENOENT, unix.SYS_CHDIR, dir)
-		}
-	} else if spec.Workdir != "" {
+// runCommand becomes the command.
+func (j *builder) runCommand(spec *JoinSpec, env []string, podMounts bool) {
+	if !podMounts && spec.Workdir != "" {
 		j.explain("go to the folder that was asked for", "chdir(2)", "cd "+quote(spec.Workdir))
+		j.head.Role = folder
 		j.call(unix.SYS_CHDIR, spec.Workdir)
 	}
 	search := strings.Split(variable(env, "PATH"), ":")

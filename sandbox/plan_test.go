@@ -2,6 +2,8 @@ package sandbox
 
 import (
 	"flag"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,9 +48,29 @@ func machineFacts() *Facts {
 	return f
 }
 
-// TestGoldenPlans keeps the plans of a few pods in testdata, as people read them. After a change that is
-// meant: go test ./sandbox -run Golden -update, and read the difference.
+// TestGoldenPlans keeps the plans of a few pods, joins and containers in testdata, as people read them. After a change that
+// is meant: go test ./sandbox -run Golden -update, and read the difference.
 func TestGoldenPlans(t *testing.T) {
+	for name, plan := range examplePlans(t) {
+		var text strings.Builder
+		if err := plan.Explain(&text); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, text.String())
+	}
+}
+
+// examplePlans are plans of every kind.
+func examplePlans(t *testing.T) map[string]Plan {
+	plans := map[string]Plan{}
+	for _, some := range []map[string]Plan{createPlans(t), joinPlans(t), runPlans(t)} {
+		maps.Copy(plans, some)
+	}
+	return plans
+}
+
+func createPlans(t *testing.T) map[string]Plan {
+	plans := map[string]Plan{}
 	host := rootfs.Source{Kind: "host"}
 	dir := rootfs.Source{Kind: "dir", Dir: "/srv/debian", Mode: "overlay"}
 	for name, c := range map[string]struct {
@@ -79,27 +101,23 @@ func TestGoldenPlans(t *testing.T) {
 				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: rootMap(1000, f.SubUIDs), GIDMap: rootMap(1000, f.SubGIDs), Holder: Holder{PID: 4711}, Namespaces: map[string]Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
 			}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			f := machineFacts()
-			c.facts(f)
-			if c.spec.Rootfs.Kind == "dir" {
-				f.Host = nil
-			}
-			pod, _, err := resolve(&c.spec, f, "0123456789ab")
-			if err != nil {
-				t.Fatal(err)
-			}
-			pod.Upper = upperDir(pod, f)
-			var text strings.Builder
-			if err := planCreate(pod, f, chooseExe(pod, f)).Explain(&text); err != nil {
-				t.Fatal(err)
-			}
-			golden(t, "create-"+name, text.String())
-		})
+		f := machineFacts()
+		c.facts(f)
+		if c.spec.Rootfs.Kind == "dir" {
+			f.Host = nil
+		}
+		pod, _, err := resolve(&c.spec, f, "0123456789ab")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod.Upper = upperDir(pod, f)
+		plans["create-"+name] = planCreate(pod, f, chooseExe(pod, f))
 	}
+	return plans
 }
 
-func TestGoldenJoin(t *testing.T) {
+func joinPlans(t *testing.T) map[string]Plan {
+	plans := map[string]Plan{}
 	f := machineFacts()
 	pod, _, err := resolve(&Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 	if err != nil {
@@ -112,16 +130,13 @@ func TestGoldenJoin(t *testing.T) {
 		"only":     {Command: []string{"ss", "-ltn"}, Only: []string{"net"}, HostEnv: []string{"PATH=/bin"}},
 	} {
 		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
-		var text strings.Builder
-		if err := planJoin(pod, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true}).Explain(&text); err != nil {
-			t.Fatal(err)
-		}
-		golden(t, "join-"+name, text.String())
+		plans["join-"+name] = planJoin(pod, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true})
 	}
+	return plans
 }
 
-// TestGoldenRun keeps the plans of a few containers.
-func TestGoldenRun(t *testing.T) {
+func runPlans(t *testing.T) map[string]Plan {
+	plans := map[string]Plan{}
 	img := &image.Image{ID: "sha256:1d", Config: image.Config{
 		Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"PATH=/usr/bin:/bin", "LANG=C"}, WorkingDir: "/srv",
 		Volumes: map[string]struct{}{"/var/lib/app": {}},
@@ -158,16 +173,9 @@ func TestGoldenRun(t *testing.T) {
 		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, joinerHolds(view), true},
 			etc: []etcFile{{"/etc/hosts", "127.0.0.1\tlocalhost\n"}}, rows: 24, columns: 80, term: "xterm", pipes: []int{1},
 			owners: map[string]owner{"/data": {33, 33, 0o750}}}
-		plan := planContainer(f, member)
-		if _, err := nsenter.Encode(plan.calls(), 0); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		var text strings.Builder
-		if err := plan.Explain(&text); err != nil {
-			t.Fatal(err)
-		}
-		golden(t, "run-"+name, text.String())
+		plans["run-"+name] = planContainer(f, member)
 	}
+	return plans
 }
 
 func golden(t *testing.T, name, text string) {
@@ -189,19 +197,22 @@ func golden(t *testing.T, name, text string) {
 
 // TestPlansCanBeEncoded: every argument of every call is of a kind that nsenter knows.
 func TestPlansCanBeEncoded(t *testing.T) {
+	plans := examplePlans(t)
 	f := machineFacts()
 	pod, _, err := resolve(&Spec{Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, exe := range []exeKind{exePlain, exeMount, exeMemfd} {
-		calls := planCreate(pod, f, exe).calls()
-		if _, err := nsenter.Encode(calls, 0); err != nil {
-			t.Error(err)
+		plans[fmt.Sprintf("exe %v", exe)] = planCreate(pod, f, exe)
+	}
+	for name, plan := range plans {
+		if _, err := nsenter.Encode(plan.calls(), 0); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
-		for _, call := range calls {
+		for _, call := range plan.calls() {
 			if callNames[call.Nr] == "" {
-				t.Errorf("system call %d has no name in callNames", call.Nr)
+				t.Errorf("%s: system call %d has no name in callNames", name, call.Nr)
 			}
 		}
 	}

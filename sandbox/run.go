@@ -323,15 +323,15 @@ func (c *Container) explain(plan Plan, err error) error {
 	if gone := c.pod.lives(); gone != nil { // whatever the call says
 		return gone
 	}
-	step, _, _ := plan.at(failed.Place)
+	step, why, _ := plan.at(failed.Place)
 	switch errno := failed.Errno; {
 	case step.Call.Nr == nsenter.Exec:
 		return c.execFailed(errno)
 	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
 		// It goes just now: setns(2) of a zombie, clone(2) where the first process of a pid namespace is one.
 		return fail(ErrExited, []string{"podsh rm " + c.pod.Title()}, "pod %q has ended", c.pod.Title())
-	case step.Call.Nr == unix.SYS_CHDIR && errno != 0:
-		return fail(nil, []string{"--workdir names another folder; is this one closed to the container's user?"}, "folder %q: %v", c.Workdir, errno)
+	case why.Role == folder:
+		return folderFailed(c.Workdir, errno, "--workdir names another folder")
 	case (errno == unix.EACCES || errno == unix.EOVERFLOW) && (step.Call.Nr == unix.SYS_MKNODAT || step.Call.Nr == unix.SYS_MKDIRAT || step.Call.Nr == unix.SYS_UNLINKAT):
 		return withHint(plan.explainFailure(err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", c.Of())
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:

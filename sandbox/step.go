@@ -39,6 +39,7 @@ const (
 	start       // starts the holder: all that follows on the pod's side runs in it
 	become      // replaces the shell in the holder by one with other ids
 	last        // replaces the shell in the holder by the pause program
+	folder      // goes to the folder where the command starts, which is run as any other
 )
 
 // Plan is all that podsh does to make or enter a pod, in this order.
@@ -46,7 +47,7 @@ type Plan []Step
 
 // callNames are the system calls that plans use.
 var callNames = map[int]string{
-	nsenter.Clone: "clone", nsenter.Exec: "execve", nsenter.Pause: "pause", nsenter.Init: "fork",
+	nsenter.Clone: "clone", nsenter.Exec: "execve", nsenter.Pause: "pause", nsenter.Init: "fork", nsenter.Getcwd: "getcwd",
 	unix.SYS_CAPSET: "capset", unix.SYS_CHDIR: "chdir", unix.SYS_CHROOT: "chroot", unix.SYS_CLOSE: "close",
 	unix.SYS_CLOSE_RANGE: "close_range", unix.SYS_DUP3: "dup3", unix.SYS_EXECVEAT: "execveat",
 	unix.SYS_FCHDIR: "fchdir", unix.SYS_FCHMOD: "fchmod", unix.SYS_FCHOWN: "fchown", unix.SYS_FCHOWNAT: "fchownat", unix.SYS_FCNTL: "fcntl", unix.SYS_FCHMODAT: "fchmodat", unix.SYS_FSCONFIG: "fsconfig", unix.SYS_FSMOUNT: "fsmount",
@@ -67,14 +68,7 @@ func callName(call nsenter.Call) string {
 	if name == "" {
 		name = fmt.Sprintf("system call %d", call.Nr)
 	}
-	text := func(i int) string {
-		if i < len(call.Args) {
-			if s, ok := call.Args[i].(string); ok {
-				return s
-			}
-		}
-		return ""
-	}
+	text := func(i int) string { return textAt(call, i) }
 	if call.Nr == unix.SYS_MOUNT && text(2) != "" {
 		return fmt.Sprintf("mount %s on %s", text(2), text(1))
 	}
@@ -85,6 +79,26 @@ func callName(call nsenter.Call) string {
 		}
 	}
 	return strings.TrimSpace(name + " " + strings.Join(objects, " "))
+}
+
+// textAt is an argument that is a string, else nothing.
+func textAt(call nsenter.Call, i int) string {
+	if i < len(call.Args) {
+		if s, ok := call.Args[i].(string); ok {
+			return s
+		}
+	}
+	return ""
+}
+
+// firstText is the first argument of a call that is a string.
+func firstText(call nsenter.Call) string {
+	for i := range call.Args {
+		if s := textAt(call, i); s != "" {
+			return s
+		}
+	}
+	return ""
 }
 
 // String shows a call much as strace(1) would.
@@ -183,6 +197,32 @@ func (b *builder) host(key string) {
 	b.head = Step{}
 	step.Side, step.Host = Host, key
 	b.steps = append(b.steps, step)
+}
+
+// enterFolder goes to a folder of the pod's, as it is seen from the root that this process has; it need not be there where
+// ENOENT is tolerated. No link that proc(5) makes is followed on the way: it could lead to whatever this process has open.
+func (b *builder) enterFolder(dir string, tolerate unix.Errno) {
+	b.explain("go to the folder where it starts", "openat2(2)", "cd "+quote(dir))
+	b.head.Role = folder
+	fd := b.callTolerating(tolerate, unix.SYS_OPENAT2, unix.AT_FDCWD, dir, openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS), openHowSize)
+	notOpen := unix.Errno(0)
+	if tolerate != 0 {
+		notOpen = unix.EBADF
+	}
+	b.callTolerating(notOpen, unix.SYS_FCHDIR, fd)
+	b.call(nsenter.Getcwd)
+	b.callTolerating(notOpen, unix.SYS_CLOSE, fd)
+}
+
+// folderFailed says why the folder where a command starts can't be that.
+func folderFailed(dir string, errno unix.Errno, hint string) error {
+	switch errno {
+	case unix.ELOOP:
+		return fail(nil, []string{hint}, "folder %q: it leads through a link of /proc, or through links without end, which is not followed", dir)
+	case unix.EXDEV:
+		return fail(nil, []string{hint}, "folder %q: it leads out of the root file system", dir)
+	}
+	return fail(nil, []string{hint}, "folder %q: %v", dir, errno)
 }
 
 // closeOnExec leaves nothing open for the program that comes but 0, 1 and 2: what the executor was given, up to last, goes
