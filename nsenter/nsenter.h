@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define PODSH_MAGIC UINT64_C(0x34306e616c70) // "plan04": raise it with every change of this file
-#define PODSH_MAX_CALLS 1024
+#define PODSH_MAX_CALLS 4096
 #define PODSH_MAX_BYTES (4 << 20)
 
 // Descriptors that are handed over. Those of a join are high, because Go makes itself the joiner by an exec:

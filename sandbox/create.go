@@ -409,13 +409,39 @@ func (plan Plan) explainFailure(err error) error {
 	if !ok {
 		return err
 	}
-	name := callName(step.Call)
-	hints := hintsFor(callKey(step.Call), failed.Errno)
+	name := plan.callName(step.Call)
+	hints := hintsFor(plan.callKey(step.Call, failed.Errno), failed.Errno)
 	if why.Cmd != "" && len(hints) == 0 {
 		line, _, _ := strings.Cut(why.Cmd, "\n")
 		hints = append(hints, "by hand: "+line)
 	}
 	return &failure{fmt.Sprintf("%s: %s: %v", why.Why, name, failed.Errno), failed.Errno, hints}
+}
+
+// callName is callName, and what is mounted, where that was said by an earlier call: "fsmount proc".
+func (plan Plan) callName(call nsenter.Call) string {
+	return strings.TrimSpace(callName(call) + " " + plan.mounted(call))
+}
+
+// callKey is what hintsFor knows a call by. It takes those that have the kernel make a file system for one mount(2).
+func (plan Plan) callKey(call nsenter.Call, errno syscall.Errno) string {
+	if kind := plan.mounted(call); kind != "" && errno != unix.ENOSYS {
+		return "mount " + kind
+	}
+	return callKey(call)
+}
+
+// mounted is the type of the file system that a call of fsconfig(2) or fsmount(2) is about.
+func (plan Plan) mounted(call nsenter.Call) string {
+	if call.Nr != unix.SYS_FSCONFIG && call.Nr != unix.SYS_FSMOUNT {
+		return ""
+	}
+	place, ok := call.Args[0].(nsenter.Result)
+	if !ok {
+		return ""
+	}
+	opened, _, _ := plan.at(int(place))
+	return textAt(opened.Call, 0)
 }
 
 // callKey is what hintsFor knows a call by: "mount proc", or the name of the system call.

@@ -43,6 +43,7 @@ type Facts struct {
 	Masked      []string        // of rootfs.Masked, those that are there
 	MaskedFiles map[string]bool // that are files
 	ReadOnly    []string        // of rootfs.ReadOnly, those that are there
+	ProcEntries []string        // what /proc has beside processes, where the pod's root is the host's
 	Resolver    string          // the host's /etc/resolv.conf
 	Passwd      string          // the root's /etc/passwd
 	Group       string          // the root's /etc/group
@@ -259,6 +260,11 @@ func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
 			f.ReadOnly = append(f.ReadOnly, path)
 		}
 	}
+	if f.Root {
+		if f.ProcEntries, err = procEntries(); err != nil {
+			return err
+		}
+	}
 	var fs unix.Statfs_t
 	f.CgroupV2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
 	if net := spec.choice("net"); net != "" && net != "new" {
@@ -295,6 +301,22 @@ func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
 	}
 	f.Passwd, f.Group = string(passwd), string(group)
 	return nil
+}
+
+// procEntries lists the files and folders of /proc that are the kernel's, and not a process's.
+func procEntries() ([]string, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, e := range entries {
+		isProcess := e.Name()[0] >= '0' && e.Name()[0] <= '9'
+		if !isProcess && (e.IsDir() || e.Type().IsRegular()) {
+			list = append(list, "/proc/"+e.Name())
+		}
+	}
+	return list, nil
 }
 
 // mountPoints are the folders that podsh mounts on in every root.

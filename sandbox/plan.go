@@ -59,12 +59,14 @@ type creation struct {
 	facts *Facts
 	exe   exeKind
 
-	oldRoot, stage, root nsenter.Result
-	taken                map[source]nsenter.Result // detached mounts
-	layers               []nsenter.Result          // of the root, the lowest first
-	member               *containerFacts           // where what is made is no pod, but a container in one
-	mounts               nsenter.Result            // a container's mount namespace
-	shm                  nsenter.Result            // the pod's shared memory, where a container has that
+	stage     nsenter.Result            // where the root is built
+	inside    bool                      // the new root is the only one
+	proc, sys nsenter.Result            // mounts of the pod's own, of which others can't exchange what is in them
+	taken     map[source]nsenter.Result // mounts of what is the host's
+	layers    []nsenter.Result          // of the root, the lowest first
+	member    *containerFacts           // where what is made is no pod, but a container in one
+	mounts    nsenter.Result            // a container's mount namespace
+	shm       nsenter.Result            // the pod's shared memory, where a container has that
 }
 
 // startHolder makes the process that everything else happens in.
@@ -195,8 +197,6 @@ func (p *creation) keepCapabilities() {
 	}
 }
 
-const mountAttrSize = 32
-
 // mountAttributes is a struct mount_attr that sets attributes and makes a mount private, mount_setattr(2).
 func mountAttributes(set int) []byte {
 	var attr []byte
@@ -278,7 +278,11 @@ func (p *creation) shiftClocks() {
 
 // write opens a file, writes it and closes it.
 func (p *creation) write(path string, flags int, text string) {
-	fd := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, path, flags|unix.O_CLOEXEC, 0o644)
+	p.fill(p.call(unix.SYS_OPENAT, unix.AT_FDCWD, path, flags|unix.O_CLOEXEC, 0o644), text)
+}
+
+// fill writes to a file that is open, and closes it.
+func (p *creation) fill(fd nsenter.Result, text string) {
 	if text != "" {
 		p.call(unix.SYS_WRITE, fd, text, len(text))
 	}

@@ -51,6 +51,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 	p.joinPod()
 	p.tellMounts()
 	p.takeShm()
+	p.call(unix.SYS_CLOSE, p.mounts)
 	p.takeSources()
 	p.becomeRoot()
 	p.buildRoot()

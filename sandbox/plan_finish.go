@@ -13,74 +13,75 @@ import (
 	"github.com/podsh/podsh/rootfs"
 )
 
-// mountPoint makes sure that a folder is there to mount on, and returns it as the next call names it. In a
-// folder of the host nothing is trusted: a link in place of /proc is refused, and what was looked at is what
-// is mounted on.
-func (p *creation) mountPoint(target string) string {
-	if !p.pod.Spec.Rootfs.IsFolder() {
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, target, 0o755)
-		return target
+// kernelMount makes proc or sysfs where it shows what is the pod's own; where the namespace is the host's, the kernel lets
+// only the host's be bound.
+func (p *creation) kernelMount(m rootfs.Mount, namespace string, ofHost source) nsenter.Result {
+	if !p.ownIn(namespace) {
+		return p.taken[ofHost]
 	}
-	if p.facts.Dir.Missing[target] {
-		p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, target, 0o755)
-	}
-	fd := p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, target, openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
-	p.call(unix.SYS_FCHDIR, fd)
-	return "."
+	p.explain(m.Why, m.Man, "mkdir -p "+p.inRoot(m.Target)+" && "+quoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, p.inRoot(m.Target)))
+	return p.make(m)
 }
 
-const openHowSize = 24
-
-// openHow is a struct open_how, openat2(2).
-func openHow(flags, resolve uint64) []byte {
-	return nativeWords([]uint32{uint32(flags), uint32(flags >> 32), 0, 0, uint32(resolve), uint32(resolve >> 32)})
+// inRoot is a path of the pod as the shell writes it that stands where the root is being built.
+func (p *creation) inRoot(target string) string {
+	if p.pod.Spec.Rootfs.IsFolder() {
+		return "root" + target
+	}
+	return here(target)
 }
 
-// mountSystem mounts proc or sysfs where they show what is the pod's own; where the namespace is the host's,
-// the kernel lets only the host's be bound.
-func (p *creation) mountSystem(m rootfs.Mount, namespace string, ofHost source) {
-	at := here(m.Target)
-	mkdir := "mkdir -p " + at + " && "
+// putSystem puts proc or sysfs in its place.
+func (p *creation) putSystem(m rootfs.Mount, namespace string, ofHost source, mount nsenter.Result) {
 	if p.ownIn(namespace) {
-		p.explain(m.Why, m.Man, mkdir+mountByHand(m))
-		p.call(unix.SYS_MOUNT, m.Type, p.mountPoint(m.Target), m.Type, int(m.Flags), data(m))
+		p.explain("put what was made at "+m.Target, "move_mount(2)", "")
+		p.put(mount, p.mountPoint(m.Target))
 		return
 	}
 	p.explain(fmt.Sprintf("show the host's %s: without a %s namespace of its own the pod gets no other", m.Target, namespace),
-		m.Man, mkdir+p.bindByHand(ofHost, at))
-	p.attach(ofHost, p.mountPoint(m.Target))
+		m.Man, "mkdir -p "+here(m.Target)+" && "+p.bindByHand(ofHost, here(m.Target)))
+	p.putOn(ofHost, p.mountPoint(m.Target))
+}
+
+// mountPoint makes sure that a folder is there to mount on, and opens it. In a folder of the host nothing is trusted: a
+// link in place of /proc is refused.
+func (p *creation) mountPoint(target string) nsenter.Result {
+	if !p.pod.Spec.Rootfs.IsFolder() || p.facts.Dir.Missing[target] {
+		p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, here(target), 0o755)
+	}
+	return p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, here(target), openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
 }
 
 func mountByHand(m rootfs.Mount) string {
 	return quoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, here(m.Target))
 }
 
-func data(m rootfs.Mount) any {
-	if m.Data == "" {
-		return 0
+// mountCgroup shows the pod's cgroups. The host's /sys, where that had to be bound, has the host's mounted there, and by
+// hand no file system is mounted on itself (EBUSY, mount(2)): so there is a layer between.
+func (p *creation) mountCgroup() {
+	if !p.ownIn("net") {
+		layer := rootfs.Mount{Type: "tmpfs", Target: rootfs.Cgroup.Target, Flags: rootfs.Cgroup.Flags, Data: "size=0k"}
+		p.explain("cover the host's cgroups", "cgroups(7)", mountByHand(layer))
+		p.put(p.make(layer), p.below(p.sys, "fs/cgroup"))
 	}
-	return m.Data
+	p.explain(rootfs.Cgroup.Why, rootfs.Cgroup.Man, mountByHand(rootfs.Cgroup))
+	p.put(p.make(rootfs.Cgroup), p.below(p.sys, "fs/cgroup"))
 }
 
-// mount mounts a file system on a folder of the pod's own.
-func (p *creation) mount(m rootfs.Mount) {
-	p.explain(m.Why, m.Man, mountByHand(m))
-	p.call(unix.SYS_MOUNT, m.Type, m.Target, m.Type, int(m.Flags), data(m))
-}
-
-// devices fills /dev.
+// devices fills /dev, and then puts it in its place.
 func (p *creation) devices() {
-	dev := rootfs.Dev
-	p.explain(dev.Why, dev.Man, "mkdir -p dev && "+mountByHand(dev))
-	p.call(unix.SYS_MOUNT, dev.Type, p.mountPoint(dev.Target), dev.Type, int(dev.Flags), data(dev))
+	m := rootfs.Dev
+	p.explain(m.Why, m.Man, "mkdir -p dev && "+mountByHand(m))
+	dev := p.make(m)
+	p.put(dev, p.mountPoint(m.Target))
 	var cmd []string
 	for _, name := range rootfs.Devices {
 		cmd = append(cmd, "touch dev/"+name+" && "+p.bindByHand(deviceSource(name), "dev/"+name))
 	}
 	p.explain("show the devices that do no harm; in a user namespace nobody can make one", "mknod(2)", strings.Join(cmd, "\n"))
 	for _, name := range rootfs.Devices {
-		p.call(unix.SYS_MKNODAT, unix.AT_FDCWD, "/dev/"+name, unix.S_IFREG|0o644, 0)
-		p.attach(deviceSource(name), "/dev/"+name)
+		p.call(unix.SYS_MKNODAT, dev, name, unix.S_IFREG|0o644, 0)
+		p.putOn(deviceSource(name), p.below(dev, name))
 	}
 	cmd = nil
 	for _, link := range rootfs.DeviceLinks {
@@ -88,7 +89,7 @@ func (p *creation) devices() {
 	}
 	p.explain("link the names that programs know", "proc(5)", strings.Join(cmd, "\n"))
 	for _, link := range rootfs.DeviceLinks {
-		p.call(unix.SYS_SYMLINKAT, link[0], unix.AT_FDCWD, "/dev/"+link[1])
+		p.call(unix.SYS_SYMLINKAT, link[0], dev, link[1])
 	}
 	pts := rootfs.Pts
 	if _, tty := mapID(p.groups(), 5, true); tty {
@@ -97,8 +98,7 @@ func (p *creation) devices() {
 	mounts := []rootfs.Mount{pts}
 	if p.sharesShm() {
 		p.explain("show the shared memory of the pod", "shm_overview(7)", "")
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, rootfs.Shm.Target, 0o755)
-		p.call(unix.SYS_MOVE_MOUNT, p.shm, "", unix.AT_FDCWD, rootfs.Shm.Target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		p.put(p.shm, p.folderIn(dev, "shm"))
 	} else {
 		mounts = append(mounts, rootfs.Shm)
 	}
@@ -107,9 +107,14 @@ func (p *creation) devices() {
 	}
 	for _, m := range mounts {
 		p.explain(m.Why, m.Man, "mkdir "+here(m.Target)+" && "+mountByHand(m))
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, m.Target, 0o755)
-		p.call(unix.SYS_MOUNT, m.Type, m.Target, m.Type, int(m.Flags), data(m))
+		p.put(p.make(m), p.folderIn(dev, path.Base(m.Target)))
 	}
+}
+
+// folderIn makes a folder in a mount of podsh's own making, and opens it.
+func (p *creation) folderIn(mount nsenter.Result, name string) nsenter.Result {
+	p.call(unix.SYS_MKDIRAT, mount, name, 0o755)
+	return p.below(mount, name)
 }
 
 // raiseLoopback makes localhost work, and what the kernel reserves for privileged users elsewhere.
@@ -130,12 +135,13 @@ func (p *creation) raiseLoopback() {
 	}
 	for _, s := range settings {
 		file := "/proc/sys/" + s.Key
-		byHand := file
-		if p.pod.own("mnt") {
-			byHand = here(file)
+		if !p.pod.own("mnt") {
+			p.explain(s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), file))
+			p.write(file, unix.O_WRONLY, s.Value)
+			continue
 		}
-		p.explain(s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), byHand))
-		p.write(file, unix.O_WRONLY, s.Value)
+		p.explain(s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), here(file)))
+		p.fill(p.open(p.proc, "sys/"+s.Key, unix.O_WRONLY), s.Value)
 	}
 }
 
@@ -192,26 +198,31 @@ func (p *creation) writeEtcFiles() {
 	}
 	p.explain(etcWhy, "hosts(5)", strings.Join(cmd, "\n"))
 	for _, f := range p.etcFiles() {
-		name := path.Base(f.path)
-		p.write(name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, f.text)
-		p.taken[source{path: name}] = p.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		p.write(path.Base(f.path), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, f.text)
+		p.take(f.source())
 	}
 }
 
-func (p *creation) placeEtcFiles() {
+// source is the file where it was written.
+func (f etcFile) source() source { return source{path: path.Base(f.path)} }
+
+// hostEtcFiles writes them into a root that is podsh's own.
+func (p *creation) hostEtcFiles() {
 	var cmd []string
-	if !p.pod.Spec.Rootfs.IsFolder() {
-		for _, f := range p.etcFiles() {
-			cmd = append(cmd, fmt.Sprintf("printf %%s %s >%s", quote(f.text), here(f.path)))
-		}
-		p.explain(etcWhy, "hosts(5)", strings.Join(cmd, "\n"))
-		for _, f := range p.etcFiles() {
-			p.write(f.path, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, f.text)
-		}
-		return
+	for _, f := range p.etcFiles() {
+		cmd = append(cmd, fmt.Sprintf("printf %%s %s >%s", quote(f.text), here(f.path)))
 	}
+	p.explain(etcWhy, "hosts(5)", strings.Join(cmd, "\n"))
+	for _, f := range p.etcFiles() {
+		p.write(here(f.path), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, f.text)
+	}
+}
+
+// placeEtcFiles shows them where a folder has its own.
+func (p *creation) placeEtcFiles() {
 	overlay := p.pod.Spec.Rootfs.Mode == "overlay"
 	var place []etcFile
+	var cmd []string
 	for _, f := range p.etcFiles() {
 		if p.facts.Dir.Files[f.path] {
 			cmd = append(cmd, "mount --bind ../"+path.Base(f.path)+" "+here(f.path))
@@ -222,7 +233,7 @@ func (p *creation) placeEtcFiles() {
 		}
 		place = append(place, f)
 	}
-	p.explain("show them in place of the folder's own", "mount(8)", strings.Join(cmd, "\n"))
+	p.explain("show the pod's hosts, host name and resolver in place of the folder's own", "mount(8)", strings.Join(cmd, "\n"))
 	for _, f := range place {
 		name := path.Base(f.path)
 		folder := p.makeFolders("/etc")
@@ -230,16 +241,17 @@ func (p *creation) placeEtcFiles() {
 			p.callTolerating(unix.ENOENT, unix.SYS_UNLINKAT, folder, name, 0)
 			p.call(unix.SYS_MKNODAT, folder, name, unix.S_IFREG|0o644, 0)
 		}
-		p.attachTo(source{path: name}, p.openSafely(folder, name, 0), f.path)
+		p.putOn(f.source(), p.openSafely(folder, name, 0))
 	}
 	p.head = Step{} // where nothing could be placed
 }
 
-// finishRoot fills the root with what the user asked for, hides what is not for a pod, and makes it the only
-// root there is.
+// finishRoot fills the root with what the user asked for, hides what is not for a pod, and lets go of all that was made.
 func (p *creation) finishRoot() {
-	p.placeEtcFiles()
 	spec := p.pod.Spec
+	if spec.Rootfs.IsFolder() {
+		p.placeEtcFiles()
+	}
 	if spec.ReadOnly {
 		p.scratch()
 	}
@@ -251,19 +263,12 @@ func (p *creation) finishRoot() {
 		p.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, 0)
 	}
 	p.mask()
-	p.explain("make the new root the only one: the old one is out of reach", "pivot_root(2)", "pivot_root . . && umount -l . && cd /")
-	p.call(unix.SYS_FCHDIR, p.oldRoot)
-	p.call(unix.SYS_CHROOT, ".")
-	p.call(unix.SYS_FCHDIR, p.root)
-	p.call(unix.SYS_PIVOT_ROOT, ".", ".")
-	p.call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
-	p.call(unix.SYS_CHDIR, "/")
 	p.letGo()
 }
 
-// letGo closes all that led here from the host: from now on no name of the pod's can lead there.
+// letGo closes all that the root was made with.
 func (p *creation) letGo() {
-	p.explain("let go of the host: nothing of it is open from here on", "close_range(2)", "")
+	p.explain("let go of all that it was made with: nothing is open from here on", "close_range(2)", "pivot_root . . && umount -l . && cd /")
 	if p.member == nil {
 		p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
 		return
@@ -287,15 +292,18 @@ func (p *creation) scratch() {
 	p.explain("keep "+enumerate(scratchFolders)+" writable", "tmpfs(5)", strings.Join(cmd, "\n"))
 	for _, dir := range scratchFolders {
 		if make {
-			p.call(unix.SYS_FCHDIR, p.makeFolders(dir))
-			p.call(unix.SYS_MOUNT, "tmpfs", ".", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+			p.put(p.make(scratchMount), p.makeFolders(dir))
 			continue
 		}
-		p.callTolerating(unix.ENOENT, unix.SYS_MOUNT, "tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+		at := p.callTolerating(unix.ENOENT, unix.SYS_OPENAT2, unix.AT_FDCWD, here(dir), openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS), openHowSize)
+		p.callTolerating(unix.EBADF, unix.SYS_MOVE_MOUNT, p.make(scratchMount), "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	}
 }
 
-var scratchFolders = []string{"/run", "/tmp", "/var/tmp"}
+var (
+	scratchFolders = []string{"/run", "/tmp", "/var/tmp"}
+	scratchMount   = rootfs.Mount{Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=1777"}
+)
 
 // mountAsked mounts what the user asked for. What lies in something else comes behind that, which would hide it.
 func (p *creation) mountAsked() {
@@ -308,8 +316,7 @@ func (p *creation) mountAsked() {
 		m := t.Mount()
 		all = append(all, asked{m.Target, func() {
 			p.explain(m.Why, m.Man, "mkdir -p "+quote(here(m.Target))+" && "+mountByHand(m))
-			p.call(unix.SYS_FCHDIR, p.makeFolders(m.Target))
-			p.call(unix.SYS_MOUNT, m.Type, ".", m.Type, int(m.Flags), m.Data)
+			p.put(p.make(m), p.makeFolders(m.Target))
 		}})
 	}
 	for i, v := range p.pod.Spec.Volumes {
@@ -332,18 +339,16 @@ func (p *creation) volume(s source, dst string) {
 	}
 	p.explain("show "+s.path+" as "+dst, "mount(8)", mkdir+" && "+p.bindByHand(s, at))
 	if s.isDir {
-		p.attachTo(s, p.makeFolders(dst), dst)
+		p.putOn(s, p.makeFolders(dst))
 		return
 	}
 	folder := p.makeFolders(parents)
 	p.callTolerating(unix.EEXIST, unix.SYS_MKNODAT, folder, path.Base(dst), unix.S_IFREG|0o644, 0)
-	p.attachTo(s, p.openSafely(folder, path.Base(dst), 0), dst)
+	p.putOn(s, p.openSafely(folder, path.Base(dst), 0))
 }
 
-// makeFolders makes a folder and those above it.
-//
-// A link in a hostile root may lead to /proc/self/fd/N, and this process still has the host's root open: so no
-// path is walked as a whole. Each part is opened with RESOLVE_NO_MAGICLINKS, and what was opened is used.
+// makeFolders makes a folder and those above it. Each part is opened, and what was opened is used: others may exchange
+// what stands there meanwhile.
 func (p *creation) makeFolders(dir string) nsenter.Result {
 	fd := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	for name := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
@@ -362,51 +367,84 @@ func (p *creation) openSafely(folder nsenter.Result, name string, flags uint64) 
 
 // mask hides what shows or changes more than a pod should.
 func (p *creation) mask() {
-	unmasked := map[string]bool{}
+	lifted := map[string]bool{}
 	for _, path := range p.pod.Spec.Unmask {
-		unmasked[strings.TrimSuffix(path, "/")] = true
+		lifted[strings.TrimSuffix(path, "/")] = true
 	}
-	if unmasked["all"] {
+	if lifted["all"] {
 		return
 	}
-	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	empty := rootfs.Mount{Type: "tmpfs", Flags: flags, Data: "size=0k"}
-	type hidden struct {
-		path     string
-		readOnly bool
-		cmd      string
-	}
-	var list []hidden
-	for _, path := range p.facts.Masked {
-		cmd := "mount --bind dev/null " + here(path)
-		if !p.facts.MaskedFiles[path] {
-			empty.Target = path
-			cmd = mountByHand(empty)
-		}
-		list = append(list, hidden{path, false, cmd})
-	}
-	for _, path := range p.facts.ReadOnly {
-		list = append(list, hidden{path, true, fmt.Sprintf("mount --rbind %s %[1]s && mount -o remount,bind,ro,nosuid,nodev,noexec %[1]s", here(path))})
-	}
+	isLifted := func(path string) bool { return lifted[path] }
+	masked, readOnly := slices.DeleteFunc(slices.Clone(p.facts.Masked), isLifted), slices.DeleteFunc(p.readOnlyPaths(), isLifted)
 	var cmd []string
-	kept := list[:0]
-	for _, h := range list {
-		if !unmasked[h.path] {
-			kept = append(kept, h)
-			cmd = append(cmd, h.cmd)
-		}
+	for _, path := range masked {
+		cmd = append(cmd, p.maskByHand(path))
+	}
+	for _, path := range readOnly {
+		cmd = append(cmd, fmt.Sprintf("mount --rbind %s %[1]s && mount -o remount,bind,ro,nosuid,nodev,noexec %[1]s", here(path)))
 	}
 	p.explain("hide what tells or changes too much of the kernel (--unmask lifts it)", "proc(5)", strings.Join(cmd, "\n"))
-	for _, h := range kept {
+	null, empty := p.taken[deviceSource("null")], nsenter.Result(-1)
+	for _, path := range masked {
+		mount := nsenter.Result(0)
 		switch {
-		case h.readOnly:
-			p.call(unix.SYS_MOUNT, h.path, h.path, 0, unix.MS_BIND|unix.MS_REC, 0)
-			p.call(unix.SYS_MOUNT, 0, h.path, 0, unix.MS_REMOUNT|unix.MS_BIND|flags, 0)
-		case p.facts.MaskedFiles[h.path]:
-			p.call(unix.SYS_MOUNT, "/dev/null", h.path, 0, unix.MS_BIND, 0)
+		case p.facts.MaskedFiles[path]:
+			mount = p.copyOf(null, 0)
+		case empty < 0:
+			empty = p.make(emptyMount)
+			mount = empty
 		default:
-			p.call(unix.SYS_MOUNT, "tmpfs", h.path, "tmpfs", flags, empty.Data)
+			mount = p.copyOf(empty, 0)
 		}
+		p.put(mount, p.system(path))
+	}
+	for _, path := range readOnly {
+		at := p.system(path)
+		s := source{isDir: true, attributes: maskAttributes}
+		mount := p.copyOf(at, unix.AT_RECURSIVE)
+		p.restrict(mount, s)
+		p.put(mount, at)
+		p.remount(mount, s)
 	}
 	p.head = Step{}
+}
+
+const maskAttributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
+var emptyMount = rootfs.Mount{Type: "tmpfs", Flags: maskAttributes, Data: "size=0k"}
+
+func (p *creation) maskByHand(path string) string {
+	if p.facts.MaskedFiles[path] {
+		return "mount --bind dev/null " + here(path)
+	}
+	m := emptyMount
+	m.Target = path
+	return mountByHand(m)
+}
+
+// readOnlyPaths are those that nobody in the pod may change. Where its root is the host's, that is all that proc(5) has
+// beside processes: what belongs to root there can be given another mode, and that is seen in every /proc.
+func (p *creation) readOnlyPaths() []string {
+	list := slices.Clone(p.facts.ReadOnly)
+	if p.pod.Namespaces["user"].Kind == "host" {
+		for _, path := range p.facts.ProcEntries {
+			if !slices.Contains(list, path) && !slices.Contains(p.facts.Masked, path) {
+				list = append(list, path)
+			}
+		}
+	}
+	return list
+}
+
+// system opens what stands at a path of the pod's own /proc or /sys.
+func (p *creation) system(path string) nsenter.Result {
+	if below, ok := strings.CutPrefix(path, rootfs.Proc.Target+"/"); ok {
+		return p.below(p.proc, below)
+	}
+	return p.below(p.sys, strings.TrimPrefix(path, rootfs.Sys.Target+"/"))
+}
+
+// copyOf makes a mount, detached, of what is open.
+func (p *creation) copyOf(fd nsenter.Result, flags int) nsenter.Result {
+	return p.call(unix.SYS_OPEN_TREE, fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|flags)
 }

@@ -8,113 +8,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 )
 
 // How a pod gets a root of its own:
 //
-//  1. takeSources: what comes from the host becomes detached mounts, open_tree(2). Each path of the host is
-//     looked up once, here, while the host's root is still the root.
-//  2. buildRoot: the new root is mounted, and chroot(2) makes every path that follows mean the pod's, so no
-//     symbolic link in a hostile rootfs leads out. The old root stays mounted all the while: in a user
-//     namespace the kernel mounts proc and sysfs only where it sees that they are visible already.
-//  3. finishRoot (plan_finish.go): the pod's own files, volumes and masks; then out of the chroot again, with
-//     the descriptor that was kept for it (which is why a chroot is no jail), and pivot_root(2), which is one.
-
-// source is a path of the host that becomes a mount of the pod's.
-type source struct {
-	path       string
-	isDir      bool
-	attributes int // MOUNT_ATTR_*, mount_setattr(2)
-}
-
-const (
-	noDev        = unix.MOUNT_ATTR_NODEV
-	readOnlyBind = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
-	wholeProc    = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-)
-
-// take makes a detached mount of a source.
-func (p *creation) take(s source) {
-	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
-	if s.isDir {
-		flags |= unix.AT_RECURSIVE // the mounts below it are locked to it: mount_namespaces(7)
-	}
-	tree := p.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, s.path, flags)
-	if s.attributes != 0 && p.canSetAttributes() {
-		p.call(unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags&unix.AT_RECURSIVE, mountAttributes(s.attributes), mountAttrSize)
-	}
-	p.taken[s] = tree
-}
-
-func (p *creation) canSetAttributes() bool { return p.facts.Kernel.atLeast(5, 12) }
-
-// attach puts a taken source at dst, a path in the pod that podsh has made itself.
-func (p *creation) attach(s source, dst string) {
-	p.call(unix.SYS_MOVE_MOUNT, p.taken[s], "", unix.AT_FDCWD, dst, unix.MOVE_MOUNT_F_EMPTY_PATH)
-	p.setAttributes(s, dst)
-}
-
-// attachTo puts a taken source on what is open as at, which was opened as dst.
-func (p *creation) attachTo(s source, at nsenter.Result, dst string) {
-	p.call(unix.SYS_MOVE_MOUNT, p.taken[s], "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-	p.setAttributes(s, dst)
-}
-
-func (p *creation) setAttributes(s source, dst string) {
-	if s.attributes == 0 || p.canSetAttributes() {
-		return
-	}
-	for _, r := range p.remounts(s, dst) {
-		p.call(unix.SYS_MOUNT, 0, r.dst, 0, int(r.flags|unix.MS_REMOUNT|unix.MS_BIND), 0)
-	}
-}
-
-type remount struct {
-	dst   string
-	flags uintptr
-}
-
-// remounts lists how a bound tree gets its attributes mount by mount: each must repeat the flags that it has
-// already, since they are locked in a user namespace.
-func (p *creation) remounts(s source, dst string) []remount {
-	own, below := p.facts.under(s.path)
-	flags := uintptr(s.attributes) // MOUNT_ATTR_RDONLY, NOSUID, NODEV and NOEXEC are MS_*
-	list := []remount{{dst, flags}}
-	if own != nil {
-		list[0].flags |= lockedFlags(own.Options)
-	}
-	if s.isDir {
-		for _, m := range below {
-			list = append(list, remount{dst + strings.TrimPrefix(m.Mountpoint, s.path), flags | lockedFlags(m.Options)})
-		}
-	}
-	return list
-}
-
-func lockedFlags(options string) uintptr {
-	var flags uintptr
-	for option := range strings.SplitSeq(options, ",") {
-		flags |= map[string]uintptr{"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC}[option]
-	}
-	return flags
-}
-
-// bindByHand is what attach does, in sh; here is dst as the shell sees it.
-func (p *creation) bindByHand(s source, here string) string {
-	how := "--bind"
-	if s.isDir {
-		how = "--rbind"
-	}
-	cmd := []string{quoteAll("mount", how, s.path, here)}
-	if s.attributes != 0 {
-		for _, r := range p.remounts(s, here) {
-			cmd = append(cmd, quoteAll("mount", "-o", "remount,bind,"+strings.Join(rootfs.FlagNames(r.flags), ","), r.dst))
-		}
-	}
-	return strings.Join(cmd, " && ")
-}
+//  1. takeSources: what comes from the host becomes detached mounts. Each path of the host is looked up once, here, while
+//     the host's root is still the root.
+//  2. buildRoot: the new root is mounted in a folder in memory, proc and sysfs are made (in a user namespace the kernel
+//     makes those only where it sees that they are visible already), and pivot_root(2) makes the new root the only one.
+//     All that led to the host is closed.
+//  3. Only then is anything in the root looked at: it may be a folder that others write to, and full of links. /proc, /sys
+//     and /dev are put in it, and filled by their descriptors.
+//  4. finishRoot (plan_finish.go): the pod's own files, volumes and masks.
+//
+// By hand pivot_root comes last, since the tools for all that lie on the old root.
 
 // here is a path of the pod as the shell writes it that stands in the new root.
 func here(path string) string {
@@ -137,7 +45,7 @@ func (p *creation) volumeSource(i int) source {
 
 func (p *creation) dirSource() source {
 	attributes := noDev
-	if spec := p.pod.Spec; spec.Rootfs.Mode == "ro" || spec.Rootfs.Mode == "rw" && spec.ReadOnly {
+	if spec := p.pod.Spec; spec.Rootfs.Mode != "rw" || spec.ReadOnly {
 		attributes |= unix.MOUNT_ATTR_RDONLY
 	}
 	return source{p.pod.Spec.Rootfs.Dir, true, attributes}
@@ -156,7 +64,7 @@ var (
 	hostSys  = source{"/sys", true, readOnlyBind | unix.MOUNT_ATTR_NOEXEC}
 )
 
-func deviceSource(name string) source { return source{"/dev/" + name, false, 0} }
+func deviceSource(name string) source { return source{"/dev/" + name, false, readOnlyDevice} }
 
 func (p *creation) takeSources() {
 	p.explain("take hold of what the pod will see of the host, while its paths still mean what you meant", "open_tree(2)", "")
@@ -191,69 +99,70 @@ func (p *creation) takeSources() {
 		p.take(p.volumeSource(i))
 	}
 	p.stage = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.facts.Store+"/mnt", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	p.oldRoot = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 }
 
 func (p *creation) buildRoot() {
 	p.explain("keep every change of mounts in the pod", "mount_namespaces(7)", "mount --make-rprivate /")
 	p.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 	p.mountStage()
+	enter := ""
 	if p.pod.Spec.Rootfs.IsFolder() {
-		p.enterDir()
+		enter = "cd root"
+		p.mountFolder()
 	} else {
-		p.root = p.stage
-		p.explain("look at paths as the pod will, from its own root", "chroot(2)", "cd $root")
+		p.hostEntries()
+		p.hostEtcFiles()
 	}
-	p.call(unix.SYS_CHROOT, ".")
-	p.hostEntries()
-	p.mountSystem(rootfs.Proc, "pid", hostProc)
-	p.mountSystem(rootfs.Sys, "net", hostSys)
+	p.proc = p.kernelMount(rootfs.Proc, "pid", hostProc)
+	p.sys = p.kernelMount(rootfs.Sys, "net", hostSys)
+	p.pivot(enter)
+	p.putSystem(rootfs.Proc, "pid", hostProc, p.proc)
+	p.putSystem(rootfs.Sys, "net", hostSys, p.sys)
 	if p.facts.CgroupV2 && p.ownIn("cgroup") {
 		p.mountCgroup()
 	}
 	p.devices()
 }
 
-// mountCgroup shows the pod's cgroups. The host's /sys, where that had to be bound, has the host's mounted
-// there, and the kernel mounts no file system on itself (EBUSY, mount(2)): so there is a layer between.
-func (p *creation) mountCgroup() {
-	if !p.ownIn("net") {
-		layer := rootfs.Mount{Type: "tmpfs", Target: rootfs.Cgroup.Target, Flags: rootfs.Cgroup.Flags, Data: "size=0k",
-			Why: "cover the host's cgroups", Man: "cgroups(7)"}
-		p.mount(layer)
-	}
-	p.mount(rootfs.Cgroup)
-}
-
 // mountStage mounts the tmpfs that holds the pod's own files. A mount made by fsopen(2) needs no path to
 // where it goes, which an unmapped user could not walk.
 func (p *creation) mountStage() {
-	p.explain("make a root in memory, which ends with the pod", "tmpfs(5)", "mount -t tmpfs -o nosuid,nodev,mode=755 podsh $root")
-	fs := p.call(unix.SYS_FSOPEN, "tmpfs", unix.FSOPEN_CLOEXEC)
-	for _, option := range [][2]string{{"source", "podsh"}, {"mode", "755"}} {
-		p.call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, option[0], option[1], 0)
-	}
-	p.call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
-	mnt := p.call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	p.call(unix.SYS_MOVE_MOUNT, mnt, "", p.stage, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-	p.call(unix.SYS_FCHDIR, mnt)
-	p.stage = mnt
+	p.explain("make a root in memory, which ends with the pod", "tmpfs(5)", "mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs $root && cd $root")
+	stage := p.make(rootfs.Mount{Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=755"})
+	p.put(stage, p.stage)
+	p.call(unix.SYS_CLOSE, p.stage)
+	p.call(unix.SYS_FCHDIR, stage)
+	p.stage = stage
 }
 
-// enterDir makes folders of the host the root: one as it is, or some as the lower layers of an overlay.
-func (p *creation) enterDir() {
-	dir := p.dirSource()
-	p.writeEtcFiles()
-	if p.pod.Spec.Rootfs.Mode != "overlay" {
-		p.explain("make "+dir.path+" the root", "mount(2)", "cd $root && mkdir root && "+p.bindByHand(dir, "root"))
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "root", 0o755)
-		p.attach(dir, "root")
-	} else {
-		p.overlay()
+// pivot makes the new root the only one. No name in it has been looked at so far, and none is as long as something of the
+// host's is open.
+func (p *creation) pivot(byHand string) {
+	p.explain("make the new root the only one; by hand that comes last, as the tools lie on the old one", "pivot_root(2)", byHand)
+	root := p.stage
+	if p.pod.Spec.Rootfs.IsFolder() {
+		root = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+		p.call(unix.SYS_FCHDIR, root)
+		p.call(unix.SYS_CLOSE, p.stage)
 	}
-	p.explain("look at paths as the pod will, from its own root", "chroot(2)", "cd $root/root")
-	p.root = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	p.call(unix.SYS_FCHDIR, p.root)
+	p.call(unix.SYS_CLOSE, root)
+	p.call(unix.SYS_PIVOT_ROOT, ".", ".")
+	p.call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	p.call(unix.SYS_CHDIR, "/")
+	p.inside = true
+}
+
+// mountFolder makes folders of the host the root: one as it is, or some as the lower layers of an overlay.
+func (p *creation) mountFolder() {
+	p.writeEtcFiles()
+	if p.pod.Spec.Rootfs.Mode == "overlay" {
+		p.overlay()
+		return
+	}
+	dir := p.dirSource()
+	p.explain("make "+dir.path+" the root", "mount(2)", "mkdir root && "+p.bindByHand(dir, "root"))
+	p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "root", 0o755)
+	p.attach(dir, "root")
 }
 
 // overlay lays a folder that takes all writes over those that take none.
@@ -283,24 +192,30 @@ func (p *creation) overlay() {
 	if p.pod.Namespaces["user"].Kind != "host" {
 		options += ",userxattr" // Linux 5.11: trusted.* is for root alone
 	}
-	cmd = append([]string{"cd $root && mkdir " + strings.Join(folders, " ")}, append(cmd, quoteAll("mount", "-t", "overlay", "-o", "nodev,lowerdir="+byHand+options, "overlay", "root"))...)
+	cmd = append([]string{"mkdir " + strings.Join(folders, " ")}, append(cmd, quoteAll("mount", "-t", "overlay", "-o", "nodev,lowerdir="+byHand+options, "overlay", "root"))...)
 	p.explain("lay a folder for "+whose+" writes over "+below, "mount(8) overlay", strings.Join(cmd, "\n"))
 	for _, folder := range folders {
 		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, folder, 0o755)
 	}
 	if dir.path != "" {
 		p.attach(dir, "lower")
+		p.call(unix.SYS_CLOSE, p.taken[dir])
 	}
 	for i, layer := range p.layers {
 		p.call(unix.SYS_DUP3, layer, firstLayerFD+i, unix.O_CLOEXEC)
+		p.call(unix.SYS_CLOSE, layer)
 	}
 	if p.pod.Upper != "" {
 		p.attach(p.upperSource(), "disk")
+		p.call(unix.SYS_CLOSE, p.taken[p.upperSource()])
 		for _, folder := range []string{"disk/upper", "disk/work"} { // there, where a container starts once more
 			p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, folder, 0o755)
 		}
 	}
 	p.call(unix.SYS_MOUNT, "overlay", "root", "overlay", unix.MS_NODEV, "lowerdir="+lower+options)
+	if len(p.layers) > 0 {
+		p.call(unix.SYS_CLOSE_RANGE, firstLayerFD, firstLayerFD+len(p.layers)-1, 0)
+	}
 }
 
 // firstLayerFD is where the lowest layer of a root stands open for mount(2), at a number that is known now.
@@ -354,20 +269,22 @@ func (p *creation) hostEntries() {
 	}
 }
 
+// entry makes it by a path from the folder in memory that this process stands in: nobody else is there.
 func (p *creation) entry(e rootfs.Entry) {
+	at := here(e.Path)
 	switch {
 	case e.Link != "":
-		p.call(unix.SYS_SYMLINKAT, e.Link, unix.AT_FDCWD, e.Path)
+		p.call(unix.SYS_SYMLINKAT, e.Link, unix.AT_FDCWD, at)
 		return
 	case e.Source == "":
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, e.Path, unixMode(e.Mode))
+		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, unixMode(e.Mode))
 		return
 	case e.IsDir:
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, e.Path, 0o755)
+		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, 0o755)
 	default:
-		p.call(unix.SYS_MKNODAT, unix.AT_FDCWD, e.Path, unix.S_IFREG|0o644, 0)
+		p.call(unix.SYS_MKNODAT, unix.AT_FDCWD, at, unix.S_IFREG|0o644, 0)
 	}
-	p.attach(hostSource(e), e.Path)
+	p.attach(hostSource(e), at)
 }
 
 func (p *creation) entryByHand(e rootfs.Entry) string {

@@ -1,7 +1,7 @@
 package sandbox
 
 import (
-	"slices"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -18,47 +18,125 @@ var pathArgs = map[int][]int{
 	unix.SYS_EXECVEAT: {1},
 }
 
-// opening are the calls whose result is a descriptor that a path can lead through.
-var opening = []int{unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_OPEN_TREE, unix.SYS_FSMOUNT}
+// walker follows a plan: which of what it has opened leads to the host, and whose names its paths are.
+type walker struct {
+	inside bool // the pod's root is the only one
+	own    bool // the working directory is in memory that nobody else knows
+	opened map[nsenter.Result]nsenter.Call
+	host   map[nsenter.Result]bool // open, and not for the pod
+	calls  []nsenter.Call
+}
 
-// TestNamesOfThePodAreWalkedAlone: from where the pod's root is the only one, no call walks a path through links that
-// proc(5) makes, and none walks any while something is open that was opened before: CVE-2024-21626.
+// TestNamesOfThePodAreWalkedAlone: a path of the pod's is walked only when nothing of the host's is open, and never through
+// a link that proc(5) makes. CVE-2024-21626 is what happens otherwise, CVE-2025-52881 what happens to names that are
+// walked twice.
 func TestNamesOfThePodAreWalkedAlone(t *testing.T) {
 	for name, plan := range examplePlans(t) {
-		inside, walks := false, 0
-		open := map[nsenter.Result]bool{}
-		for i, call := range plan.calls() {
+		w := &walker{opened: map[nsenter.Result]nsenter.Call{}, host: map[nsenter.Result]bool{}, calls: plan.calls()}
+		walks := 0
+		for i, call := range w.calls {
 			for _, arg := range pathArgs[call.Nr] {
 				path := textAt(call, arg)
-				if !inside || path == "" || path == "." || path == "/" {
+				if path == "" || path == "." || path == "/" {
 					continue
 				}
-				walks++
-				if call.Nr != unix.SYS_OPENAT2 || !noMagicLinks(call) {
-					t.Errorf("%s: %s walks a path of the pod's plainly", name, showCall(call))
+				if w.inside {
+					walks++
 				}
-				if len(open) > 0 {
-					t.Errorf("%s: %s walks a path of the pod's, and what these have opened is still open: %v", name, showCall(call), open)
+				if why := w.refuses(call, arg, path); why != "" {
+					t.Errorf("%s: %s: %s", name, showCall(call), why)
 				}
 			}
-			switch {
-			case call.Nr == nsenter.Exec && len(open) > 0:
-				t.Errorf("%s: a program is looked for while these are open: %v", name, open)
-			case slices.Contains(opening, call.Nr):
-				open[nsenter.Result(i)] = true
-			case call.Nr == unix.SYS_CLOSE:
-				if fd, ok := call.Args[0].(nsenter.Result); ok {
-					delete(open, fd)
-				}
-			case call.Nr == unix.SYS_CLOSE_RANGE && call.Args[1] == allFDs: // all that a plan keeps stands below
-				clear(open)
-			case call.Nr == unix.SYS_UMOUNT2, joinsMounts(call): // the host's root is gone
-				inside = true
+			if call.Nr == nsenter.Exec && len(w.opened) > 0 {
+				t.Errorf("%s: a program is looked for while these are open: %v", name, w.opened)
 			}
+			w.follow(nsenter.Result(i), call)
 		}
-		if name != "join-only" && !inside || strings.HasPrefix(name, "run-") && walks == 0 {
+		if name != "join-only" && !w.inside || !strings.HasPrefix(name, "join-") && walks == 0 {
 			t.Errorf("%s: there was nothing to look at", name)
 		}
+	}
+}
+
+// refuses says why a path may not be walked here.
+func (w *walker) refuses(call nsenter.Call, arg int, path string) string {
+	component := !strings.Contains(path, "/") && path != ".."
+	_, ofOurs := w.ours(call, arg)
+	switch {
+	case !w.inside && strings.HasPrefix(path, "/"): // the host's, as the user meant it
+		return ""
+	case !w.inside && (w.own || ofOurs) && !strings.Contains(path, ".."):
+		return ""
+	case !w.inside:
+		return "before pivot_root this is no path of the host's, and none in memory of our own"
+	case len(w.host) > 0:
+		return fmt.Sprintf("it walks a path of the pod's, and these lead to the host: %v", w.host)
+	case call.Nr == unix.SYS_OPENAT2 && noMagicLinks(call):
+		return ""
+	case call.Nr == unix.SYS_MKDIRAT || call.Nr == unix.SYS_MKNODAT || call.Nr == unix.SYS_SYMLINKAT || call.Nr == unix.SYS_UNLINKAT:
+		if component { // which none of these follows
+			return ""
+		}
+	case call.Nr == unix.SYS_MOUNT && w.own && strings.HasPrefix(path, "self/fd/"): // from our own /proc
+		return ""
+	}
+	return "it walks a path of the pod's plainly"
+}
+
+// ours says whether the folder that a path is walked from is a mount that the plan has made itself.
+func (w *walker) ours(call nsenter.Call, arg int) (nsenter.Result, bool) {
+	if arg == 0 {
+		return 0, false
+	}
+	fd, ok := call.Args[arg-1].(nsenter.Result)
+	return fd, ok && w.opened[fd].Nr == unix.SYS_FSMOUNT
+}
+
+// follow takes in what a call has opened, closed and entered.
+func (w *walker) follow(place nsenter.Result, call nsenter.Call) {
+	switch call.Nr {
+	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_OPEN_TREE, unix.SYS_FSMOUNT:
+		w.opened[place] = call
+		w.host[place] = !w.inside && call.Nr == unix.SYS_OPENAT
+		if !w.host[place] {
+			delete(w.host, place)
+		}
+	case unix.SYS_MOVE_MOUNT:
+		if dst := textAt(call, 3); dst == "lower" || dst == "disk" { // below what the pod sees
+			w.host[call.Args[0].(nsenter.Result)] = true
+		}
+	case unix.SYS_DUP3:
+		if fd, ok := call.Args[0].(nsenter.Result); ok && w.host[fd] {
+			w.host[nsenter.Result(-call.Args[1].(int))] = true
+		}
+	case unix.SYS_CLOSE:
+		if fd, ok := call.Args[0].(nsenter.Result); ok {
+			delete(w.opened, fd)
+			delete(w.host, fd)
+		} else {
+			delete(w.host, nsenter.Result(-call.Args[0].(int)))
+		}
+	case unix.SYS_CLOSE_RANGE:
+		w.close(call)
+	case unix.SYS_FCHDIR, unix.SYS_CHDIR:
+		fd, ok := call.Args[0].(nsenter.Result)
+		w.own = ok && (w.opened[fd].Nr == unix.SYS_FSMOUNT || w.opened[fd].Nr == unix.SYS_OPEN_TREE)
+	case unix.SYS_UMOUNT2:
+		w.inside = true
+	case unix.SYS_SETNS:
+		w.inside = w.inside || joinsMounts(call)
+	}
+}
+
+// close follows a close_range(2): all that there is, since what is kept stands below, or copies at numbers that are known.
+func (w *walker) close(call nsenter.Call) {
+	if call.Args[1] == allFDs {
+		clear(w.opened)
+		clear(w.host)
+		return
+	}
+	for fd := call.Args[0].(int); fd <= call.Args[1].(int); fd++ {
+		delete(w.host, nsenter.Result(-fd))
 	}
 }
 
