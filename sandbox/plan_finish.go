@@ -398,15 +398,27 @@ func (p *creation) mask() {
 		}
 		p.put(mount, p.system(path))
 	}
-	for _, path := range readOnly {
-		at := p.system(path)
-		s := source{isDir: true, attributes: maskAttributes}
-		mount := p.copyOf(at, unix.AT_RECURSIVE)
-		p.restrict(mount, s)
-		p.put(mount, at)
-		p.remount(mount, s)
-	}
+	p.keepReadOnly(readOnly)
 	p.head = Step{}
+}
+
+// keepReadOnly makes read-only mounts of what stands in the pod's own /proc, from within: nobody exchanges names there. For
+// a pod of root's these are some fifty, and to make them detached would take five times as long.
+func (p *creation) keepReadOnly(paths []string) {
+	if len(paths) == 0 {
+		return
+	}
+	p.call(unix.SYS_FCHDIR, p.proc)
+	for _, path := range paths {
+		name := strings.TrimPrefix(path, rootfs.Proc.Target+"/")
+		p.call(unix.SYS_MOUNT, name, name, 0, unix.MS_BIND|unix.MS_REC, 0)
+		if p.canSetAttributes() {
+			p.call(unix.SYS_MOUNT_SETATTR, unix.AT_FDCWD, name, unix.AT_RECURSIVE, mountAttributes(maskAttributes), mountAttrSize)
+		} else {
+			p.call(unix.SYS_MOUNT, 0, name, 0, int(unix.MS_REMOUNT|unix.MS_BIND|maskAttributes), 0)
+		}
+	}
+	p.call(unix.SYS_CHDIR, "/")
 }
 
 const maskAttributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC

@@ -77,7 +77,7 @@ func (w *walker) refuses(call nsenter.Call, arg int, path string) string {
 		if component { // which none of these follows
 			return ""
 		}
-	case call.Nr == unix.SYS_MOUNT && w.own && strings.HasPrefix(path, "self/fd/"): // from our own /proc
+	case (call.Nr == unix.SYS_MOUNT || call.Nr == unix.SYS_MOUNT_SETATTR) && w.own && (component || strings.HasPrefix(path, "self/fd/")): // from our own /proc
 		return ""
 	}
 	return "it walks a path of the pod's plainly"
