@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -86,7 +88,37 @@ func join(c *cli.Context) error {
 	if spec.TTY {
 		return joinTerminal(joining, os.Args[1:])
 	}
+	streams, err := joining.Streams()
+	switch {
+	case err != nil:
+		return err
+	case streams != nil:
+		return joinCopied(joining, streams, os.Args[1:])
+	}
 	return joining.Exec(os.Args[1:])
+}
+
+// joinCopied runs a command whose output is copied.
+func joinCopied(joining *sandbox.Joining, streams *sandbox.Streams, args []string) error {
+	runtime.LockOSThread() // the joiner dies with this thread
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded...)
+	joiner, err := joining.StartBeside(args, streams)
+	if err != nil {
+		streams.Close()
+		return err
+	}
+	streams.Copy()
+	go func() {
+		for s := range signals {
+			_ = joiner.Signal(s) // it has ended: so do we
+		}
+	}()
+	err = ended(joiner)
+	if lost := streams.Drain(); lost != nil {
+		return lost
+	}
+	return err
 }
 
 func joinSpec(c *cli.Context, command []string) *sandbox.JoinSpec {

@@ -62,7 +62,9 @@ HOST/NAME:TAG, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE. All that
 follows it is the command's.
 
 Without -d and -t podsh runs the command itself: its output comes here, podsh ends
-with its status, and it ends with podsh. With them the pod's supervisor does: it
+with its status, and it ends with podsh. It has pipes in place of files, sockets
+and terminals (-t gives it one of those), and all users in it can open /dev/stdout.
+With them the pod's supervisor does: it
 writes the log (podsh logs), others can attach, and a closed terminal or a signal to
 podsh run does nothing to the container. 125 is an error of podsh, 126 a
 command that can't be executed, 127 one that is not there.

@@ -67,28 +67,33 @@ func withLimit(err error) error {
 	return fmt.Errorf("dup3: %w", err)
 }
 
-// StartWithTerminal starts the joiner beside this process, with the same standard input, output and error,
-// and returns the terminal that its plan passes out; nil if it failed before, which its status tells. It
-// dies with the calling thread: lock that to its goroutine.
-func (j *Joiner) StartWithTerminal() (joiner *os.Process, terminal *os.File, err error) {
+// Start starts the joiner beside this process, with these files as standard input, output and error; terminal is where its
+// plan passes a terminal out, or nil. It dies with the calling thread: lock that to its goroutine.
+func (j *Joiner) Start(stdio [3]*os.File, terminal *os.File, attr *syscall.SysProcAttr) (*os.Process, error) {
 	plan, err := j.plan()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer plan.Close()
 	exe, err := Path(j.Exe)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	attr.Pdeathsig = syscall.SIGKILL
+	files := []*os.File{0: stdio[0], 1: stdio[1], 2: stdio[2], JoinFD: plan, PodFD: j.Pod, TTYFD: terminal}
+	return os.StartProcess(exe, j.argv(), &os.ProcAttr{Files: files, Env: os.Environ(), Sys: attr})
+}
+
+// StartWithTerminal starts the joiner with this process's own standard input, output and error, and returns the terminal
+// that its plan passes out; nil if it failed before, which its status tells.
+func (j *Joiner) StartWithTerminal() (joiner *os.Process, terminal *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "terminal"), os.NewFile(uintptr(fds[1]), "terminal")
 	defer ours.Close()
-	files := []*os.File{0: os.Stdin, 1: os.Stdout, 2: os.Stderr, JoinFD: plan, PodFD: j.Pod, TTYFD: theirs}
-	joiner, err = os.StartProcess(exe, j.argv(), &os.ProcAttr{
-		Files: files, Env: os.Environ(), Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}})
+	joiner, err = j.Start([3]*os.File{os.Stdin, os.Stdout, os.Stderr}, theirs, &syscall.SysProcAttr{})
 	theirs.Close()
 	if err != nil {
 		return nil, nil, err

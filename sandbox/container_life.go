@@ -26,7 +26,11 @@ func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err
 	if err != nil {
 		return 0, err
 	}
-	run, err := c.start(stdio, func(run *started) error {
+	streams, err := NewStreams(stdio.In, stdio.Out, stdio.Err)
+	if err != nil {
+		return 0, err
+	}
+	run, err := c.start(&Stdio{In: streams.In, Out: streams.Out, Err: streams.Err}, func(run *started) error {
 		run.runs(state, self)
 		return c.saveState(state)
 	})
@@ -34,8 +38,10 @@ func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err
 		defer run.close()
 	}
 	if err != nil {
+		streams.Close()
 		return startStatus(err), errors.Join(err, c.discard())
 	}
+	streams.Copy()
 	done := make(chan struct{})
 	go func() {
 		for {
@@ -49,12 +55,18 @@ func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err
 	}()
 	status = run.wait()
 	close(done)
+	gone := false // the pod of its own, and with it all that the command has left
 	if c.Spec.Remove {
-		if gone, err := c.removeOwnPod(); gone { // and with the pod all that the command has left
-			return status, err
-		}
+		gone, err = c.removeOwnPod()
 	}
-	return status, errors.Join(run.sweepMounts(c.pod), c.over(state, status, ""))
+	if !gone {
+		err = run.sweepMounts(c.pod)
+	}
+	err = errors.Join(err, streams.Drain())
+	if !gone {
+		err = errors.Join(err, c.over(state, status, ""))
+	}
+	return status, err
 }
 
 // over writes down how the container ended, or removes it where that was asked for.

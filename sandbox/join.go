@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path"
@@ -68,6 +69,7 @@ type Joining struct {
 	Plan Plan
 
 	spec  *JoinSpec
+	who   identity
 	pidfd *os.File
 }
 
@@ -102,7 +104,7 @@ func ProposeJoin(pod *Pod, spec *JoinSpec) (*Joining, error) {
 	if err := checkHeld(slices.Concat(pod.Spec.CapAdd, spec.CapAdd), f.held); err != nil {
 		return nil, err
 	}
-	return &Joining{pod, planJoin(pod, spec, f), spec, pidfd}, nil
+	return &Joining{pod, planJoin(pod, spec, f), spec, who, pidfd}, nil
 }
 
 // openRoot opens the root that a joiner will have.
@@ -243,6 +245,30 @@ func (j *Joining) Start(args []string) (joiner *os.Process, terminal *os.File, e
 		return nil, nil, err
 	}
 	return start.StartWithTerminal()
+}
+
+// Streams are what the command gets in place of podsh's own output, where that is another user's who could not open it anew;
+// nil: it gets that itself. Standard input stays as it is: what the command leaves of it is for whoever reads it next.
+func (j *Joining) Streams() (*Streams, error) {
+	if uid, _ := mapID(j.Pod.idsOutside(), j.who.uid, true); int(uid) == os.Geteuid() {
+		return nil, nil
+	}
+	streams, err := NewStreams(nil, os.Stdout, os.Stderr)
+	if err != nil || !streams.Copied() {
+		return nil, err
+	}
+	return streams, nil
+}
+
+// StartBeside runs the command beside this process, in a process group of its own: the keyboard's signals are for podsh to
+// pass on. Lock the calling goroutine to its thread: the command dies with that.
+func (j *Joining) StartBeside(args []string, streams *Streams) (*os.Process, error) {
+	joiner, err := j.joiner(args)
+	if err != nil {
+		return nil, err
+	}
+	stdio := [3]*os.File{os.Stdin, cmp.Or(streams.Out, os.Stdout), cmp.Or(streams.Err, os.Stderr)} // nil: /dev/null as it is
+	return joiner.Start(stdio, nil, &syscall.SysProcAttr{Setpgid: true})
 }
 
 // Failed says why a joiner could not carry out its plan: the call at place failed with errno.

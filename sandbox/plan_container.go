@@ -25,7 +25,6 @@ type containerFacts struct {
 	rows      uint16    // of its terminal
 	columns   uint16
 	term      string
-	pipes     []int         // of 0, 1 and 2, those that are pipes and become the user's
 	ignored   []unix.Signal // by podsh's caller
 	owners    map[string]owner
 }
@@ -60,7 +59,6 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 	p.finishRoot()
 	p.enterFolder(c.Workdir, 0)
 	p.limit()
-	p.ownPipes()
 	spec := &JoinSpec{Command: c.Argv, TTY: c.Spec.TTY, Rows: member.rows, Cols: member.columns, Workdir: c.Workdir, Term: member.term}
 	p.becomeUser(p.pod, spec, member.join)
 	p.hold()
@@ -209,18 +207,6 @@ func nativeLongs(numbers ...uint64) []byte {
 	return data
 }
 
-// ownPipes gives the pipes that podsh has made to the user: programs open them anew, by /dev/stdout.
-func (p *creation) ownPipes() {
-	who := p.member.who
-	if len(p.member.pipes) == 0 || who.uid == 0 {
-		return
-	}
-	p.explain("let the user open its output anew, as /dev/stdout", "fchown(2)", "")
-	for _, fd := range p.member.pipes {
-		p.callTolerating(unix.EPERM, unix.SYS_FCHOWN, fd, int(who.uid), int(who.gid))
-	}
-}
-
 // hold waits, all but the command itself, until it is written down what runs here: so whatever the command starts is
 // accounted for from its first moment on.
 func (p *creation) hold() {
@@ -320,12 +306,6 @@ func withHostname(etc []etcFile, hostname string) []etcFile {
 		}
 	}
 	return files
-}
-
-// isPipe says whether a descriptor of podsh's is one end of a pipe.
-func isPipe(f *os.File) bool {
-	var st unix.Stat_t
-	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
 // checkMapped refuses a user that the pod has no number for.

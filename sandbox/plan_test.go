@@ -171,7 +171,7 @@ func runPlans(t *testing.T) map[string]Plan {
 		view := c.view()
 		view.confine(&who)
 		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, joinerHolds(view), true},
-			etc: []etcFile{{"/etc/hosts", "127.0.0.1\tlocalhost\n"}}, rows: 24, columns: 80, term: "xterm", pipes: []int{1},
+			etc: []etcFile{{"/etc/hosts", "127.0.0.1\tlocalhost\n"}}, rows: 24, columns: 80, term: "xterm",
 			owners: map[string]owner{"/data": {33, 33, 0o750}}}
 		plans["run-"+name] = planContainer(f, member)
 	}

@@ -96,11 +96,6 @@ func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *contai
 	if err = checkHeld(view.Spec.CapAdd, member.join.held); err != nil {
 		return nil, nil, err
 	}
-	for fd, file := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
-		if file != nil && isPipe(file) {
-			member.pipes = append(member.pipes, fd)
-		}
-	}
 	for sig := unix.SIGHUP; sig <= unix.SIGTTOU; sig++ {
 		if signal.Ignored(sig) {
 			member.ignored = append(member.ignored, sig)

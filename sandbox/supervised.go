@@ -131,12 +131,18 @@ func (v *supervised) open() (stdio *Stdio, ours []*os.File, err error) {
 			return stdio, ours, err
 		}
 		*end, ours = write, append(ours, read)
+		if err := openToAll(write); err != nil {
+			return stdio, ours, err
+		}
 	}
 	if v.c.Spec.Stdin {
 		read, write, err := os.Pipe()
 		v.mutex.Lock()
 		stdio.In, v.input = read, write
 		v.mutex.Unlock()
+		if err == nil {
+			err = openToAll(read)
+		}
 		return stdio, ours, err
 	}
 	return stdio, ours, nil

@@ -1,0 +1,219 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Streams are the standard streams of a command in place of those of podsh's caller.
+//
+// Who has a descriptor can open anew what it stands for, by /proc/self/fd: a file that was handed over for reading also for
+// writing. And programs do so with their output, by /dev/stdout: a file or a terminal refuses that to another user than its
+// owner, a socket to everybody. So a command gets pipes, which all its users may open. A pipe of the caller's it gets as it
+// is; for whatever else podsh makes one, and copies.
+type Streams struct {
+	In, Out, Err *os.File // nil: /dev/null
+
+	made    []*os.File // the command's ends of podsh's own pipes
+	input   *copied
+	outputs []*copied
+	ended   atomic.Bool // the command, and all that it has left
+	group   sync.WaitGroup
+}
+
+// copied is a stream of the caller's, and podsh's end of the pipe that stands for it.
+type copied struct {
+	name string
+	file *os.File
+	pipe *os.File
+	err  error
+}
+
+// NewStreams makes pipes for what is to be copied. A stream that is nil stays nil.
+func NewStreams(in, out, stderr *os.File) (s *Streams, err error) {
+	s = &Streams{In: in, Out: out, Err: stderr}
+	same := sameFile(out, stderr) // then one pipe keeps the order in which they are written to
+	err = s.pass(&s.In, "standard input")
+	if err == nil {
+		err = s.pass(&s.Out, "standard output")
+	}
+	if same {
+		s.Err = s.Out
+	} else if err == nil {
+		err = s.pass(&s.Err, "standard error")
+	}
+	if err != nil {
+		s.Close()
+	}
+	return s, err
+}
+
+// pass puts what the command gets in the place of a stream of the caller's.
+func (s *Streams) pass(stream **os.File, name string) error {
+	file := *stream
+	switch {
+	case file == nil || isNull(file):
+		*stream = nil
+		return nil
+	case isPipe(file) && openToAll(file) == nil: // EPERM: it is somebody else's
+		return nil
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	if stream == &s.In {
+		*stream, s.input = read, &copied{name: name, file: file, pipe: write}
+	} else {
+		*stream, s.outputs = write, append(s.outputs, &copied{name: name, file: file, pipe: read})
+	}
+	s.made = append(s.made, *stream)
+	return openToAll(*stream)
+}
+
+// openToAll lets every user of a pod open a pipe anew. Nobody can who has no descriptor of it, proc_pid_fd(5).
+func openToAll(pipe *os.File) error {
+	if err := unix.Fchmod(int(pipe.Fd()), 0o666); err != nil {
+		return fmt.Errorf("fchmod of a pipe: %w", err)
+	}
+	return nil
+}
+
+// isPipe says whether a file is one end of a pipe(2); one that has a name is not, others find it by that.
+func isPipe(file *os.File) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(int(file.Fd()), &fs) == nil && fs.Type == unix.PIPEFS_MAGIC
+}
+
+func isNull(file *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(file.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+}
+
+func sameFile(a, b *os.File) bool {
+	var one, other unix.Stat_t
+	return a != nil && b != nil && unix.Fstat(int(a.Fd()), &one) == nil && unix.Fstat(int(b.Fd()), &other) == nil &&
+		one.Dev == other.Dev && one.Ino == other.Ino
+}
+
+// Copied says whether there is anything to copy.
+func (s *Streams) Copied() bool { return s.input != nil || len(s.outputs) > 0 }
+
+// Copy begins to copy. The command has what it needs: podsh lets go of that.
+func (s *Streams) Copy() {
+	s.release()
+	if s.input != nil {
+		go s.input.in()
+	}
+	for _, c := range s.outputs {
+		s.group.Go(func() { c.out(&s.ended) })
+	}
+}
+
+func (s *Streams) release() {
+	for _, file := range s.made {
+		file.Close()
+	}
+	s.made = nil
+}
+
+// Close lets go of the pipes of a command that never ran.
+func (s *Streams) Close() {
+	s.release()
+	for _, c := range append(s.outputs, s.input) {
+		if c != nil {
+			c.pipe.Close()
+		}
+	}
+}
+
+// Drain comes when the command has ended, and all that it has left: what they have written is passed on to the last byte.
+func (s *Streams) Drain() error {
+	s.ended.Store(true)
+	var errs []error
+	for _, c := range s.outputs {
+		_ = c.pipe.SetReadDeadline(time.Now()) // wakes who waits for more; a pipe that is closed needs no waking
+	}
+	s.group.Wait()
+	for _, c := range s.outputs {
+		errs = append(errs, c.err)
+	}
+	return errors.Join(errs...)
+}
+
+// out copies what the command writes. When nobody reads it any more the command learns of that, by SIGPIPE.
+func (c *copied) out(ended *atomic.Bool) {
+	defer c.pipe.Close()
+	buffer := make([]byte, 1<<16)
+	for left := mostInPipe; left > 0; {
+		last := ended.Load()
+		if last { // a process that got away may have the pipe, too: what is in there now is all
+			_ = c.pipe.SetReadDeadline(time.Now().Add(drained))
+		}
+		n, err := c.pipe.Read(buffer)
+		if last {
+			left -= n
+		}
+		if wrote := writeAll(int(c.file.Fd()), buffer[:n]); wrote != nil {
+			if wrote != unix.EPIPE {
+				c.err = fmt.Errorf("write to %s: %w", c.name, wrote)
+			}
+			return
+		}
+		if err != nil && (last || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return
+		}
+	}
+}
+
+const (
+	drained    = 10 * time.Millisecond // so long a pipe that says nothing is listened to when the command has ended
+	mostInPipe = 1 << 20               // /proc/sys/fs/pipe-max-size
+)
+
+// in copies what podsh reads, until it ends or the command does not want any more.
+func (c *copied) in() {
+	defer c.pipe.Close()
+	buffer := make([]byte, 1<<16)
+	for {
+		n, err := unix.Read(int(c.file.Fd()), buffer)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			await(int(c.file.Fd()), unix.POLLIN)
+		case n <= 0:
+			return
+		default:
+			if _, err := c.pipe.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// writeAll writes to a descriptor of the caller's, which whoever else has it may have made non-blocking.
+func writeAll(fd int, text []byte) error {
+	for len(text) > 0 {
+		n, err := unix.Write(fd, text)
+		switch {
+		case err == unix.EAGAIN:
+			await(fd, unix.POLLOUT)
+		case err != nil && err != unix.EINTR:
+			return err
+		case n > 0:
+			text = text[n:]
+		}
+	}
+	return nil
+}
+
+// await waits until a descriptor can be read or written.
+func await(fd int, events int16) {
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, -1) // EINTR: whoever asked tries again
+}
