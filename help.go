@@ -207,7 +207,7 @@ func newFlagWord(flag cli.Flag) flagWord {
 	}
 	switch name := f.names[0]; {
 	case name == "signal", name == "stop-signal":
-		f.values = signalNames()
+		f.values = sandbox.SignalNames()
 	case name == "pod":
 		f.also = podArgument
 	case strings.Contains(f.usage, "shared or private"): // a namespace of a container

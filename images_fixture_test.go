@@ -32,6 +32,7 @@ import (
 // imageVerbs are what sessions of images can do besides.
 var imageVerbs = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"images":   verbImages,
+	"made":     verbMade,
 	"registry": verbRegistry,
 	"cut":      verbCut,
 }

@@ -3,12 +3,9 @@ package main
 import (
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
 )
@@ -88,7 +85,7 @@ Examples:
 }
 
 func kill(c *cli.Context) error {
-	sig, err := parseSignal(c.String("signal"))
+	sig, err := sandbox.ParseSignal(c.String("signal"))
 	if err != nil {
 		return err
 	}
@@ -107,49 +104,6 @@ func kill(c *cli.Context) error {
 // refuseHub says why the hub is left alone: what is done to it is done to the network of all that are in it.
 func refuseHub(c *cli.Context, hub *sandbox.Pod) error {
 	return usagef("it goes with the last of them: podsh rm -f --all removes all", "%s: pod %q is the hub of the pods on networks", called(c), hub.Title())
-}
-
-// The real-time signals that glibc leaves to programs, signal(7); the kernel's begin with 32.
-const rtMin, rtMax = 34, 64
-
-// parseSignal reads TERM, SIGTERM, 15, RTMIN+1 or RTMAX-1.
-func parseSignal(text string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(text); err == nil && 0 < n && n <= rtMax {
-		return unix.Signal(n), nil
-	}
-	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
-	if sig := unix.SignalNum("SIG" + name); sig != 0 {
-		return sig, nil
-	}
-	for base, n := range map[string]int{"RTMIN": rtMin, "RTMAX": rtMax} {
-		if offset, ok := strings.CutPrefix(name, base); ok {
-			if offset != "" {
-				by, err := strconv.Atoi(offset)
-				if n += by; err != nil || offset[0] != '+' && offset[0] != '-' {
-					continue
-				}
-			}
-			if rtMin <= n && n <= rtMax {
-				return unix.Signal(n), nil
-			}
-		}
-	}
-	hint := "names such as TERM or SIGTERM, numbers from 1 to 64, RTMIN+N: signal(7)"
-	if near := sandbox.Nearest(name, signalNames()); near != "" {
-		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
-	}
-	return 0, usagef(hint, "no signal %q", text)
-}
-
-// signalNames lists the signals that have a name, without SIG.
-func signalNames() []string {
-	var names []string
-	for n := unix.Signal(1); n < rtMin; n++ {
-		if name := unix.SignalName(n); name != "" {
-			names = append(names, strings.TrimPrefix(name, "SIG"))
-		}
-	}
-	return append(names, "RTMIN", "RTMAX")
 }
 
 func waitCommand() *cli.Command {

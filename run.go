@@ -385,7 +385,7 @@ func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
 		return err
 	}
 	if text := c.String("stop-signal"); text != "" {
-		sig, err := parseSignal(text)
+		sig, err := sandbox.ParseSignal(text)
 		if err != nil {
 			return err
 		}

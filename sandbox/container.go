@@ -5,11 +5,8 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
@@ -84,10 +81,10 @@ func newContainer(pod *Pod, spec *ContainerSpec, img *image.Image) (*Container, 
 	}
 	slices.Sort(c.Volumes)
 	c.Argv = argv(spec, &config)
-	if len(c.Argv) == 0 {
+	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return nil, fail(ErrInvalid, []string{"podsh run IMAGE CMD..."}, "nothing to run: %s", noCommandIn(spec))
 	}
-	c.Env = mergeEnv(config.Env, spec.Env)
+	c.Env = mergeEnv(slices.DeleteFunc(slices.Clone(config.Env), func(v string) bool { return !isVariable(v) }), spec.Env)
 	if c.User == "" {
 		c.User = config.User
 	}
@@ -96,7 +93,16 @@ func newContainer(pod *Pod, spec *ContainerSpec, img *image.Image) (*Container, 
 	}
 	c.Workdir = path.Join("/", c.Workdir)
 	if c.Signal == 0 {
-		c.Signal = imageSignal(config.StopSignal)
+		sig, err := imageSignal(config.StopSignal)
+		if err != nil {
+			return nil, err
+		}
+		c.Signal = int(sig)
+	}
+	for _, text := range slices.Concat(c.Argv, config.Env, []string{c.User, c.Workdir}) {
+		if strings.ContainsRune(text, 0) {
+			return nil, fail(ErrInvalid, []string{"no program can be given that"}, "%q has a null byte in it", text)
+		}
 	}
 	return c, nil
 }
@@ -112,6 +118,9 @@ func noCommandIn(spec *ContainerSpec) string {
 // entry point takes no Cmd with it, docker's rule.
 func argv(spec *ContainerSpec, config *image.Config) []string {
 	entrypoint, command := config.Entrypoint, config.Cmd
+	if slices.Equal(entrypoint, []string{""}) { // a Dockerfile's way to say that it has none
+		entrypoint = nil
+	}
 	if spec.Entrypoint != nil {
 		entrypoint, command = nil, nil
 		if *spec.Entrypoint != "" {
@@ -122,18 +131,6 @@ func argv(spec *ContainerSpec, config *image.Config) []string {
 		command = spec.Command
 	}
 	return slices.Concat(entrypoint, command)
-}
-
-// imageSignal reads an image's StopSignal: SIGQUIT, QUIT or 3. What is none counts for nothing.
-func imageSignal(text string) int {
-	if n, err := strconv.Atoi(text); err == nil && 0 < n && n <= 64 {
-		return n
-	}
-	name := "SIG" + strings.TrimPrefix(strings.ToUpper(text), "SIG")
-	if sig := unix.SignalNum(name); sig != 0 {
-		return int(sig)
-	}
-	return int(unix.SIGTERM)
 }
 
 // view is the pod as the container is to see it: a pod whose namespaces are another's, but for those that the
