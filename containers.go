@@ -43,10 +43,23 @@ func (r containerRow) Status() string {
 	return string(r.State.Status)
 }
 
-// psContainers lists the containers of pods.
-func psContainers(c *cli.Context, pods []*sandbox.Pod) error {
-	if c.IsSet("format") {
-		return usagef("podsh ps -c --json | jq", "--format is for pods")
+const containerFields = "ID Name Pod PodID Image Command Created Age Labels Detached PID Status State"
+
+var containerViews = listViews[containerRow]{table: containersTable, quiet: containersQuiet, fields: containerFields,
+	sample: containerRow{Command: make([]string, 1), Labels: map[string]string{}, State: &sandbox.ContainerState{}}}
+
+// Age is how long ago the container was made.
+func (r containerRow) Age() string { return age(time.Since(r.Created)) }
+
+// psContainers lists the containers of all pods.
+func psContainers(c *cli.Context) error {
+	show, err := containerViews.chosen(c)
+	if err != nil {
+		return err
+	}
+	pods, err := allPods(c)
+	if err != nil {
+		return err
 	}
 	rows := []containerRow{}
 	for _, pod := range pods {
@@ -63,7 +76,7 @@ func psContainers(c *cli.Context, pods []*sandbox.Pod) error {
 			}
 		}
 	}
-	return showContainers(c, os.Stdout, rows)
+	return show(os.Stdout, rows)
 }
 
 func containerRows(pod *sandbox.Pod) ([]containerRow, error) {
@@ -98,24 +111,22 @@ func imageOf(container *sandbox.Container) string {
 	return strings.Join(append(container.Root.Layers, container.Root.Dir), "")
 }
 
-func showContainers(c *cli.Context, w io.Writer, rows []containerRow) error {
-	switch {
-	case c.Bool("json"):
-		return writeJSON(w, rows)
-	case c.Bool("quiet"):
-		var names []string
-		for _, r := range rows {
-			names = append(names, r.Pod+"/"+r.Name)
-		}
-		return printLines(w, names)
+func containersQuiet(w io.Writer, rows []containerRow) error {
+	var names []string
+	for _, r := range rows {
+		names = append(names, r.Pod+"/"+r.Name)
 	}
+	return printLines(w, names)
+}
+
+func containersTable(w io.Writer, rows []containerRow) error {
 	t := newTable(w, "POD", "NAME", "ID", "IMAGE", "COMMAND", "AGE", "STATUS", "PID", "RESTARTS")
 	for _, r := range rows {
 		pid := ""
 		if r.PID != 0 {
 			pid = fmt.Sprint(r.PID)
 		}
-		t.row(r.Pod, r.Name, r.ID, r.Image, shorten(sandbox.Printable(strings.Join(r.Command, " ")), 30), age(time.Since(r.Created)), r.Status(), pid, r.State.Restarts)
+		t.row(r.Pod, r.Name, r.ID, r.Image, shorten(sandbox.Printable(strings.Join(r.Command, " ")), 30), r.Age(), r.Status(), pid, r.State.Restarts)
 	}
 	return t.Flush()
 }

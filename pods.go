@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"text/template"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -31,19 +28,22 @@ the published ports. With -a there is also the hub, if pods are on networks.
 
 With -c it lists containers: those that run, with -a also those that have ended.
 
-Fields of a TEMPLATE: ` + psFields + `
+FORMAT is json, a Go template for each, or table and a template. Its fields are
+` + psFields + `
+and with -c ` + containerFields + `
 
 Examples:
   podsh ps -a                                   also those that have ended
   podsh ps -c                                   the containers of all pods
   podsh ps --format '{{.PID}} {{.Name}}'
+  podsh ps -c --format 'table {{.Name}}\t{{.Status}}'
   podsh ps --json | jq -r '.[].id'`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "containers", Aliases: []string{"c"}, Usage: "list containers"},
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also pods that have ended (exited), and those whose description can't be read (broken)"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print ids only, of containers POD/NAME"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
-			&cli.StringFlag{Name: "format", Usage: "print each pod through a Go `TEMPLATE`"},
+			&cli.StringFlag{Name: "format", Usage: "print it in a `FORMAT`: json, a Go template, or table and a template"},
 		},
 		Action: ps,
 	}
@@ -65,7 +65,10 @@ type psRow struct {
 	Hub       bool              `json:"hub"` // networks are in it
 }
 
-const psFields = "ID Name Age Created Status PID Processes Hostname Labels Addresses Ports Networks Hub"
+const psFields = "ID Name Age Created Status PID Processes Hostname Labels Address Addresses Ports Networks Hub"
+
+var podViews = listViews[psRow]{table: psTable, quiet: psQuiet, fields: psFields, sample: psRow{Created: &time.Time{}, Labels: map[string]string{},
+	Addresses: make([]netip.Addr, 1), Ports: make([]network.Port, 1), Networks: make([]string, 1)}}
 
 // Address is the first of IPv4.
 func (r psRow) Address() string {
@@ -107,30 +110,35 @@ func ps(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef("`podsh ps | grep NAME`, or `podsh inspect NAME`", "ps takes no arguments, not %q", c.Args().First())
 	}
-	show, err := psView(c)
-	if err != nil {
-		return err
-	}
-	store, err := sandbox.OpenStore()
-	if err != nil {
-		return err
-	}
-	sweep(store)
-	if c.Bool("all") {
-		tellLost()
-	}
-	pods, err := store.List()
-	if err != nil {
-		return err
-	}
 	if c.Bool("containers") {
-		return psContainers(c, pods)
+		return psContainers(c)
+	}
+	show, err := podViews.chosen(c)
+	if err != nil {
+		return err
+	}
+	pods, err := allPods(c)
+	if err != nil {
+		return err
 	}
 	rows, err := psRows(pods, c.Bool("all"), !c.Bool("quiet"))
 	if err != nil {
 		return err
 	}
 	return show(os.Stdout, rows)
+}
+
+// allPods lists the pods, and clears away what killed commands have left.
+func allPods(c *cli.Context) ([]*sandbox.Pod, error) {
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return nil, err
+	}
+	sweep(store)
+	if c.Bool("all") {
+		tellLost()
+	}
+	return store.List()
 }
 
 // ensureHelpers starts helpers anew that have ended, and tells of it.
@@ -232,30 +240,6 @@ func (r *psRow) addNet(state *sandbox.NetState) {
 	}
 }
 
-type psShow func(w io.Writer, rows []psRow) error
-
-// psView chooses how the list is shown.
-func psView(c *cli.Context) (psShow, error) {
-	view, chosen := psTable, 0
-	if c.Bool("quiet") {
-		view, chosen = psQuiet, chosen+1
-	}
-	if c.Bool("json") {
-		view, chosen = func(w io.Writer, rows []psRow) error { return writeJSON(w, rows) }, chosen+1
-	}
-	if c.IsSet("format") {
-		var err error
-		if view, err = psTemplate(c.String("format")); err != nil {
-			return nil, err
-		}
-		chosen++
-	}
-	if chosen > 1 {
-		return nil, usagef("choose one of them", "-q, --json and --format exclude each other")
-	}
-	return view, nil
-}
-
 func psTable(w io.Writer, rows []psRow) error {
 	t := newTable(w, "ID", "NAME", "AGE", "STATUS", "PID", "PROCESSES", "ADDRESS", "PORTS")
 	for _, r := range rows {
@@ -277,27 +261,4 @@ func psQuiet(w io.Writer, rows []psRow) error {
 		ids = append(ids, r.ID)
 	}
 	return printLines(w, ids)
-}
-
-// psTemplate reads a template and tries it on a pod, so that a wrong field is told even where there is no pod.
-func psTemplate(text string) (psShow, error) {
-	format, err := template.New("--format").Parse(text)
-	if err == nil {
-		err = format.Execute(io.Discard, psRow{Created: &time.Time{}, Labels: map[string]string{}})
-	}
-	if err != nil {
-		return nil, usagef("fields: "+psFields+", as in --format '{{.ID}} {{.Name}}'", "malformed template: %s",
-			strings.TrimPrefix(err.Error(), "template: "))
-	}
-	return func(w io.Writer, rows []psRow) error {
-		var out bytes.Buffer
-		for _, r := range rows {
-			if err := format.Execute(&out, r); err != nil {
-				return err
-			}
-			out.WriteByte('\n')
-		}
-		_, err := w.Write(out.Bytes())
-		return err
-	}, nil
 }

@@ -2,7 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,29 +77,81 @@ func TestPsJSON(t *testing.T) {
 	}
 }
 
-func TestPsTemplate(t *testing.T) {
-	for template, want := range map[string]string{
-		"{{.ID}} {{.Name}}":                     "5f0c3ad91be2 web\na1b2c3d4e5f6 \nc0ffee000000 open\n0123456789ab \n",
-		"{{or .Name .ID}}":                      "web\na1b2c3d4e5f6\nopen\n0123456789ab\n",
-		"{{.Age}}/{{.PID}}/{{.Processes}}":      "1h/4711/3\n/0/0\n1h/4712/?\n1h/4713/1\n",
-		"{{.Labels.tier}}{{.Labels.absent}}":    "front<no value>\n" + strings.Repeat("<no value><no value>\n", 3),
-		"{{.Address}}{{.Hub}}":                  "10.0.2.100false\nfalse\nfalse\ntrue\n",
-		"{{range .Ports}}{{.HostPort}} {{end}}": "8080 5353 8443 9000 \n\n\n\n",
-		"":                                      "\n\n\n\n",
+func TestPsFormat(t *testing.T) {
+	for format, want := range map[string]string{
+		"{{.ID}} {{.Name}}":                          "5f0c3ad91be2 web\na1b2c3d4e5f6 \nc0ffee000000 open\n0123456789ab \n",
+		"{{or .Name .ID}}":                           "web\na1b2c3d4e5f6\nopen\n0123456789ab\n",
+		"{{.Age}}/{{.PID}}/{{.Processes}}":           "1h/4711/3\n/0/0\n1h/4712/?\n1h/4713/1\n",
+		"{{.Labels.tier}}{{.Labels.absent}}":         "front\n\n\n\n",
+		"{{.Address}}{{.Hub}}":                       "10.0.2.100false\nfalse\nfalse\ntrue\n",
+		"{{range .Ports}}{{.HostPort}} {{end}}":      "8080 5353 8443 9000 \n\n\n\n",
+		`{{upper .Name}}\t{{json .Labels}}\n`:        "WEB\t{\"tier\":\"front\"}\n\n\tnull\n\nOPEN\tnull\n\n\tnull\n\n",
+		`table {{.Name}}\t{{.PID}}`:                  "NAME  PID\nweb   4711\n      0\nopen  4712\n      4713\n",
+		"table\t{{.Name}}:{{join .Addresses \",\"}}": "NAME:ADDRESSES\nweb:fd70:6f64:7368::100,10.0.2.100\n:\nopen:\n:\n",
 	} {
-		show, err := psTemplate(template)
+		show, err := podViews.format(format)
 		if err != nil {
-			t.Errorf("%s: %v", template, err)
+			t.Errorf("%s: %v", format, err)
 			continue
 		}
 		var out strings.Builder
 		if err := show(&out, testRows()); err != nil || out.String() != want {
-			t.Errorf("%s: %q, not %q: %v", template, &out, want, err)
+			t.Errorf("%s: %q, not %q: %v", format, &out, want, err)
 		}
 	}
-	for _, template := range []string{"{{", "{{.Nothing}}", "{{.ID.Nothing}}", "{{nothing}}"} {
-		if _, err := psTemplate(template); err == nil || !strings.Contains(strings.Join(sandbox.Hints(err), ""), "Processes") {
-			t.Errorf("%s: %v, %q", template, err, sandbox.Hints(err))
+	if got := headOf("{{.Labels.tier}}") + headOf("{{range .Ports}}") + headOf("{{upper .Name}}") + headOf("{{end}}"); got != "TIERNAME" {
+		t.Errorf("head %q", got)
+	}
+	rows := testRows()
+	for format, other := range map[string]show[psRow]{"json": asJSON[psRow], "table": psTable, "": psTable} {
+		var out, want strings.Builder
+		show, err := podViews.format(format)
+		if err == nil {
+			err = errors.Join(show(&out, rows), other(&want, rows))
+		}
+		if err != nil || out.String() != want.String() {
+			t.Errorf("%q: %s%v", format, &out, err)
+		}
+	}
+}
+
+func TestPsFormatMalformed(t *testing.T) {
+	for format, want := range map[string]string{
+		"{{": "unclosed action", "{{.Nothing}}": "no field .Nothing", "{{.ID.Nothing}}": "no field .Nothing", "{{nothing .ID}}": `no function "nothing"`,
+		"table {{.Names}}": "no field .Names", "table {{": "unclosed action", "{{.ID}": "bad character", "{{lt .ID 3}}": "lt .ID 3 does not go",
+		"{{index .Addresses 7}}": "index .Addresses 7 does not go", "{{join .ID \",\"}}": "does not go", "pretty": "the same for each", "tables": "the same for each",
+		"table ": "the same for each", "{{template \"x\"}}": "does not go",
+	} {
+		_, err := podViews.format(format)
+		if err == nil || !strings.Contains(err.Error(), want) || len(sandbox.Hints(err)) != 1 {
+			t.Errorf("%q: %v, %q", format, err, sandbox.Hints(err))
+			continue
+		}
+		for _, word := range []string{"main.", "template: -", "executing", "evaluate"} {
+			if strings.Contains(err.Error(), word) {
+				t.Errorf("%q: %v", format, err)
+			}
+		}
+	}
+}
+
+// What the help says of fields is what there is.
+func TestFields(t *testing.T) {
+	for _, v := range []struct {
+		fields string
+		of     reflect.Type
+	}{{psFields, reflect.TypeFor[psRow]()}, {containerFields, reflect.TypeFor[containerRow]()}} {
+		known := strings.Fields(v.fields)
+		for i := range v.of.NumField() {
+			if name := v.of.Field(i).Name; !slices.Contains(known, name) {
+				t.Errorf("%v: no word of %s", v.of, name)
+			}
+		}
+		for _, name := range known {
+			_, isField := v.of.FieldByName(name)
+			if _, isMethod := v.of.MethodByName(name); !isField && !isMethod {
+				t.Errorf("%v has no %s", v.of, name)
+			}
 		}
 	}
 }

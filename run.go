@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -420,58 +419,6 @@ func volumeSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
 		spec.PodVolumes = append(spec.PodVolumes, sandbox.PodVolume{Name: name, Destination: v.Destination, ReadOnly: v.ReadOnly})
 	}
 	return nil
-}
-
-// envSpec reads variables, first those of files.
-func envSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
-	for _, name := range c.StringSlice("env-file") {
-		lines, err := envFile(name)
-		if err != nil {
-			return err
-		}
-		spec.Env = append(spec.Env, lines...)
-	}
-	for _, text := range c.StringSlice("env") {
-		if !strings.Contains(text, "=") {
-			value, ok := os.LookupEnv(text)
-			if !ok {
-				continue // docker's rule
-			}
-			text += "=" + value
-		}
-		spec.Env = append(spec.Env, text)
-	}
-	return nil
-}
-
-// envFile reads lines of KEY=VALUE; empty ones and those with # in front are none.
-func envFile(name string) ([]string, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, usagef("--env-file FILE, with a line KEY=VALUE for each variable", "--env-file: %v", err)
-	}
-	defer file.Close()
-	var env []string
-	scanner := bufio.NewScanner(file)
-	for n := 1; scanner.Scan(); n++ {
-		line := strings.TrimLeft(scanner.Text(), " \t")
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		key, _, ok := strings.Cut(line, "=")
-		if key == "" {
-			return nil, usagef("KEY=VALUE, or KEY for your own value", "--env-file %s: line %d is no variable", name, n)
-		}
-		if !ok {
-			value, set := os.LookupEnv(key)
-			if !set {
-				continue
-			}
-			line = key + "=" + value
-		}
-		env = append(env, line)
-	}
-	return env, scanner.Err()
 }
 
 // privateSpec reads which namespaces the container has for itself.

@@ -20,7 +20,9 @@ type table struct {
 func newTable(w io.Writer, columns ...any) table {
 	lines := &bytes.Buffer{}
 	t := table{tabwriter.NewWriter(lines, 0, 0, 2, ' ', 0), lines, w}
-	t.row(columns...)
+	if len(columns) > 0 {
+		t.row(columns...)
+	}
 	return t
 }
 
