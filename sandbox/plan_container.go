@@ -243,7 +243,7 @@ func (p *creation) startCommand(spec *JoinSpec) {
 	}
 	p.closeOnExec(memberLastFD)
 	p.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
-	env := containerEnv(p.pod, c, who, spec)
+	env := containerEnv(p.pod, who, spec)
 	p.explain("run the command, found in the container's PATH", "execve(2)", "exec env -i "+quoteAll(env...)+" "+quoteAll(c.Argv...))
 	p.call(nsenter.Exec, nsenter.Strings(c.Argv), nsenter.Strings(env), nsenter.Strings(strings.Split(variable(env, "PATH"), ":")))
 }
@@ -254,8 +254,8 @@ const (
 	sigactionSize = 32
 )
 
-// containerEnv is the environment of a container's command: what docker gives, the image's, and what was asked for.
-func containerEnv(view *Pod, c *Container, who identity, spec *JoinSpec) []string {
+// containerEnv is the environment of a command in a container: what docker gives, the image's, and what was asked for.
+func containerEnv(view *Pod, who identity, spec *JoinSpec) []string {
 	env := []string{"PATH=" + defaultPath, "HOSTNAME=" + view.Hostname, "HOME=" + who.home, "container=podsh"}
 	if spec.TTY {
 		term := spec.Term
@@ -264,7 +264,7 @@ func containerEnv(view *Pod, c *Container, who identity, spec *JoinSpec) []strin
 		}
 		env = append(env, "TERM="+term)
 	}
-	return mergeEnv(env, c.Env)
+	return mergeEnv(env, view.Spec.Env, spec.Env)
 }
 
 // volumeOwner says whom a volume of the pod is to belong to, where it is new.

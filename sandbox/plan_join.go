@@ -238,11 +238,17 @@ func commandEnv(pod *Pod, spec *JoinSpec, who identity, podMounts bool) []string
 	if !podMounts {
 		return mergeEnv(spec.HostEnv, pod.Spec.Env, spec.Env)
 	}
+	if pod.around != nil {
+		return containerEnv(pod, who, spec)
+	}
 	name := who.name
 	if name == "" {
 		name = strconv.Itoa(int(who.uid))
 	}
 	env := []string{"PATH=" + defaultPath, "HOME=" + who.home, "USER=" + name, "LOGNAME=" + name, "container=podsh"}
+	if pod.own("uts") {
+		env = append(env, "HOSTNAME="+pod.Hostname)
+	}
 	if who.shell != "" {
 		env = append(env, "SHELL="+who.shell)
 	}
