@@ -146,8 +146,11 @@ func main() {
 		os.Exit(sandbox.CopyMain(os.Args))
 	}
 	args := append([]string{"podsh"}, os.Args[1:]...)
-	if len(args) > 1 && args[1] == "help" {
+	switch {
+	case len(args) > 1 && args[1] == "help":
 		args = helpAbout(args[2:])
+	case len(args) > 1 && slices.Contains([]string{"--version", "-version", "-v"}, args[1]):
+		args[1] = "version"
 	}
 	if len(args) < 2 || !lasting[args[1]] {
 		debug.SetGCPercent(-1) // podsh lives for milliseconds
@@ -228,56 +231,5 @@ func noCommand(c *cli.Context) error {
 		return cli.ShowSubcommandHelp(c)
 	}
 	word := c.Args().First()
-	var names []string
-	for _, command := range c.Command.Subcommands {
-		names = append(names, command.Names()...)
-	}
-	hint := fmt.Sprintf("`%s --help` lists all commands", where)
-	if instead := foreignCommands[word]; instead != "" && where == c.App.HelpName {
-		hint = instead
-	} else if near := sandbox.Nearest(word, names); near != "" {
-		hint = fmt.Sprintf("did you mean `%s %s`? %s", where, near, hint)
-	}
-	return usagef(hint, "no command %q", strings.TrimPrefix(where+" "+word, c.App.HelpName+" "))
-}
-
-// usageError says what is wrong with a flag, and which one was probably meant.
-func usageError(c *cli.Context, err error, _ bool) error {
-	message := err.Error()
-	hint := fmt.Sprintf("`%s --help` lists the flags", c.Command.HelpName)
-	if name, ok := strings.CutPrefix(message, "flag provided but not defined: -"); ok {
-		name = strings.TrimLeft(name, "-")
-		message = "no flag " + asTyped(name)
-		near := sandbox.Nearest(name, flagNames(c.Command))
-		if instead := foreignFlags[name]; instead != "" {
-			hint = instead
-		} else if len(name) > 1 && near != "" {
-			hint = fmt.Sprintf("did you mean %s? %s", dashed(near), hint)
-		}
-	}
-	// Package flag says: invalid value "x" for flag -name: why.
-	if _, rest, ok := strings.Cut(message, " for flag -"); ok {
-		message = "--" + rest
-	} else if _, rest, ok := strings.Cut(message, " for -"); ok {
-		message = "--" + rest
-	}
-	return usagef(hint, "%s", message)
-}
-
-// asTyped is a flag with one dash or two, as it was typed.
-func asTyped(name string) string {
-	if len(name) == 1 || slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-"+name) }) {
-		return "-" + name
-	}
-	return "--" + name
-}
-
-func flagNames(command *cli.Command) []string {
-	var names []string
-	if command != nil {
-		for _, flag := range command.Flags {
-			names = append(names, flag.Names()...)
-		}
-	}
-	return names
+	return usagef(insteadOfCommand(word, c.Command.Subcommands, where), "no command %q", strings.TrimPrefix(where+" "+word, c.App.HelpName+" "))
 }

@@ -148,9 +148,26 @@ func (s *Store) FindContainer(ref string) (*Container, error) {
 		found = append(found, matching...)
 	}
 	if len(found) == 0 {
-		return nil, fail(ErrNoContainer, []string{"`podsh ps -c -a` shows all containers"}, "no container named %q", ref)
+		return nil, s.noContainer(ref)
 	}
 	return one(ref, found)
+}
+
+// noContainer says that there is no container of that name, and what there is if it is that of a pod.
+func (s *Store) noContainer(ref string) error {
+	p, err := s.Find(ref)
+	if err != nil {
+		return fail(ErrNoContainer, []string{"`podsh ps -c -a` shows all containers"}, "no container named %q", ref)
+	}
+	hint := "it has none: podsh run --pod " + p.Title() + " IMAGE makes one"
+	if containers, _ := p.Containers(); len(containers) > 0 { // for the hint alone
+		var titles []string
+		for _, c := range containers {
+			titles = append(titles, c.Title())
+		}
+		hint = "its containers: " + strings.Join(titles, ", ")
+	}
+	return fail(ErrNoContainer, []string{hint}, "%q is a pod, and not a container", ref)
 }
 
 // errSeveral says that there is more than one such pod or container.

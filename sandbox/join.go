@@ -96,8 +96,8 @@ func ProposeJoin(pod *Pod, spec *JoinSpec) (*Joining, error) {
 		return nil, err
 	}
 	if len(spec.Command) == 0 {
-		if spec.Command, err = shell(root, who); err != nil {
-			return nil, err
+		if spec.Command = shell(root, who); spec.Command == nil {
+			return nil, pod.noShell()
 		}
 	}
 	f := joinFacts{who, last, joinerHolds(pod), exists("/proc/sys/kernel/keys")}
@@ -198,8 +198,8 @@ func lookUp(text string, uid, gid uint32, passwd, group string) (identity, error
 	return who, nil
 }
 
-// shell finds an interactive shell in the pod.
-func shell(root int, who identity) ([]string, error) {
+// shell finds an interactive shell in the pod; nil if there is none.
+func shell(root int, who identity) []string {
 	for _, candidate := range []string{who.shell, "/bin/bash", "/bin/sh", "/bin/ash", "/usr/bin/sh"} {
 		if candidate == "" {
 			continue
@@ -212,10 +212,20 @@ func shell(root int, who identity) ([]string, error) {
 		err = unix.Fstat(fd, &st)
 		unix.Close(fd)
 		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 && !strings.HasSuffix(candidate, "/nologin") && !strings.HasSuffix(candidate, "/false") {
-			return []string{candidate}, nil
+			return []string{candidate}
 		}
 	}
-	return nil, fail(ErrNotFound, []string{"name a program that it has: podsh join POD -- CMD"}, "the pod has no shell")
+	return nil
+}
+
+// noShell says what to do where there is none, as in images that are a program and nothing else.
+func (p *Pod) noShell() error {
+	what, pod := "pod", p
+	if p.around != nil {
+		what, pod = "container", p.around
+	}
+	return fail(ErrNotFound, []string{"podsh run -it --rm --pod " + pod.Title() + " busybox: a container with tools beside it, on the same network and with the same processes",
+		"podsh join " + p.Title() + " -- CMD, with a program that it has"}, "%s %q has no shell", what, p.Title())
 }
 
 // joiner opens what runs the plan: podsh itself, or the pod's own unreachable copy of it.

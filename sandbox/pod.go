@@ -199,7 +199,7 @@ func didYouMean(text string, words []string, hint string) string {
 
 // Nearest returns the word that text was probably meant to be, or "".
 func Nearest(text string, words []string) string {
-	best, least := "", len(text)/3+2
+	best, least := "", (len(text)+1)/3+1
 	for _, word := range words {
 		if d := distance(text, word); d < least {
 			best, least = word, d

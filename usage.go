@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// usageError says in podsh's words what package flag finds wrong with a flag, and which one was probably meant.
+func usageError(c *cli.Context, err error, _ bool) error {
+	message, help := err.Error(), fmt.Sprintf("`%s --help` lists the flags", c.Command.HelpName)
+	if name, ok := strings.CutPrefix(message, "flag provided but not defined: -"); ok {
+		name = strings.TrimLeft(name, "-")
+		return usagef(insteadOfFlag(name, flagNames(c.Command), help), "no flag %s", asTyped(name))
+	}
+	if name, ok := strings.CutPrefix(message, "flag needs an argument: -"); ok {
+		return usagef(usageOf(c.Command, name, help), "%s needs a value", dashed(strings.TrimLeft(name, "-")))
+	}
+	if word, ok := strings.CutPrefix(message, "bad flag syntax: "); ok {
+		return usagef(help, "%q is no flag", word)
+	}
+	// invalid value "x" for flag -name: why; invalid boolean value "x" for -name: why
+	given, rest, ok := strings.Cut(message, " for flag -")
+	if !ok {
+		given, rest, ok = strings.Cut(message, " for -")
+	}
+	name, why, both := strings.Cut(rest, ": ")
+	if !ok || !both {
+		return usagef(help, "%s", message)
+	}
+	value, boolean := strings.CutPrefix(given, "invalid boolean value ")
+	value = strings.TrimPrefix(value, "invalid value ")
+	switch {
+	case boolean && why == "parse error":
+		why = "takes no value but true or false, not " + value
+	case why == "parse error":
+		why = value + " is no number"
+	case why == "value out of range":
+		why = value + " is too large a number"
+	default:
+		return usagef(help, "%s: %s", dashed(name), why)
+	}
+	return usagef(usageOf(c.Command, name, help), "%s %s", dashed(name), why)
+}
+
+// usageOf is what help says of a flag, in a line.
+func usageOf(command *cli.Command, name, otherwise string) string {
+	for _, flag := range command.Flags {
+		if doc, ok := flag.(cli.DocGenerationFlag); ok && slices.Contains(flag.Names(), name) {
+			value, usage := flagUsage(doc)
+			return strings.TrimRight(dashed(name)+" "+value, " ") + ": " + usage
+		}
+	}
+	return otherwise
+}
+
+// asTyped is a flag with one dash or two, as it was typed.
+func asTyped(name string) string {
+	if len(name) == 1 || slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-"+name) }) {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+func flagNames(command *cli.Command) []string {
+	var names []string
+	if command != nil {
+		for _, flag := range command.Flags {
+			names = append(names, flag.Names()...)
+		}
+	}
+	return names
+}
