@@ -50,6 +50,19 @@ func LookUp(layers []string, name string) (string, error) {
 	return string(text[:n]), nil
 }
 
+// OpenIn opens a path, O_PATH, as an overlay of these folders shows it, the highest last.
+func OpenIn(layers []string, name string) (*os.File, error) {
+	f, err := walk(layers, name)
+	if err != nil {
+		return nil, err
+	}
+	top := len(f.layers) - 1
+	file := os.NewFile(uintptr(f.layers[top]), name)
+	f.layers = f.layers[:top]
+	f.close()
+	return file, nil
+}
+
 // StatIn tells the mode and the owner of a path as an overlay of these folders shows it, the highest last.
 func StatIn(layers []string, name string) (mode, uid, gid uint32, err error) {
 	f, err := walk(layers, name)

@@ -249,6 +249,11 @@ func (run *performance) settle(steps Plan, n, place int) error {
 
 // explain says what a call that failed was for, and looks for a cause that only this pod can have.
 func (run *performance) explain(err error) error {
+	if source := run.Pod.Spec.Rootfs; source.IsFolder() {
+		if why := mismatched(run.Pod.Spec.Volumes, []string{source.Dir}); why != nil {
+			return why
+		}
+	}
 	return hintAtMounts(run.Plan.explainFailure(err), run.Pod.Spec.Rootfs.Dir)
 }
 

@@ -151,7 +151,10 @@ func (p *Pod) identify(root int, text string) (identity, error) {
 	passwd, group := readInRoot(root, "/etc/passwd"), readInRoot(root, "/etc/group")
 	who, err := lookUp(text, p.UID, p.GID, passwd, group)
 	if err != nil {
-		return who, err
+		return who, withoutFolders(err, func(name string) (*os.File, error) {
+			fd, err := openInRoot(root, name, unix.O_PATH)
+			return asFile(fd, name, err)
+		})
 	}
 	if err := p.checkMapped(who); err != nil {
 		return who, err
@@ -295,30 +298,4 @@ func (j *Joining) Failed(place int, errno syscall.Errno) error {
 		return folderFailed(firstText(why.Call), errno, "--workdir names a folder of the pod's")
 	}
 	return j.Plan.explainFailure(&nsenter.CallError{Place: place, Errno: errno})
-}
-
-func (j *Joining) execFailed(errno syscall.Errno) error {
-	command := j.spec.Command[0]
-	switch errno {
-	case unix.ENOENT, unix.ENOTDIR:
-		if strings.Contains(command, "/") {
-			return fail(ErrNotFound, []string{"it is looked up in the pod's own root; a script's or program's interpreter must be there, too"},
-				"no program %q in pod %q", command, j.Pod.Title())
-		}
-		return fail(ErrNotFound, []string{"`podsh join " + j.Pod.Title() + " -- sh -c 'echo $PATH'` shows where it is looked for; --env PATH=… changes that"},
-			"no program %q in the PATH of pod %q", command, j.Pod.Title())
-	}
-	return notExecutable(command, errno)
-}
-
-// notExecutable says why a program that is there can't be executed: execve(2).
-func notExecutable(command string, errno syscall.Errno) error {
-	hint := "is it a program for this machine, or a script with a #! line?"
-	switch errno {
-	case unix.EACCES:
-		hint = "chmod +x: is it a file that the user may execute, on a mount without noexec?"
-	case unix.EPERM:
-		hint = "does it want capabilities that it is not given here (getcap tells)? --cap-add gives them"
-	}
-	return fail(ErrNotExecutable, []string{hint}, "%q can't be executed: %v", command, errno)
 }

@@ -235,6 +235,9 @@ func variable(env []string, name string) string {
 // commandEnv is the environment of a command: nothing of the caller's, but for one that keeps the host's
 // mounts and so is the host's own program.
 func commandEnv(pod *Pod, spec *JoinSpec, who identity, podMounts bool) []string {
+	if !podMounts && pod.around != nil { // an image's PATH is none for the host's programs
+		return mergeEnv(spec.HostEnv, spec.Env)
+	}
 	if !podMounts {
 		return mergeEnv(spec.HostEnv, pod.Spec.Env, spec.Env)
 	}

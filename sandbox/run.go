@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/moby/sys/capability"
@@ -171,7 +170,8 @@ func (f *Facts) readLayers(layers []string) {
 func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
 	who, err := lookUp(c.User, view.UID, view.GID, f.Passwd, f.Group)
 	if err != nil {
-		return who, fail(ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), c.Of())
+		err = fail(ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), c.Of())
+		return who, withoutFolders(err, c.openPath)
 	}
 	if view.checkMapped(who) != nil {
 		hint := "--user root"
@@ -332,20 +332,10 @@ func (c *Container) explain(plan Plan, err error) error {
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
 		return fail(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}
+	if why := mismatched(c.Spec.Volumes, c.folders()); why != nil {
+		return why
+	}
 	return hintAtMounts(plan.explainFailure(err), c.Spec.Rootfs.Dir)
-}
-
-// execFailed says why the command could not be executed.
-func (c *Container) execFailed(errno syscall.Errno) error {
-	command := c.Argv[0]
-	if errno != unix.ENOENT && errno != unix.ENOTDIR {
-		return notExecutable(command, errno)
-	}
-	hint := "is its interpreter there, too? `podsh image inspect` shows Entrypoint, Cmd and PATH"
-	if strings.HasPrefix(command, "-") {
-		hint = "flags stand before the image: what follows it is the command"
-	}
-	return fail(ErrNotFound, []string{hint}, "no program %q in %s", command, c.Of())
 }
 
 // openExe opens the program that performs plans in the pod: podsh itself, or the pod's own unreachable copy of it.
