@@ -85,6 +85,9 @@ func join(c *cli.Context) error {
 			return err
 		}
 	}
+	if w := joining.Warning(); w != nil {
+		warn(w)
+	}
 	if spec.TTY {
 		return joinTerminal(joining, os.Args[1:])
 	}

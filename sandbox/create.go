@@ -353,7 +353,11 @@ func (run *performance) mapIDs() error {
 	if hub := run.facts.Net.Hub; hub != nil && hub.own("user") {
 		return run.Pod.writeMapsBelow(hub, run.executor.PID)
 	}
-	return run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
+	err := run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
+	if err != nil && run.Pod.Spec.mapsIDs() {
+		return withHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", yourMap())
+	}
+	return err
 }
 
 // stage writes the pod's description, and the plan for plain joins that stands beside it, but not where they are found.

@@ -28,6 +28,7 @@ type Facts struct {
 	SubGIDs     []Range
 	NoRanges    string   // why there are none
 	RangesHint  []string // and what to do about it
+	YourMap     string   // a map that may be asked for all the same
 	OwnGIDs     []IDMap  // groups that exist where podsh runs: all, but in a user namespace
 	NoSetgroups bool     // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
 	NewUIDMap   bool     // newuidmap and newgidmap must write ranges: we may not
@@ -191,7 +192,7 @@ func (f *Facts) readIDs(spec *Spec) error {
 	case f.NoRanges == "":
 		return nil
 	case len(f.SubUIDs) == 0 || len(f.SubGIDs) == 0:
-		f.RangesHint = []string{thisMachine().addRanges()}
+		f.RangesHint, f.YourMap = []string{thisMachine().addRanges()}, yourMap()
 	default:
 		f.RangesHint = hintsFor("newuidmap", unix.EPERM)
 	}

@@ -44,6 +44,24 @@ func subids(path, name string, uid int) ([]Range, error) {
 	return ranges, nil
 }
 
+// yourMap is a map that this user may ask for, as flags: to the ranges that he has; root has all, and takes ids that are
+// nobody's.
+func yourMap() string {
+	m := thisMachine()
+	uid := os.Geteuid()
+	uids, _ := subids("/etc/subuid", userName(uint32(uid)), uid) // for a hint alone
+	gids, _ := subids("/etc/subgid", userName(uint32(uid)), uid)
+	switch {
+	case len(uids) > 0 && len(gids) > 0 && uids[0] == gids[0]:
+		return fmt.Sprintf("--uidmap 0:%d:%d", uids[0].Start, uids[0].Count)
+	case len(uids) > 0 && len(gids) > 0:
+		return fmt.Sprintf("--uidmap 0:%d:%d --gidmap 0:%d:%d", uids[0].Start, uids[0].Count, gids[0].Start, gids[0].Count)
+	case uid == 0:
+		return fmt.Sprintf("--uidmap 0:%d:65536", nextRange(m.text("/etc/subuid")+"\n"+m.text("/etc/subgid")))
+	}
+	return fmt.Sprintf("--uidmap 0:%d:1 --gidmap 0:%d:1", uid, os.Getegid())
+}
+
 // rootMap maps the pod's root to the user outside, and the ids above it to the ranges.
 func rootMap(outside uint32, ranges []Range) []IDMap {
 	return appendRanges([]IDMap{{0, outside, 1}}, 1, ranges)

@@ -260,6 +260,21 @@ func (j *Joining) Start(args []string) (joiner *os.Process, terminal *os.File, e
 	return start.StartWithTerminal()
 }
 
+// Warning says what the command will see that one could take for the pod's; nil if there is no such thing.
+func (j *Joining) Warning() error {
+	flags, _ := joinFlags(j.Pod, j.spec.Only)
+	pid, mounts := flags&unix.CLONE_NEWPID != 0, flags&unix.CLONE_NEWNS != 0
+	both := strings.Join(append(slices.Clone(j.spec.Only), "mnt"), ",")
+	switch {
+	case pid && !mounts && j.Pod.Namespaces["mnt"].Kind != "host":
+		return fail(nil, []string{"--only " + both + " takes the pod's"}, "/proc is the host's: ps, top and kill by name see the host's processes, not the pod's")
+	case mounts && !pid && j.Pod.Namespaces["pid"].Kind != "host":
+		both = strings.Join(append(slices.Clone(j.spec.Only), "pid"), ",")
+		return fail(nil, []string{"--only " + both}, "/proc is the pod's, and the command is not in there: /proc/self leads nowhere")
+	}
+	return nil
+}
+
 // Streams are what the command gets in place of podsh's own output, where that is another user's who could not open it anew;
 // nil: it gets that itself. Standard input stays as it is: what the command leaves of it is for whoever reads it next.
 func (j *Joining) Streams() (*Streams, error) {

@@ -153,7 +153,7 @@ func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
 		pod.UIDMap, pod.GIDMap = keepMap(f.UID, f.SubUIDs), keepMap(f.GID, f.SubGIDs)
 		pod.UID, pod.GID = f.UID, f.GID
 	case f.Root && f.NoRanges != "":
-		return nil, fail(nil, append(f.RangesHint, "or name some: --uidmap 0:100000:65536"),
+		return nil, fail(nil, append(f.RangesHint, "or name some: "+f.YourMap),
 			"--userns new needs ids to map: %s", f.NoRanges)
 	case f.Root:
 		pod.UIDMap, pod.GIDMap = rangeMap(f.SubUIDs), rangeMap(f.SubGIDs)

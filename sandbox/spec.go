@@ -241,7 +241,7 @@ func ParseIDMap(option, text string) (IDMap, error) {
 	m := IDMap{n[0], n[1], n[2]}
 	if len(parts) != len(n) || m.Count == 0 ||
 		uint64(m.Inside)+uint64(m.Count) > 1<<32-1 || uint64(m.Outside)+uint64(m.Count) > 1<<32-1 {
-		return IDMap{}, fail(ErrInvalid, []string{"IN:OUT:COUNT, such as 0:100000:65536"}, "--%s %q is no map", option, text)
+		return IDMap{}, fail(ErrInvalid, []string{"IN:OUT:COUNT, such as " + yourMap()}, "--%s %q is no map", option, text)
 	}
 	return m, nil
 }
