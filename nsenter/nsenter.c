@@ -407,6 +407,41 @@ static void podsh_fail(const struct podsh_record *record, char **argv, char **en
 	_exit(125);
 }
 
+// Move the environment to memory that no clone gets: what becomes the command could be looked into before it is that, and
+// is none of the pod's. It is for Go alone, should this join fail. The new place is returned.
+static char **podsh_hide(char **envp)
+{
+	size_t count = 0, size = 0;
+	char **list, *to;
+
+	for (; envp[count]; count++)
+		size += strlen(envp[count]) + 1;
+	list = mmap(NULL, (count + 1) * sizeof(*list) + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (list == MAP_FAILED || madvise(list, (count + 1) * sizeof(*list) + size, MADV_DONTFORK))
+		_exit(125);
+	to = (char *)(list + count + 1);
+	for (size_t i = 0; i < count; i++) {
+		size_t n = strlen(envp[i]) + 1;
+
+		list[i] = memcpy(to, envp[i], n);
+		explicit_bzero(envp[i], n);
+		to += n;
+	}
+	environ = list;
+	return list;
+}
+
+// The clones that a plan makes: the last of them becomes the command.
+static int podsh_clones(const struct podsh_plan *plan)
+{
+	const struct podsh_call *calls = (const struct podsh_call *)(plan + 1);
+	int clones = 0;
+
+	for (uint32_t i = 0; i < plan->calls; i++)
+		clones += calls[i].nr == PODSH_CLONE;
+	return clones;
+}
+
 // The child's half of a join. It shares the joiner's memory, which waits for it: nothing is copied.
 static int podsh_enter(void *arg)
 {
@@ -424,9 +459,10 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	uint64_t all = ALL_SIGNALS, before;
 	struct sigaction reap = {.sa_handler = SIG_DFL}, was;
 	struct podsh_record record = {PODSH_DONE, 0};
-	int ends[2], status = -1;
+	int ends[2], status = -1, clones = podsh_clones(run->plan);
 
 	prctl(PR_SET_DUMPABLE, 0); // this memory holds the caller's environment
+	envp = podsh_hide(envp);
 	prctl(PR_SET_NAME, "podsh");
 	fcntl(PODSH_POD_FD, F_SETFD, FD_CLOEXEC); // they came through an exec, and are not for the command
 	fcntl(PODSH_TTY_FD, F_SETFD, FD_CLOEXEC);
@@ -448,7 +484,8 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	if (clone(podsh_enter, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, run) < 0)
 		record.value = errno;
 	close(PODSH_REPORT_FD);
-	while (!podsh_read_all(ends[0], &record, sizeof(record)) && record.what == PODSH_READY)
+	while (!podsh_read_all(ends[0], &record, sizeof(record)) &&
+	       (record.what == PODSH_READY || (record.what == PODSH_CLONED && --clones > 0)))
 		; // the clone may be faster than the word about it
 	if (record.what == PODSH_CLONED)
 		status = podsh_await(record.value);

@@ -152,6 +152,7 @@ func (p *Pod) planCopy(args []string) Plan {
 	b.call(unix.SYS_CLOSE, stage) // it is there
 	if p.Namespaces["user"].Kind != "host" {
 		b.call(unix.SYS_SETNS, podFD, unix.CLONE_NEWUSER)
+		b.notDumpable()
 	}
 	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC)
 	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)

@@ -67,6 +67,7 @@ type creation struct {
 	member    *containerFacts           // where what is made is no pod, but a container in one
 	mounts    nsenter.Result            // a container's mount namespace
 	shm       nsenter.Result            // the pod's shared memory, where a container has that
+	podProc   nsenter.Result            // the pod's /proc, where the container does not come into its pid namespace before
 }
 
 // startHolder makes the process that everything else happens in.

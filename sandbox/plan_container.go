@@ -49,7 +49,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 	p := &creation{pod: c.view(), facts: f, taken: map[source]nsenter.Result{}, member: member}
 	p.joinPod()
 	p.tellMounts()
-	p.takeShm()
+	p.takeShared()
 	p.call(unix.SYS_CLOSE, p.mounts)
 	p.takeSources()
 	p.becomeRoot()
@@ -61,6 +61,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 	p.limit()
 	spec := &JoinSpec{Command: c.Argv, TTY: c.Spec.TTY, Rows: member.rows, Cols: member.columns, Workdir: c.Workdir, Term: member.term}
 	p.becomeUser(p.pod, spec, member.join)
+	p.comeIn()
 	p.hold()
 	p.beInit()
 	p.startCommand(spec)
@@ -100,8 +101,11 @@ func (p *creation) joinPod() {
 		}
 	}
 	p.explain("enter the pod's "+enumerate(shared)+" namespaces", "setns(2)", "nsenter --target "+holder+" "+quoteAll(append(options, "sh")...))
+	if p.comesLast() {
+		flags &^= unix.CLONE_NEWPID
+	}
 	p.call(unix.SYS_SETNS, memberPodFD, flags)
-	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // with other credentials that is fs.suid_dumpable's, proc_sys_fs(5)
+	p.notDumpable()
 	if p.pod.own("pid") {
 		p.explain("be in the pod's pid namespace: only from in there can one below it be made", "pid_namespaces(7)", "")
 		p.call(nsenter.Clone, 0)
@@ -116,6 +120,30 @@ func (p *creation) joinPod() {
 	if p.pod.own("pid") { // who made it told a number that only the pod knows
 		p.call(unix.SYS_SENDTO, nsenter.PlanFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
 	}
+	if p.comesLast() { // its children are in there: pid_namespaces(7)
+		p.call(unix.SYS_SETNS, memberPodFD, unix.CLONE_NEWPID)
+	}
+}
+
+// comesLast says whether the process comes into the pod's pid namespace only when it is as weak as the command. Where the
+// pod's root is the host's, whoever has SYS_PTRACE in the pod could seize it before; in a user namespace nobody can, since
+// its memory belongs to the host's, ptrace(2).
+//
+// The pod's /proc is to be had without being in there: from the pod's mounts. In a user namespace what hides parts of it
+// would be locked to it, mount_namespaces(7).
+func (p *creation) comesLast() bool {
+	pod := p.member.container.pod
+	return p.pod.Namespaces["user"].Kind == "host" && p.pod.Namespaces["pid"].Kind == "pod" && pod.own("pid") && pod.own("mnt")
+}
+
+// comeIn clones the process that will be the command.
+func (p *creation) comeIn() {
+	if !p.comesLast() {
+		return
+	}
+	p.notDumpable()
+	p.explain("be in the pod's pid namespace, now that there is nothing to be had from this process", "pid_namespaces(7)", "")
+	p.call(nsenter.Clone, 0)
 }
 
 // tellMounts passes the container's mount namespace out: by that all that runs in it is known, to the last.
@@ -132,19 +160,29 @@ func (p *creation) sharesShm() bool {
 	return p.member != nil && p.pod.Namespaces["ipc"].Kind != "new" && p.member.container.pod.Namespaces["mnt"].Kind == "new"
 }
 
-// takeShm takes hold of the pod's /dev/shm. It is a mount in the pod's mount namespace, and a mount can only be
-// taken from the namespace that one is in: so this goes there and comes back. Both belong to the pod's user
-// namespace, so it may. No link is followed there: anybody in the pod could have laid one.
-func (p *creation) takeShm() {
-	if !p.sharesShm() {
+// takeShared takes hold of the pod's /dev/shm and, if it is needed, its /proc. They are mounts in the pod's mount namespace,
+// and a mount can only be taken from the namespace that one is in: so this goes there and comes back. Both belong to the
+// pod's user namespace, so it may. No link is followed there: anybody in the pod could have laid one.
+func (p *creation) takeShared() {
+	if !p.sharesShm() && !p.comesLast() {
 		return
 	}
-	p.explain("take hold of the pod's shared memory", "open_tree(2)", "")
+	p.explain("take hold of what is the pod's own: shared memory", "open_tree(2)", "")
 	p.call(unix.SYS_SETNS, memberPodFD, unix.CLONE_NEWNS)
-	at := p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/shm", openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
-	p.shm = p.call(unix.SYS_OPEN_TREE, at, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if p.sharesShm() {
+		p.shm = p.takeInPod(rootfs.Shm)
+	}
+	if p.comesLast() {
+		p.podProc = p.takeInPod(rootfs.Proc)
+	}
 	p.call(unix.SYS_SETNS, p.mounts, unix.CLONE_NEWNS)
+}
+
+func (p *creation) takeInPod(m rootfs.Mount) nsenter.Result {
+	at := p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, m.Target, openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
+	tree := p.copyOf(at, 0)
 	p.call(unix.SYS_CLOSE, at)
+	return tree
 }
 
 // makeWorkdir makes the folder that the command starts in, as docker does. In a root that can't be written, or is the

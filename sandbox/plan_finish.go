@@ -19,6 +19,9 @@ func (p *creation) kernelMount(m rootfs.Mount, namespace string, ofHost source) 
 	if !p.ownIn(namespace) {
 		return p.taken[ofHost]
 	}
+	if m == rootfs.Proc && p.member != nil && p.comesLast() {
+		return p.podProc
+	}
 	p.explain(m.Why, m.Man, "mkdir -p "+p.inRoot(m.Target)+" && "+quoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, p.inRoot(m.Target)))
 	return p.make(m)
 }

@@ -65,23 +65,17 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	if f.keys {
 		j.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	}
-	j.explain("enter the pod's namespaces, all at once", "setns(2)", strings.Join(append([]string{"nsenter", "--target", strconv.Itoa(pod.Holder.PID)}, append(options, "sh")...), " "))
-	if now := flags &^ unix.CLONE_NEWTIME; now != 0 {
-		j.call(unix.SYS_SETNS, nsenter.PodFD, now)
-	}
-	j.explain("clone the process that will be the command: who enters a pid namespace is not in it, its children are", "pid_namespaces(7)", "")
-	j.call(nsenter.Clone, 0)
-	if flags&unix.CLONE_NEWTIME != 0 { // not while memory is shared with the joiner: EUSERS, setns(2)
-		j.explain("enter the pod's time namespace", "time_namespaces(7)", "")
-		j.call(unix.SYS_SETNS, nsenter.PodFD, unix.CLONE_NEWTIME)
-	}
-	j.explain("leave the caller's terminal: nobody inside can push keys into it", "setsid(2)", "")
-	j.call(unix.SYS_SETSID)
+	j.enter(pod, flags, options)
 	mnt := pod.Namespaces["mnt"].Kind != "host" && flags&unix.CLONE_NEWNS != 0
 	if mnt {
 		j.enterStart(pod, spec, who)
 	}
 	j.becomeUser(pod, spec, f)
+	j.notDumpable()
+	j.explain("clone the process that will be the command: who enters a pid namespace is not in it, its children are", "pid_namespaces(7)", "")
+	j.call(nsenter.Clone, 0)
+	j.explain("leave the caller's terminal: nobody inside can push keys into it", "setsid(2)", "")
+	j.call(unix.SYS_SETSID)
 	if spec.TTY {
 		j.openTerminal(spec, nsenter.TTYFD)
 	}
@@ -91,6 +85,33 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j.call(unix.SYS_SENDTO, nsenter.ReportFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
 	j.runCommand(spec, commandEnv(pod, spec, who, mnt), mnt)
 	return j.steps
+}
+
+// enter enters the pod's namespaces. This process is seen in none of them: it stays in the host's pid namespace, and only
+// what it clones, when it is as weak as the command is to be, is in the pod's.
+func (j *builder) enter(pod *Pod, flags int, options []string) {
+	j.explain("enter the pod's namespaces, all at once", "setns(2)", strings.Join(append([]string{"nsenter", "--target", strconv.Itoa(pod.Holder.PID)}, append(options, "sh")...), " "))
+	if flags&unix.CLONE_NEWTIME == 0 {
+		if flags != 0 {
+			j.call(unix.SYS_SETNS, nsenter.PodFD, flags)
+		}
+		j.notDumpable()
+		return
+	}
+	// Not while memory is shared with the joiner: EUSERS, setns(2). So there is one more clone, which is not in the pod's
+	// pid namespace either.
+	if rest := flags &^ (unix.CLONE_NEWTIME | unix.CLONE_NEWPID); rest != 0 {
+		j.call(unix.SYS_SETNS, nsenter.PodFD, rest)
+		j.notDumpable()
+	}
+	j.call(nsenter.Clone, 0)
+	j.explain("enter the pod's time namespace", "time_namespaces(7)", "")
+	j.call(unix.SYS_SETNS, nsenter.PodFD, flags&(unix.CLONE_NEWTIME|unix.CLONE_NEWPID))
+}
+
+// notDumpable lets nobody look into this process: with other credentials that is fs.suid_dumpable's, proc_sys_fs(5).
+func (b *builder) notDumpable() {
+	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
 // enterStart goes to the folder that was asked for; else to that of the container or of the user, if it is there.

@@ -281,7 +281,7 @@ func (c *Container) executor(pidfd *os.File, stdio *Stdio) (*nsenter.Executor, e
 }
 
 // send sends calls to an executor, and waits until they are done. It may become a clone of its own on the way, and that
-// one once more, in a pid namespace below ours.
+// one once more, which says READY: in a pid namespace below ours its parent knows another number for it.
 func (plan Plan) send(executor *nsenter.Executor) error {
 	clones := 0
 	for _, step := range plan {
