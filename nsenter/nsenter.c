@@ -37,6 +37,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -629,6 +630,22 @@ static int podsh_is_holder(const struct podsh_saved *head)
 	       field[1 + strlen(head->started)] == ' ';
 }
 
+// Do all streams lead nowhere but to themselves? A folder, or what O_PATH has opened, would lead out of the pod: Go says so.
+static int podsh_streams_are_usual(void)
+{
+	struct stat st;
+
+	for (int fd = 0; fd <= 2; fd++) {
+		if (fcntl(fd, F_GETFD) & FD_CLOEXEC) // it stands for one that was closed
+			continue;
+		if (fstat(fd, &st) || S_ISDIR(st.st_mode) || (fcntl(fd, F_GETFL) & O_PATH))
+			return 0;
+		if (!geteuid() && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3))
+			return 0; // root could change the mode of the host's /dev/null: Go has the pod's in its place
+	}
+	return 1;
+}
+
 // podsh join NAME -- CMD, if all is as usual; else it returns, having done nothing.
 static void podsh_join_saved(char **argv, char **envp, int from_pod)
 {
@@ -640,7 +657,7 @@ static void podsh_join_saved(char **argv, char **envp, int from_pod)
 	// A terminal all around wants a terminal inside: that is Go's.
 	if (!ioctl(0, TCGETS, &tty) && !ioctl(1, TCGETS, &tty) && !ioctl(2, TCGETS, &tty))
 		return;
-	if (!(run.plan = podsh_load(argv[2], &head)))
+	if (!podsh_streams_are_usual() || !(run.plan = podsh_load(argv[2], &head)))
 		return;
 	fd = (int)syscall(SYS_pidfd_open, head.pid, 0);
 	if (fd < 0 || (fd != PODSH_POD_FD && dup3(fd, PODSH_POD_FD, O_CLOEXEC) < 0) || !podsh_is_holder(&head))

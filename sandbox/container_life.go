@@ -28,7 +28,7 @@ func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err
 	}
 	streams, err := NewStreams(stdio.In, stdio.Out, stdio.Err)
 	if err != nil {
-		return 0, err
+		return 0, errors.Join(err, c.discard())
 	}
 	run, err := c.start(&Stdio{In: streams.In, Out: streams.Out, Err: streams.Err}, func(run *started) error {
 		run.runs(state, self)

@@ -100,7 +100,7 @@ func ProposeJoin(pod *Pod, spec *JoinSpec) (*Joining, error) {
 			return nil, pod.noShell()
 		}
 	}
-	f := joinFacts{who, last, joinerHolds(pod), exists("/proc/sys/kernel/keys")}
+	f := joinFacts{who, last, joinerHolds(pod), exists("/proc/sys/kernel/keys"), nullStreams(os.Stdin, os.Stdout, os.Stderr)}
 	if err := checkHeld(slices.Concat(pod.Spec.CapAdd, spec.CapAdd), f.held); err != nil {
 		return nil, err
 	}
@@ -233,6 +233,9 @@ func (p *Pod) noShell() error {
 
 // joiner opens what runs the plan: podsh itself, or the pod's own unreachable copy of it.
 func (j *Joining) joiner(args []string) (*nsenter.Joiner, error) {
+	if err := checkOwnStreams(); err != nil {
+		return nil, err
+	}
 	exe, err := j.Pod.openExe(j.pidfd)
 	if err != nil {
 		return nil, err

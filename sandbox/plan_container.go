@@ -22,6 +22,7 @@ type containerFacts struct {
 	who       identity
 	join      joinFacts
 	etc       []etcFile // as the pod has them
+	nulls     []int     // of 0, 1 and 2, those that are /dev/null
 	rows      uint16    // of its terminal
 	columns   uint16
 	term      string

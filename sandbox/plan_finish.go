@@ -86,6 +86,9 @@ func (p *creation) devices() {
 		p.call(unix.SYS_MKNODAT, dev, name, unix.S_IFREG|0o644, 0)
 		p.putOn(deviceSource(name), p.below(dev, name))
 	}
+	if p.member != nil && len(p.member.nulls) > 0 {
+		p.putNull(p.open(dev, "null", unix.O_RDWR), p.member.nulls)
+	}
 	cmd = nil
 	for _, link := range rootfs.DeviceLinks {
 		cmd = append(cmd, "ln -s "+link[0]+" dev/"+link[1])

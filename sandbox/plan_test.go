@@ -130,7 +130,7 @@ func joinPlans(t *testing.T) map[string]Plan {
 		"only":     {Command: []string{"ss", "-ltn"}, Only: []string{"net"}, HostEnv: []string{"PATH=/bin"}},
 	} {
 		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
-		plans["join-"+name] = planJoin(pod, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true})
+		plans["join-"+name] = planJoin(pod, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true, nil})
 	}
 	return plans
 }
@@ -170,8 +170,8 @@ func runPlans(t *testing.T) map[string]Plan {
 		}
 		view := c.view()
 		view.confine(&who)
-		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, joinerHolds(view), true},
-			etc: []etcFile{{"/etc/hosts", "127.0.0.1\tlocalhost\n"}}, rows: 24, columns: 80, term: "xterm",
+		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, joinerHolds(view), true, nil},
+			etc: []etcFile{{"/etc/hosts", "127.0.0.1\tlocalhost\n"}}, nulls: []int{0}, rows: 24, columns: 80, term: "xterm",
 			owners: map[string]owner{"/data": {33, 33, 0o750}}}
 		plans["run-"+name] = planContainer(f, member)
 	}

@@ -78,6 +78,9 @@ func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *contai
 	}
 	f.Keys = exists("/proc/sys/kernel/keys")
 	member = &containerFacts{container: c, etc: withHostname(etc, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
+	if !c.Spec.TTY {
+		member.nulls = nullStreams(stdio.In, stdio.Out, stdio.Err)
+	}
 	member.owners = c.volumeOwners()
 	made := member
 	defer func() {
@@ -91,7 +94,7 @@ func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *contai
 	if member.who, err = c.identify(f, view); err != nil {
 		return nil, nil, err
 	}
-	member.join = joinFacts{member.who, f.LastCap, joinerHolds(view), f.Keys}
+	member.join = joinFacts{member.who, f.LastCap, joinerHolds(view), f.Keys, nil}
 	if err = checkHeld(view.Spec.CapAdd, member.join.held); err != nil {
 		return nil, nil, err
 	}

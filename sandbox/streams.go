@@ -54,9 +54,50 @@ func NewStreams(in, out, stderr *os.File) (s *Streams, err error) {
 	return s, err
 }
 
+// checkStream refuses what a command could leave its root by: with a folder, or what O_PATH has opened, it could go on to
+// whatever is beside it, openat(2).
+func checkStream(file *os.File, name string) error {
+	var st unix.Stat_t
+	if file == nil || unix.Fstat(int(file.Fd()), &st) != nil {
+		return nil // one that is closed leads nowhere
+	}
+	flags, err := unix.FcntlInt(file.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return fmt.Errorf("fcntl: %w", err)
+	}
+	kept, err := unix.FcntlInt(file.Fd(), unix.F_GETFD, 0)
+	if err != nil {
+		return fmt.Errorf("fcntl: %w", err)
+	}
+	hint := []string{"redirect " + name + " from or to a file, a pipe or /dev/null"}
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return fail(nil, hint, "%s is a folder: who has it in a pod could leave the pod's root by it", name)
+	case flags&unix.O_PATH != 0 && kept&unix.FD_CLOEXEC == 0: // else it stands for one that was closed, nsenter.c
+		return fail(nil, hint, "%s was opened with O_PATH: who has it in a pod could leave the pod's root by it", name)
+	}
+	return nil
+}
+
+// checkOwnStreams is checkStream for all that a command inherits.
+func checkOwnStreams() error {
+	for _, stream := range []struct {
+		file *os.File
+		name string
+	}{{os.Stdin, "standard input"}, {os.Stdout, "standard output"}, {os.Stderr, "standard error"}} {
+		if err := checkStream(stream.file, stream.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // pass puts what the command gets in the place of a stream of the caller's.
 func (s *Streams) pass(stream **os.File, name string) error {
 	file := *stream
+	if err := checkStream(file, name); err != nil {
+		return err
+	}
 	switch {
 	case file == nil || isNull(file):
 		*stream = nil
@@ -94,6 +135,17 @@ func isPipe(file *os.File) bool {
 func isNull(file *os.File) bool {
 	var st unix.Stat_t
 	return unix.Fstat(int(file.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+}
+
+// nullStreams are the places of those standard streams that are the host's /dev/null, or none.
+func nullStreams(streams ...*os.File) []int {
+	var nulls []int
+	for fd, file := range streams {
+		if file == nil || isNull(file) {
+			nulls = append(nulls, fd)
+		}
+	}
+	return nulls
 }
 
 func sameFile(a, b *os.File) bool {
