@@ -418,8 +418,10 @@ static char **podsh_hide(char **envp)
 	for (; envp[count]; count++)
 		size += strlen(envp[count]) + 1;
 	list = mmap(NULL, (count + 1) * sizeof(*list) + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (list == MAP_FAILED || madvise(list, (count + 1) * sizeof(*list) + size, MADV_DONTFORK))
+	if (list == MAP_FAILED || madvise(list, (count + 1) * sizeof(*list) + size, MADV_DONTFORK)) {
+		podsh_say("podsh: error: there is no memory to enter the pod with\n");
 		_exit(125);
+	}
 	to = (char *)(list + count + 1);
 	for (size_t i = 0; i < count; i++) {
 		size_t n = strlen(envp[i]) + 1;
