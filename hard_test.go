@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -331,33 +330,6 @@ func TestOutOfProcesses(t *testing.T) {
 	}
 	if left := h.must(t, "ps", "-a", "-q"); left != "" {
 		t.Errorf("%q is left", left)
-	}
-}
-
-// TestKeyring: a key of the caller's can't be read in a pod: it is in the session's keyring, and no process
-// of a pod has that.
-func TestKeyring(t *testing.T) {
-	h := newTestHome(t)
-	runtime.LockOSThread() // the keyring is this thread's, which goes with the test, and what is forked here inherits it
-	if _, err := unix.KeyctlJoinSessionKeyring("podsh-test"); err != nil {
-		if os.Getenv("PODSH_MUST_WORK") != "1" {
-			t.Skipf("no keyrings here: %v", err)
-		}
-		t.Fatal(err)
-	}
-	key, err := unix.AddKey("user", "podsh-test", []byte("secret"), unix.KEY_SPEC_SESSION_KEYRING)
-	if err != nil {
-		t.Fatal(err)
-	}
-	read := []string{"perl", "-e", fmt.Sprintf("exit(syscall(%d, %d, %d, 0, 0) < 0)", unix.SYS_KEYCTL, unix.KEYCTL_READ, key)}
-	if err := exec.Command(read[0], read[1:]...).Run(); err != nil {
-		t.Fatalf("outside the key should be there: %v", err)
-	}
-	h.must(t, "create", "--name", "web")
-	for _, join := range [][]string{{"join", "web", "--"}, {"join", "--workdir", "/", "web", "--"}} {
-		if _, _, err := h.run(append(join, read...)...); exitStatus(err) != 1 {
-			t.Errorf("podsh %s reads the caller's key (%v)", strings.Join(join, " "), err)
-		}
 	}
 }
 

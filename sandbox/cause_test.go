@@ -93,7 +93,7 @@ func TestCauses(t *testing.T) {
 		{map[string]string{"proc/self/attr/apparmor/current": "docker-default (enforce)"}, "mount tmpfs", unix.EACCES, "docker-default"},
 		{map[string]string{"proc/sys/kernel/osrelease": "5.4.0"}, "setns", unix.EINVAL, "5.8 does"},
 		{map[string]string{"proc/key-users": "    0:    23 22/22 15/1000000 328/25000000\n 1000:     3 3/3 200/200 45/20000\n"}, "keyctl", unix.EDQUOT,
-			"you have 200 keys, and kernel.keys.maxkeys is 200: each join makes one: sudo sysctl -w kernel.keys.maxkeys=2000"},
+			"you have 200 keys, and kernel.keys.maxkeys is 200: sudo sysctl -w kernel.keys.maxkeys=2000"},
 		{map[string]string{"proc/self/limits": "Max open files            1024                 4096     files\n"}, "openat /etc", unix.EMFILE, "1024 files"},
 	} {
 		found, known := pretend(test.files).verdicts(test.call, test.errno)

@@ -78,7 +78,7 @@ func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, erro
 	if err := checkHeld(spec.CapAdd, joinerHolds(pod)); err != nil {
 		return nil, err
 	}
-	pod.store, pod.IsHub = store, o.hub
+	pod.store, pod.IsHub, pod.Keyring = store, o.hub, keyringName(pod)
 	if facts.Net.Hub != nil {
 		pod.Hub = facts.Net.Hub.ID
 	}

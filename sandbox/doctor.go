@@ -35,6 +35,7 @@ var checks = []struct {
 	{"ids", checkIDs},
 	{"newuidmap", checkMappers},
 	{"no_new_privs", checkPrivileges},
+	{"keys", checkKeys},
 	{"runtime folder", checkRuntime},
 	{"cgroup", checkCgroup},
 	{"lingering", checkLingering},

@@ -138,28 +138,6 @@ func (m machine) threads() (own, all int) {
 	return own, all
 }
 
-// keyQuota reads proc(5)'s /proc/key-users: uid, usage, keys, keys of the quota, bytes of the quota.
-func keyQuota(m machine) verdict {
-	var usage, made, live, keys, maxKeys, bytes, maxBytes int
-	line := m.field("/proc/key-users", fmt.Sprintf("%d:", m.uid))
-	if n, _ := fmt.Sscanf(line, "%d %d/%d %d/%d %d/%d", &usage, &made, &live, &keys, &maxKeys, &bytes, &maxBytes); n != 7 {
-		return verdict{}
-	}
-	prefix := "kernel.keys."
-	if m.uid == 0 {
-		prefix += "root_"
-	}
-	if keys >= maxKeys {
-		return verdict{fmt.Sprintf("you have %d keys, and %smaxkeys is %d: each join makes one", keys, prefix, maxKeys),
-			m.asRoot(fmt.Sprintf("sysctl -w %smaxkeys=%d", prefix, max(2000, 2*maxKeys)))}
-	}
-	if room := 40; bytes+room >= maxBytes {
-		return verdict{fmt.Sprintf("your keys take %d bytes, and %smaxbytes is %d: each join makes one", bytes, prefix, maxBytes),
-			m.asRoot(fmt.Sprintf("sysctl -w %smaxbytes=%d", prefix, max(200000, 2*maxBytes)))}
-	}
-	return verdict{}
-}
-
 func fileLimit(m machine) verdict {
 	limit := firstWord(m.field("/proc/self/limits", "Max open files"))
 	if limit == "" {

@@ -188,3 +188,33 @@ func TestTryNamesTheCall(t *testing.T) {
 		t.Errorf("got %s: %v", call, err)
 	}
 }
+
+// TestDoctorOfKeys: how many keys a user has, and may have.
+func TestDoctorOfKeys(t *testing.T) {
+	const limits = "proc/sys/kernel/keys/maxkeys"
+	for _, test := range []struct {
+		files map[string]string
+		uid   int
+		want  Finding
+	}{
+		{map[string]string{}, 1000, Finding{}},
+		{map[string]string{limits: "200", "proc/sys/kernel/keys/maxbytes": "20000", "proc/key-users": " 7:     3 3/3 200/200 45/20000\n"}, 1000,
+			Finding{OK: true, Finding: "0 of 200 in use (kernel.keys.maxkeys); a pod takes one"}},
+		{map[string]string{"proc/key-users": " 1000:     3 3/3 9/200 45/20000\n"}, 1000,
+			Finding{OK: true, Finding: "9 of 200 in use (kernel.keys.maxkeys); a pod takes one"}},
+		{map[string]string{"proc/key-users": "    0:     3 3/3 9/1000000 45/25000000\n"}, 0,
+			Finding{OK: true, Finding: "9 of 1000000 in use (kernel.keys.root_maxkeys); a pod takes one"}},
+		{map[string]string{"proc/key-users": " 1000:     3 3/3 231/200 45/20000\n"}, 1000,
+			Finding{Finding: "you have 231 keys, and kernel.keys.maxkeys is 200", Lost: "keys for other programs, in pods and outside: add_key(2) says EDQUOT",
+				Fix: "sudo sysctl -w kernel.keys.maxkeys=2000"}},
+		{map[string]string{"proc/key-users": " 1000:     3 3/3 31/200 19999/20000\n"}, 1000,
+			Finding{Finding: "your keys take 19999 bytes, and kernel.keys.maxbytes is 20000", Lost: "keys for other programs, in pods and outside: add_key(2) says EDQUOT",
+				Fix: "sudo sysctl -w kernel.keys.maxbytes=200000"}},
+	} {
+		m := pretend(test.files)
+		m.uid = test.uid
+		if got := checkKeys(m); got != test.want {
+			t.Errorf("got %+v\nwant %+v", got, test.want)
+		}
+	}
+}

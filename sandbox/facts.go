@@ -35,7 +35,6 @@ type Facts struct {
 	Kernel      Version
 	LastCap     capability.Cap
 	Keys        bool // the kernel has keyrings
-	HolderKey   bool // and this user has enough left for a pod to take one
 	CgroupV2    bool
 	Exe         exeFile
 	Store       string          // path of the store
@@ -98,7 +97,6 @@ func readFacts(spec *Spec, store *Store) (*Facts, error) {
 	}
 	f.Data = dataFolder(f.UID)
 	f.Keys = exists("/proc/sys/kernel/keys")
-	f.HolderKey = f.Keys && keysLeft(f.UID)
 	f.Namespaces = map[string]bool{}
 	for _, ns := range Namespaces {
 		f.Namespaces[ns.Name] = exists("/proc/self/ns/" + ns.Name)
@@ -125,23 +123,6 @@ func dataFolder(uid uint32) string {
 		}
 	}
 	return filepath.Join("/", home, ".local/share")
-}
-
-// keysLeft says whether a user has more than half of his keys left, proc_key-users(5): every join needs one,
-// and pods must not use them up. What can't be read is no obstacle.
-func keysLeft(uid uint32) bool {
-	users, err := os.ReadFile("/proc/key-users")
-	if err != nil {
-		return true
-	}
-	for line := range strings.Lines(string(users)) {
-		var id, usage, keys, instantiated, used, most int
-		n, _ := fmt.Sscanf(line, "%d: %d %d/%d %d/%d", &id, &usage, &keys, &instantiated, &used, &most)
-		if n == 6 && id == int(uid) {
-			return used < most/2
-		}
-	}
-	return true
 }
 
 func exists(path string) bool {

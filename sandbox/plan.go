@@ -33,6 +33,7 @@ func (p *creation) rest() Plan {
 		p.takeSources() // as the user, who may open what the pod's root could not
 	}
 	p.becomeRoot()
+	p.makeKeyring()
 	p.shiftClocks()
 	if p.pod.own("mnt") {
 		p.buildRoot()
@@ -209,17 +210,12 @@ func mountAttributes(set int) []byte {
 
 // keepOut lets nothing of the caller into the pod.
 func (p *creation) keepOut() {
-	p.explain("let nothing of the caller in: descriptors, keys, groups, umask; and let nobody inside look into this process", "close_range(2)", "umask 0")
+	p.explain("let nothing of the caller in: descriptors, groups, umask; and let nobody inside look into this process", "close_range(2)", "umask 0")
 	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
 	p.call(unix.SYS_UMASK, 0)
 	if !p.pod.own("mnt") {
 		p.call(unix.SYS_CHDIR, "/") // else the caller's folder could not be unmounted while the pod lives
-	}
-	if p.facts.HolderKey {
-		// A user has 200 keys or so, and the holder runs no program of the pod's: where they get short it
-		// does without a keyring of its own. Every joiner makes one.
-		p.callTolerating(unix.EDQUOT, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	}
 }
 

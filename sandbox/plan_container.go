@@ -72,16 +72,13 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 // joinPod enters the pod's namespaces, and those that are new with the container.
 func (p *creation) joinPod() {
 	pod := p.member.container.pod
-	p.explain("let nothing of the caller in: descriptors and keys; and let nobody in the pod look into this process", "close_range(2)", "")
+	p.explain("let nothing of the caller in: descriptors; and let nobody in the pod look into this process", "close_range(2)", "")
 	p.call(unix.SYS_CLOSE_RANGE, memberLastFD+1, allFDs, 0)
 	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	for fd := range 3 {
 		p.call(unix.SYS_DUP3, memberStdinFD+fd, fd, 0)
 	}
 	p.call(unix.SYS_UMASK, 0)
-	if p.facts.Keys {
-		p.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
-	}
 	holder := "$HOLDER" // of a pod that is not made
 	if pod.Holder.PID != 0 {
 		holder = strconv.Itoa(pod.Holder.PID)
@@ -107,6 +104,9 @@ func (p *creation) joinPod() {
 	}
 	p.call(unix.SYS_SETNS, memberPodFD, flags)
 	p.notDumpable()
+	if p.facts.Keys {
+		p.takeKeyring(pod)
+	}
 	if p.pod.own("pid") {
 		p.explain("be in the pod's pid namespace: only from in there can one below it be made", "pid_namespaces(7)", "")
 		p.call(nsenter.Clone, 0)

@@ -55,7 +55,7 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j := &builder{}
 	who := f.who
 	flags, options := joinFlags(pod, spec.Only)
-	j.explain("let nothing of the caller in: descriptors and keys", "close_range(2)", "")
+	j.explain("let nothing of the caller in: descriptors", "close_range(2)", "")
 	last := nsenter.ReportFD
 	if spec.TTY {
 		last = nsenter.TTYFD
@@ -63,10 +63,10 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j.call(unix.SYS_CLOSE_RANGE, 3, nsenter.PodFD-1, 0)
 	j.call(unix.SYS_CLOSE_RANGE, last+1, allFDs, 0)
 	j.call(unix.SYS_UMASK, 0o022)
-	if f.keys {
-		j.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
-	}
 	j.enter(pod, flags, options)
+	if f.keys {
+		j.takeKeyring(pod)
+	}
 	mnt := pod.Namespaces["mnt"].Kind != "host" && flags&unix.CLONE_NEWNS != 0
 	if mnt {
 		j.ownNulls(f.nulls)

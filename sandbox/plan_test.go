@@ -28,7 +28,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func machineFacts() *Facts {
 	f := &Facts{
 		UID: 1000, GID: 1000, NewUIDMap: true, SubUIDs: []Range{{100000, 65536}}, SubGIDs: []Range{{100000, 65536}},
-		OwnGIDs: []IDMap{{0, 0, 1<<32 - 1}}, Kernel: Version{6, 8}, LastCap: capability.CAP_CHECKPOINT_RESTORE, Keys: true, HolderKey: true, CgroupV2: true,
+		OwnGIDs: []IDMap{{0, 0, 1<<32 - 1}}, Kernel: Version{6, 8}, LastCap: capability.CAP_CHECKPOINT_RESTORE, Keys: true, CgroupV2: true,
 		Exe: exeFile{Path: "/usr/local/bin/podsh"}, Store: "/run/user/1000/podsh", Data: "/home/ada/.local/share",
 		Namespaces: map[string]bool{}, Masked: []string{"/proc/kcore", "/sys/firmware"},
 		MaskedFiles: map[string]bool{"/proc/kcore": true}, ReadOnly: []string{"/proc/sys"},

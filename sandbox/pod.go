@@ -29,6 +29,7 @@ type Pod struct {
 	OwnFile    bool              `json:"own_file,omitempty"`    // the holder runs from a file of its own, see exe.go
 	Hub        string            `json:"hub,omitempty"`         // the id of the pod that its networks are in
 	IsHub      bool              `json:"is_hub,omitempty"`      // it is such a pod
+	Keyring    string            `json:"keyring,omitempty"`     // its name, where that is to be kept from others: keyring.go
 	PlanFormat uint64            `json:"plan_format"`           // of the plans that its own file understands
 	Holder     Holder            `json:"holder"`
 
