@@ -96,16 +96,25 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	pod, err := podNamed(c, store)
+	if err != nil {
+		return err
+	}
+	if err := sandbox.CheckRoot(spec, pod); err != nil {
+		return err
+	}
 	made := &making{spec: spec}
 	if err := made.findImage(c); err != nil {
 		return err
 	}
 	if dryRunOf(c) != "" {
-		return made.show(c, store)
+		return made.show(c, store, pod)
 	}
-	pod, own, err := podFor(c, store, spec)
-	if err != nil {
-		return err
+	own := pod == nil
+	if own {
+		if pod, err = newPod(c, store, spec); err != nil {
+			return err
+		}
 	}
 	signals := make(chan os.Signal, 16)
 	begun := func() {}
@@ -192,11 +201,7 @@ func (m *making) container(c *cli.Context, pod *sandbox.Pod, own bool) (*sandbox
 }
 
 // show prints what would be done: for the container, and before that for a pod of its own.
-func (m *making) show(c *cli.Context, store *sandbox.Store) error {
-	pod, err := podNamed(c, store)
-	if err != nil {
-		return err
-	}
+func (m *making) show(c *cli.Context, store *sandbox.Store, pod *sandbox.Pod) error {
 	if pod != nil {
 		return m.showIn(c, pod)
 	}
@@ -265,23 +270,20 @@ func podNamed(c *cli.Context, store *sandbox.Store) (*sandbox.Pod, error) {
 	return pod, err
 }
 
-// podFor finds the pod to run in, or makes one.
-func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (pod *sandbox.Pod, own bool, err error) {
-	if pod, err = podNamed(c, store); pod != nil || err != nil {
-		return pod, false, err
-	}
+// newPod makes a pod for one container.
+func newPod(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (*sandbox.Pod, error) {
 	podSpec, err := podSpec(c, spec)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	proposal, err := sandbox.Propose(podSpec, store, sandbox.Options{Detailed: c.Bool("explain")})
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer proposal.Close()
 	if c.Bool("explain") {
 		if err := proposal.Plan.Explain(os.Stderr); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
 	pod, warnings, err := proposal.Create()
@@ -291,7 +293,7 @@ func podFor(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (
 	if err == nil {
 		err = sayPorts(os.Stderr, pod)
 	}
-	return pod, true, err
+	return pod, err
 }
 
 // podSpec describes a pod that is there for one container.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/rootfs"
 )
 
 // Proposal is a pod that could be made, and the plan to make it.
@@ -254,12 +255,13 @@ func (run *performance) explain(err error) error {
 			return why
 		}
 	}
-	return hintAtMounts(run.Plan.explainFailure(err), run.Pod.Spec.Rootfs.Dir)
+	return hintAtMounts(run.Plan.explainFailure(err), run.Pod.Spec.Rootfs)
 }
 
-// hintAtMounts names mounts below the folder of a root, if those may be the cause.
-func hintAtMounts(err error, dir string) error {
-	if !errors.Is(err, unix.EINVAL) || dir == "" {
+// hintAtMounts names mounts below the folder that an overlay was to be laid over, if those may be the cause.
+func hintAtMounts(err error, root rootfs.Source) error {
+	dir := root.Dir
+	if !errors.Is(err, unix.EINVAL) || dir == "" || root.Mode != "overlay" {
 		return err
 	}
 	mounts, mountsErr := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))

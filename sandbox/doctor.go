@@ -82,7 +82,7 @@ var news = []struct {
 	what  string
 }{
 	{Version{5, 9}, "close_range(2)"},
-	{Version{5, 11}, "overlays without root"},
+	{Version{5, 11}, "overlays without root"}, // and with them images
 	{Version{5, 12}, "mount_setattr(2)"},
 	{Version{6, 6}, "user xattrs on tmpfs"},
 	{Version{6, 9}, "inodes of pidfds"},
@@ -156,7 +156,7 @@ func checkSysfs(m machine) Finding {
 func checkOverlay(m machine) Finding {
 	user := m.userns() != 0 || !m.initial()
 	if call, err := m.try(unix.CLONE_NEWNS, probeOverlay(user)...); err != nil {
-		return m.failed(Finding{Lost: "root file systems that a pod can write to and others share (--rootfs DIR)"}, call, err)
+		return m.failed(Finding{Lost: "containers from images, and root file systems that a pod can write to and others share (--rootfs DIR)"}, call, err)
 	}
 	f := Finding{OK: true, Finding: "can be mounted, with what pods write in memory"}
 	if !user {

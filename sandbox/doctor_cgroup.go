@@ -46,92 +46,23 @@ func (m machine) within(i *mountinfo.Info, at string) string {
 	return "" // outside of our cgroup namespace, or not there in this mount namespace
 }
 
-// limits are the controllers that podsh's limits are for.
-var limits = []string{"cpu", "memory", "pids"}
-
-// checkCgroup looks whether podsh could make cgroups below its own, and limit what runs in them.
+// checkCgroup tells which cgroups there are. podsh sets no limits by them: nothing is lost without.
 func checkCgroup(m machine) Finding {
 	var v1, v2 bool
 	for _, i := range m.mounts() {
 		v1 = v1 || i.FSType == "cgroup" && !mounts(i, "name=systemd")
 		v2 = v2 || i.FSType == "cgroup2"
 	}
+	kind := "no cgroup file system is mounted here"
 	switch {
+	case v1 && v2:
+		kind = "hybrid: v2 is mounted, but the controllers are v1's"
 	case v1:
-		return m.checkCgroupV1(v2)
+		kind = "v1"
 	case v2:
-		return m.checkCgroupV2()
+		kind = "v2"
 	}
-	return Finding{Finding: "no cgroup file system is mounted here", Lost: "limits on cpu, memory and processes"}
-}
-
-func (m machine) checkCgroupV1(hybrid bool) Finding {
-	f := Finding{Finding: "v1", Lost: "limits on cpu, memory and processes"}
-	if hybrid {
-		f.Finding = "hybrid: v2 is mounted, but the controllers are v1's"
-	}
-	if m.uid != 0 {
-		f.Finding += ", which are for root alone"
-		if m.exists("/run/systemd/system") {
-			f.Finding += "; with systemd.unified_cgroup_hierarchy=1 on the kernel's command line all is v2"
-		}
-		return f
-	}
-	return m.withControllers(f, func(controller string) bool { return m.own(m.cgroup(controller)) })
-}
-
-func (m machine) checkCgroupV2() Finding {
-	dir := m.cgroup("")
-	f := Finding{Finding: "v2", Lost: "limits on cpu, memory and processes"}
-	switch {
-	case dir == "":
-		f.Finding += ", but the cgroup of this shell can't be seen"
-	case !m.own(dir):
-		f.Finding += ", but " + dir + " is not yours"
-		if m.hasUserManager() {
-			f.Fix = "systemd-run --user --scope -p Delegate=yes bash"
-		}
-	default:
-		given := strings.Fields(m.text(dir + "/cgroup.controllers"))
-		f = m.withControllers(f, func(controller string) bool { return slices.Contains(given, controller) })
-		switch {
-		case f.OK || !m.hasUserManager():
-		case m.uid == 0:
-			f.Fix = "systemd-run --scope -p Delegate=yes bash"
-		default:
-			f.Fix = m.asRoot("mkdir -p " + delegateFolder + " && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' > " +
-				delegateFolder + "/delegate.conf && systemctl daemon-reload")
-		}
-	}
-	return f
-}
-
-// delegateFolder is where it is written what systemd hands to users: systemd.resource-control(5), Delegate=.
-const delegateFolder = "/etc/systemd/system/user@.service.d"
-
-// withControllers tells which limits there are, and which are lost.
-func (m machine) withControllers(f Finding, has func(string) bool) Finding {
-	var there, lost []string
-	for _, controller := range limits {
-		if has(controller) {
-			there = append(there, controller)
-		} else {
-			lost = append(lost, controller)
-		}
-	}
-	if len(there) > 0 {
-		f.Finding += ", with " + enumerate(there)
-	}
-	f.OK, f.Lost = len(lost) == 0, ""
-	if !f.OK {
-		f.Lost = "limits on " + enumerate(lost)
-	}
-	return f
-}
-
-// own says whether cgroups can be made below dir, and processes moved there.
-func (m machine) own(dir string) bool {
-	return dir != "" && m.writable(dir) && m.writable(dir+"/cgroup.procs")
+	return Finding{OK: true, Finding: kind + "; podsh sets no limits yet"}
 }
 
 // hasUserManager says whether systemd runs a service manager for this user, who then can start units.

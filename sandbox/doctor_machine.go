@@ -25,7 +25,6 @@ type machine struct {
 	exe        string                                                          // podsh's own path
 	runtimeDir string                                                          // $XDG_RUNTIME_DIR
 	has        func(program string) string                                     // its path, or ""
-	writable   func(path string) bool                                          //
 	privileged func(path string) bool                                          // setuid root, or with file capabilities
 	reaches    func(call string) bool                                          // does it get as far as the kernel?
 	try        func(flags int, calls ...nsenter.Call) (call string, err error) // performs calls in new namespaces
@@ -37,7 +36,6 @@ func thisMachine() machine {
 	m := machine{
 		files: os.DirFS("/"), uid: os.Geteuid(), gid: os.Getegid(), name: strconv.Itoa(os.Geteuid()), exe: exe,
 		runtimeDir: os.Getenv("XDG_RUNTIME_DIR"),
-		writable:   isWritable,
 		has:        func(program string) string { path, _ := exec.LookPath(program); return path },
 		privileged: isPrivileged,
 		reaches:    reaches,
@@ -147,10 +145,6 @@ func (m machine) asRoot(command string) string {
 		return "sudo sh -c " + quote(command)
 	}
 	return "sudo " + command
-}
-
-func isWritable(path string) bool {
-	return unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS) == nil
 }
 
 func isPrivileged(path string) bool {

@@ -67,6 +67,9 @@ var (
 func deviceSource(name string) source { return source{"/dev/" + name, false, readOnlyDevice} }
 
 func (p *creation) takeSources() {
+	// First: a clone of a shared mount is a peer of it, and what is mounted on the one is mounted on the other.
+	p.explain("keep every change of mounts in the pod", "mount_namespaces(7)", "mount --make-rprivate /")
+	p.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 	p.explain("take hold of what the pod will see of the host, while its paths still mean what you meant", "open_tree(2)", "")
 	for _, e := range p.facts.Host {
 		if e.Source != "" {
@@ -102,8 +105,6 @@ func (p *creation) takeSources() {
 }
 
 func (p *creation) buildRoot() {
-	p.explain("keep every change of mounts in the pod", "mount_namespaces(7)", "mount --make-rprivate /")
-	p.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 	p.mountStage()
 	enter := ""
 	if p.pod.Spec.Rootfs.IsFolder() {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -120,6 +121,25 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 		f.readLayers(folders) // once more, with what the container has written itself
 	}
 	return checkRoot(view, f)
+}
+
+// CheckRoot refuses, before an image is fetched for it, a container whose root this kernel can't make. pod is where it
+// will be; nil for a new one.
+func CheckRoot(spec *ContainerSpec, pod *Pod) error {
+	kernel := KernelVersion()
+	if kernel.atLeast(5, 11) { // overlays for everyone
+		return nil
+	}
+	m := thisMachine()
+	return spec.checkRoot(kernel, m.root() && m.initial() && (pod == nil || pod.Namespaces["user"].Kind == "host"))
+}
+
+func (c *ContainerSpec) checkRoot(kernel Version, root bool) error {
+	if root || kernel.atLeast(5, 11) || c.Rootfs.Kind == "dir" && c.Rootfs.Mode != "overlay" {
+		return nil
+	}
+	return fail(nil, []string{"what works is a folder with a root file system in it, as it is: podsh run --rootfs DIR:ro, or :rw", "as root images work, too"},
+		"no container from %s here: its layers take an overlay, and Linux %v lets only root mount those, 5.11 everyone", cmp.Or(c.Image, c.Rootfs.Dir), kernel)
 }
 
 // checkFolder refuses a folder that is no root file system for a container.
@@ -338,7 +358,7 @@ func (c *Container) explain(plan Plan, err error) error {
 	if why := mismatched(c.Spec.Volumes, c.folders()); why != nil {
 		return why
 	}
-	return hintAtMounts(plan.explainFailure(err), c.Spec.Rootfs.Dir)
+	return hintAtMounts(plan.explainFailure(err), c.Spec.Rootfs)
 }
 
 // openExe opens the program that performs plans in the pod: podsh itself, or the pod's own unreachable copy of it.
