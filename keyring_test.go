@@ -61,7 +61,7 @@ func sessionOf(t *testing.T, what, keys string) string {
 // showKeys are the ways into the pod web, each with a command that shows the keys which it may use.
 func (h *containerHome) showKeys() [][]string {
 	cat := []string{"cat", "/proc/keys"}
-	run := append([]string{"run", "--rm", "--pod", "web", "--unmask", "all", "--rootfs", h.rootfs}, cat...)
+	run := append([]string{"run", "--rm", "--pod", "web", "--unmask", "all", "--rootfs", h.rootfs + ":ro"}, cat...)
 	return [][]string{
 		append([]string{"join", "web", "--"}, cat...), // by the plan that create has saved
 		append([]string{"join", "--workdir", "/", "web", "--"}, cat...),
@@ -131,7 +131,7 @@ func TestKeyQuota(t *testing.T) {
 			}
 		}
 	}
-	h.must(t, "run", "-d", "--pod", "late", "--name", "sleeper", "--rootfs", h.rootfs, "sleep", "1000")
+	h.must(t, "run", "-d", "--pod", "late", "--name", "sleeper", "--rootfs", h.rootfs+":ro", "sleep", "1000")
 
 	revoke := fmt.Sprintf("exit(syscall(%d, %d, %d) < 0)", unix.SYS_KEYCTL, unix.KEYCTL_REVOKE, unix.KEY_SPEC_SESSION_KEYRING)
 	h.must(t, "join", "web", "--", "perl", "-e", revoke)

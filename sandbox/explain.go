@@ -67,13 +67,15 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 root=%s
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
 chmod 711 "$tmp"
-mkfifo -m 666 "$tmp/pid" "$tmp/go" "$tmp/ready"
+mkfifo -m 666 "$tmp/said" "$tmp/go"
+exec 7<>"$tmp/said" 8<>"$tmp/go" # to read and write: no end waits for the other to be opened
+exec 6<"$tmp/said" 9>"$tmp/said" 7<&-
 
 cat >"$tmp/pod" <<'END_OF_POD'
 set -eu
 root=$1
-exec 9>"$2/ready"
 `
 
 // Script writes a plan as a script in plain sh.
@@ -124,15 +126,17 @@ func (p *Proposal) Script(w io.Writer) error {
 }
 
 // startHolderByHand: in a new pid namespace the old /proc still shows the host's numbers, and a shell opens
-// its redirections itself; so it can read its own pid as the host sees it.
-const startHolderByHand = `%s sh -c 'read -r pid rest </proc/self/stat; echo "$pid" >"$2/pid"; read -r go <"$2/go"
-%ssh "$2/pod" "$1" "$2"' sh "$root" "$tmp" </dev/null >/dev/null &
-read -r HOLDER <"$tmp/pid"
+// its redirections itself; so it can read its own pid as the host sees it. Descriptor 9 is the holder's alone: if that
+// does not come about, or ends, the script reads the end of the file and ends as well.
+const startHolderByHand = `%s sh -c 'exec 5<"$2/go"; read -r pid rest </proc/self/stat; echo "$pid" >&9; read -r go <&5 || exit 1; exec 5<&-
+%ssh "$2/pod" "$1" "$2"' sh "$root" "$tmp" </dev/null >/dev/null 6<&- 8<&- &
+exec 9>&-
+read -r HOLDER <&6
 `
 
 const scriptEnd = `
-echo go >"$tmp/go"
-read -r ready <"$tmp/ready"
+echo go >&8
+read -r ready <&6
 echo "$HOLDER"
 `
 
