@@ -45,12 +45,14 @@ var causes = []cause{
 	{"clone", []syscall.Errno{unix.EPERM}, userNamespacesOff},
 	{"clone", []syscall.Errno{unix.EPERM}, chrooted},
 	{"clone", []syscall.Errno{unix.EPERM}, unmapped},
+	{"clone", denied, withoutUserns},
 	{"clone", filtered, refused("unshare")}, // the same filters, and a call that can be tried without harm
 	{"clone", []syscall.Errno{unix.ENOSPC, unix.EUSERS}, namespaceLimit},
 	{"clone", []syscall.Errno{unix.EINVAL}, namespaceMissing},
 	{"clone", []syscall.Errno{unix.EAGAIN}, processLimit},
 	{"clone", []syscall.Errno{unix.ENOMEM}, always(
 		"clone(2) says so where a pid namespace has lost its PID 1; whether the pod has ended says", "podsh ps -a")},
+	{"unshare", denied, withoutUserns},
 	{"unshare", filtered, refused("unshare")},
 	{"unshare", []syscall.Errno{unix.ENOSPC, unix.EUSERS}, namespaceLimit},
 	{"unshare", []syscall.Errno{unix.EINVAL}, namespaceMissing},
@@ -71,7 +73,6 @@ var causes = []cause{
 	{"mount", []syscall.Errno{unix.ENOSPC}, mountLimit},
 	{"mount", []syscall.Errno{unix.EINVAL}, chrooted},
 	{"mount", filtered, refused("mount")},
-	{"mount", []syscall.Errno{unix.EACCES}, confined},
 	{"pivot_root", []syscall.Errno{unix.EINVAL}, chrooted},
 	{"pivot_root", []syscall.Errno{unix.EINVAL}, initialRoot},
 
@@ -94,10 +95,12 @@ var causes = []cause{
 	{"setns", filtered, refused("setns")},
 	{"keyctl", []syscall.Errno{unix.EDQUOT}, keyQuota},
 	{"keyctl", filtered, refused("keyctl")},
+	{"memfd_create", []syscall.Errno{unix.EACCES}, memoryNoExec},
 
 	{"", []syscall.Errno{unix.EMFILE}, fileLimit},
 	{"", []syscall.Errno{unix.ENFILE}, always("all processes together have too many files open", "sysctl fs.file-nr")},
 	{"", denied, appArmor},
+	{"", []syscall.Errno{unix.EACCES}, confined},
 }
 
 // hintsFor says why a system call has failed, as far as this machine can be asked, and what mends it. The

@@ -36,6 +36,7 @@ var checks = []struct {
 	{"newuidmap", checkMappers},
 	{"no_new_privs", checkPrivileges},
 	{"keys", checkKeys},
+	{"memory", checkMemory},
 	{"runtime folder", checkRuntime},
 	{"cgroup", checkCgroup},
 	{"lingering", checkLingering},

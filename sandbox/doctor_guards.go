@@ -1,8 +1,10 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
 // refused makes the check for a call that the kernel does not have, or that a filter stops before the kernel
@@ -75,37 +77,83 @@ func (m machine) label() string {
 	return ""
 }
 
-// confined: AppArmor answers EACCES to a mount that its profile does not allow.
+// profile is AppArmor's profile for this process and its mode, or "" where it has none.
+func (m machine) profile() (name, mode string) {
+	name, mode, _ = strings.Cut(m.label(), " (")
+	if mode == "" { // unconfined
+		return "", ""
+	}
+	return name, strings.TrimSuffix(mode, ")")
+}
+
+// restricted says whether this shell is in a user namespace in which AppArmor denies everything, by Ubuntu's profile.
+func (m machine) restricted() bool { return strings.Contains(m.label(), "unprivileged_userns") }
+
+// confined: AppArmor answers EACCES to what a profile that it enforces does not allow. Files on mounts that have no place
+// yet, as podsh makes them, have no path to look up in it.
 func confined(m machine) verdict {
-	label := m.label()
-	if !strings.HasSuffix(label, "(enforce)") || strings.Contains(label, "unprivileged_userns") {
+	name, mode := m.profile()
+	if mode != "enforce" || m.restricted() {
 		return verdict{}
 	}
-	return verdict{"AppArmor's profile " + label + " confines this shell, and decides what it may mount",
+	return verdict{"AppArmor's profile " + name + " confines this shell: for pods it needs the rules `userns,` and `mount,`, and flags=(attach_disconnected)",
 		m.container("--security-opt apparmor=unconfined")}
+}
+
+// withoutUserns: a profile that lets everything else pass has to name user namespaces where AppArmor restricts those.
+func withoutUserns(m machine) verdict {
+	name, mode := m.profile()
+	if m.sysctl("kernel.apparmor_restrict_unprivileged_userns") != "1" || mode != "unconfined" || m.root() {
+		return verdict{}
+	}
+	return verdict{"AppArmor's profile " + name + " has no rule `userns,`: add that to it, and load it with apparmor_parser -r", ""}
 }
 
 // appArmor finds what Ubuntu has since 23.10: programs without a profile that allows it get user namespaces in
 // which all capabilities are denied, or none.
 func appArmor(m machine) verdict {
-	if m.sysctl("kernel.apparmor_restrict_unprivileged_userns") != "1" {
-		return verdict{}
-	}
-	switch label := m.label(); {
-	case strings.Contains(label, "unprivileged_userns"):
+	switch {
+	case m.sysctl("kernel.apparmor_restrict_unprivileged_userns") != "1":
+	case m.restricted():
 		return verdict{"this shell is in a user namespace in which AppArmor denies all capabilities: run podsh outside", ""}
-	case label == "unconfined" && !m.root():
+	case m.label() == "unconfined" && !m.root():
 		return verdict{"AppArmor lets only programs that have a profile use user namespaces", m.asRoot(profileCommand(m.exe))}
 	}
 	return verdict{}
 }
 
-// profileCommand installs a profile for podsh's own path alone. The path stands in quotes, and what is special
-// in apparmor.d(5) behind a backslash.
+// profileCommand installs a profile for podsh's own path alone: it is named after that, and so is its file, since there
+// may be other copies of podsh. The path stands in quotes, and what is special in apparmor.d(5) behind a backslash.
 func profileCommand(exe string) string {
 	escaped := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`,
 		`{`, `\{`, `}`, `\}`, `^`, `\^`, `@`, `\@`).Replace(exe)
-	const file = "/etc/apparmor.d/podsh"
+	file := quote("/etc/apparmor.d/podsh" + strings.NewReplacer("%", "%25", ".", "%2E", "/", ".").Replace(exe))
 	return fmt.Sprintf("printf '%%s\\n' 'abi <abi/4.0>,' %s | tee %s && apparmor_parser -r %s",
-		quote(fmt.Sprintf(`profile podsh "%s" flags=(unconfined) { userns, }`, escaped)), file, file)
+		quote(fmt.Sprintf(`"%s" flags=(unconfined) { userns, }`, escaped)), file, file)
+}
+
+// memoryNoExec: no program may be started from memory, memfd_create(2). The setting came with Linux 6.3.
+func memoryNoExec(m machine) verdict {
+	const name = "vm.memfd_noexec"
+	if m.sysctl(name) != "2" {
+		return verdict{}
+	}
+	return verdict{name + " is 2: no program may be started from memory, as podsh starts its own", m.asRoot("sysctl -w " + name + "=1")}
+}
+
+// unwrapped is the errno in an error, if there is one.
+func unwrapped(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+// checkMemory makes a program in memory, and starts none.
+func checkMemory(m machine) Finding {
+	if err := m.sealed(); err != nil {
+		return m.failed(Finding{Lost: "images, ways out, published ports and networks, which have programs of their own"}, "memfd_create", unwrapped(err))
+	}
+	return Finding{OK: true, Finding: "programs can be started from it"}
 }

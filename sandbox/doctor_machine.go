@@ -28,6 +28,7 @@ type machine struct {
 	privileged func(path string) bool                                          // setuid root, or with file capabilities
 	reaches    func(call string) bool                                          // does it get as far as the kernel?
 	try        func(flags int, calls ...nsenter.Call) (call string, err error) // performs calls in new namespaces
+	sealed     func() error                                                    // makes a program in memory
 	tryMap     func(uids, gids []IDMap) (said string, err error)               // has newuidmap and newgidmap map ids
 }
 
@@ -45,6 +46,13 @@ func thisMachine() machine {
 	}
 	m.try = func(flags int, calls ...nsenter.Call) (string, error) { return try(m.userns()|flags, calls) }
 	m.tryMap = tryMap
+	m.sealed = func() error {
+		program, err := nsenter.Sealed("podsh", strings.NewReader(""))
+		if err == nil {
+			program.Close()
+		}
+		return err
+	}
 	return m
 }
 

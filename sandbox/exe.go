@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -53,5 +54,13 @@ func sealedCopy() (*os.File, error) {
 		return nil, err
 	}
 	defer self.Close()
-	return nsenter.Sealed("podsh", self)
+	return inMemory(nsenter.Sealed("podsh", self))
+}
+
+// inMemory says of a program that could not be made in memory why.
+func inMemory(program *os.File, err error) (*os.File, error) {
+	if errno, ok := unwrapped(err).(syscall.Errno); ok {
+		err = withHints(err, hintsFor("memfd_create", errno))
+	}
+	return program, err
 }

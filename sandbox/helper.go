@@ -37,7 +37,7 @@ const (
 // startProgram starts the network's program with one argument, and returns the socket to talk to it.
 // namespaces are those of the process behind pidfd that it is led into, which may be none.
 func startProgram(what string, pidfd *os.File, namespaces int) (conn *os.File, executor *nsenter.Executor, err error) {
-	file, err := program.Open()
+	file, err := inMemory(program.Open())
 	if err != nil {
 		return nil, nil, err
 	}

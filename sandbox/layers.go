@@ -108,7 +108,7 @@ func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(im
 	if unix.Statfs(dir, &fs) == nil {
 		limits.Bytes = min(limits.Bytes, max(1, int64(fs.Bavail)*fs.Bsize-leastFree))
 	}
-	file, err := program.Open()
+	file, err := inMemory(program.Open())
 	if err != nil {
 		return err
 	}
@@ -164,6 +164,9 @@ func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
 		attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c)) // they last through the execs, capabilities(7)
 	}
 	executor, err := nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
+	if errno, ok := unwrapped(err).(syscall.Errno); ok {
+		return nil, withHints(fmt.Errorf("make a user namespace to unpack in: %w", errno), hintsFor("clone", errno))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +256,7 @@ func Stream() (ours, theirs *os.File, err error) {
 // AskImages runs the program of images on the host, with our own environment: it speaks with registries, and reads and
 // writes images of other forms.
 func AskImages(request *image.Request, in, out *os.File, tell func(image.Event)) ([]*image.Image, error) {
-	file, err := program.Open()
+	file, err := inMemory(program.Open())
 	if err != nil {
 		return nil, err
 	}
