@@ -90,19 +90,25 @@ func NewNetwork(t testing.TB) *os.File {
 	return file
 }
 
-// In runs do on a thread that is in the network namespace behind file: what it opens there stays there.
+// In runs do on a thread that is in the network namespace behind file: what it opens there stays there. Where do ends by
+// t.Fatal, which ends no more than the goroutine that it is called on, so does the test.
 func In(t testing.TB, file *os.File, do func()) {
 	t.Helper()
-	done := make(chan error)
+	done, whole := make(chan struct{}), false
+	var err error
 	go func() {
+		defer close(done)
 		runtime.LockOSThread() // never unlocked
-		err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
+		if err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err == nil {
 			do()
+			whole = true
 		}
-		done <- err
 	}()
-	if err := <-done; err != nil {
+	<-done
+	switch {
+	case err != nil:
 		t.Fatalf("setns: %v", err)
+	case !whole:
+		t.FailNow()
 	}
 }
