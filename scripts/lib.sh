@@ -48,6 +48,22 @@ need() {
 	install_packages "${packages[@]}"
 }
 
+# need_pods PODSH: pods can be made here; else why not, and the one line that mends it, as `podsh doctor` says them.
+need_pods() {
+	local said why fix
+	said=$("$1" doctor) && return
+	why=$(sed -n 's/^fail  //p' <<<"$said" | tr -s ' ')
+	fix=$(sed -n '/^fail/,$ s/^ *fix:  //p' <<<"$said" | head -n 1)
+	die "no pods can be made here: ${why:-podsh doctor does not say why}" "${fix:-podsh doctor tells more}"
+}
+
+# need_userns: programs without a profile of AppArmor's may make user namespaces, as tests do, which are new files each time.
+need_userns() {
+	local file=/proc/sys/kernel/apparmor_restrict_unprivileged_userns
+	[ "$(cat "$file" 2>/dev/null)" != 1 ] || die "AppArmor keeps programs that have no profile, and so the tests, from using user namespaces" \
+		"sudo sysctl -w kernel.${file##*/}=0    # and =1 when they have ended"
+}
+
 # Debian starts the service that comes with a package, unless policy-rc.d says no: a proxy for a demo in a
 # pod has no business on the host's port 80.
 install_packages() (
