@@ -353,3 +353,43 @@ func TestHolderIsSmall(t *testing.T) {
 		t.Errorf("the holder has become big:\n%s", status)
 	}
 }
+
+// TestPrivilegedFile: a podsh that is setuid or setgid, or has file capabilities, would do for everybody what only some
+// may, so it does nothing.
+func TestPrivilegedFile(t *testing.T) {
+	if os.Getuid() != 0 {
+		return // nobody else can make such a file that another one runs
+	}
+	dir := t.TempDir()
+	for _, folder := range []string{dir, filepath.Dir(dir)} { // open to others
+		if err := os.Chmod(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const nobody = 65534
+	capabilities := []byte{1, 0, 0, 2, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0} // struct vfs_cap_data: SYS_ADMIN, effective
+	for name, privilege := range map[string]func(path string) error{
+		"plain":        func(string) error { return nil },
+		"setuid":       func(path string) error { return os.Chmod(path, 0o755|os.ModeSetuid) },
+		"setgid":       func(path string) error { return os.Chmod(path, 0o755|os.ModeSetgid) },
+		"capabilities": func(path string) error { return unix.Setxattr(path, "security.capability", capabilities, 0) },
+	} {
+		path := filepath.Join(dir, name)
+		if err := copyFile(podshBinary, path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := privilege(path); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"version"}, {"create"}, {"join", "web", "--", "id"}} {
+			cmd := exec.Command(path, args...)
+			cmd.Dir, cmd.Env = "/", []string{"PODSH_ROOT=/nonexistent/pods"}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+			out, err := cmd.CombinedOutput()
+			refused := exitStatus(err) == exitError && strings.Contains(string(out), "podsh: error: podsh has privileges") && strings.Contains(string(out), "podsh: hint: ")
+			if refused != (name != "plain") {
+				t.Errorf("%s: podsh %s: %v\n%s", name, strings.Join(args, " "), err, out)
+			}
+		}
+	}
+}

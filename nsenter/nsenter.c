@@ -39,6 +39,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -787,12 +788,25 @@ static char **podsh_arguments(int *argc)
 	return (char **)(null - *argc);
 }
 
+// Is this process what its caller is, but for what podsh's file adds to it? A security module may say AT_SECURE for
+// reasons of its own, as SELinux does of services.
+static int podsh_is_privileged(void)
+{
+	return getuid() != geteuid() || getgid() != getegid() ||
+	       getxattr("/proc/self/exe", "security.capability", NULL, 0) >= 0;
+}
+
 __attribute__((constructor)) static void podsh_start(void)
 {
 	int argc;
 	char **argv = podsh_arguments(&argc), **envp = environ;
 	int from_pod = argc > 0 && !strcmp(argv[0], "podsh@pod");
 
+	if (argc > 0 && getauxval(AT_SECURE) && podsh_is_privileged()) { // before a line of Go runs with privileges
+		podsh_say("podsh: error: podsh has privileges that whoever starts it has not: setuid, setgid or file capabilities\n"
+			  "podsh: hint: take them away, since it needs none: chmod ug-s FILE; setcap -r FILE\n");
+		_exit(1);
+	}
 	if (argc < 1 || getauxval(AT_SECURE))
 		return;
 	// A caller may have closed these. What is opened from here on must not come to stand in their place: Go
