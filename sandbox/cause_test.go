@@ -76,8 +76,8 @@ func TestCauses(t *testing.T) {
 			`sudo sh -c 'printf '\''%s\n'\'' '\''abi <abi/4.0>,'\'' '\''"/proc/self/exe" flags=(unconfined) { userns, }'\'' ` +
 			"| tee /etc/apparmor.d/podsh.proc.self.exe && apparmor_parser -r /etc/apparmor.d/podsh.proc.self.exe'"},
 		{apparmor, "mount tmpfs", unix.EPERM, "AppArmor"},
-		{map[string]string{"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1", "proc/self/attr/apparmor/current": "podsh (unconfined)"},
-			"clone", unix.EACCES, "AppArmor's profile podsh has no rule `userns,`"},
+		{map[string]string{"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1", "proc/self/attr/apparmor/current": "/home/ann/my (own)/podsh (unconfined)"},
+			"clone", unix.EACCES, "AppArmor's profile /home/ann/my (own)/podsh has no rule `userns,`"},
 		{map[string]string{"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1", "proc/self/attr/apparmor/current": "mine (enforce)"},
 			"clone", unix.EACCES, "AppArmor's profile mine confines this shell: for pods it needs the rules `userns,`"},
 		{map[string]string{"proc/self/attr/apparmor/current": "mine (enforce)"}, "execveat", unix.EACCES, "flags=(attach_disconnected)"},

@@ -79,11 +79,12 @@ func (m machine) label() string {
 
 // profile is AppArmor's profile for this process and its mode, or "" where it has none.
 func (m machine) profile() (name, mode string) {
-	name, mode, _ = strings.Cut(m.label(), " (")
-	if mode == "" { // unconfined
+	label := m.label() // a name can be a path, with whatever stands in such
+	i := strings.LastIndex(label, " (")
+	if i < 0 { // unconfined
 		return "", ""
 	}
-	return name, strings.TrimSuffix(mode, ")")
+	return label[:i], strings.TrimSuffix(label[i+2:], ")")
 }
 
 // restricted says whether this shell is in a user namespace in which AppArmor denies everything, by Ubuntu's profile.
