@@ -81,12 +81,13 @@ var minKernel, goodKernel = Version{5, 9}, Version{5, 11}
 var news = []struct {
 	since Version
 	what  string
+	users bool // root does without
 }{
-	{Version{5, 9}, "close_range(2)"},
-	{Version{5, 11}, "overlays without root"}, // and with them images
-	{Version{5, 12}, "mount_setattr(2)"},
-	{Version{6, 6}, "user xattrs on tmpfs"},
-	{Version{6, 9}, "inodes of pidfds"},
+	{Version{5, 9}, "close_range(2)", false},
+	{Version{5, 11}, "overlays without root", true}, // and with them images
+	{Version{5, 12}, "mount_setattr(2)", false},
+	{Version{6, 6}, "user xattrs on tmpfs", true},
+	{Version{6, 9}, "inodes of pidfds", false},
 }
 
 func checkKernel(m machine) Finding {
@@ -94,7 +95,7 @@ func checkKernel(m machine) Finding {
 	f := Finding{OK: !v.before(goodKernel), Finding: "Linux " + m.sysctl("kernel.osrelease")}
 	var lacks []string
 	for _, n := range news {
-		if v.before(n.since) {
+		if v.before(n.since) && !(n.users && m.root()) {
 			lacks = append(lacks, fmt.Sprintf("%s (%v)", n.what, n.since))
 		}
 	}

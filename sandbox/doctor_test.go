@@ -89,6 +89,15 @@ func TestDoctorOfOldKernels(t *testing.T) {
 	}
 }
 
+// TestDoctorOfOldKernelsAsRoot: what only others go without is not lost.
+func TestDoctorOfOldKernelsAsRoot(t *testing.T) {
+	m := pretend(map[string]string{"proc/sys/kernel/osrelease": "5.10.0", "proc/self/status": rootStatus})
+	m.uid, m.gid = 0, 0
+	if got := checkKernel(m); got.Lost != "mount_setattr(2) (5.12) and inodes of pidfds (6.9)" {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // TestDoctorWithoutNamespaces: the cause is told once, and what would fail for it is left out.
 func TestDoctorWithoutNamespaces(t *testing.T) {
 	m := pretend(map[string]string{"proc/sys/user/max_user_namespaces": "0"})
