@@ -305,11 +305,15 @@ func (w *wiring) serve(hub *Pod, pidfd *os.File) error {
 	return w.serveMember(pidfd)
 }
 
+// serveMember gives the maker away for good: what still takes one that sets the network up takes another.
 func (w *wiring) serveMember(pidfd *os.File) error {
+	if err := w.maker.confine(); err != nil {
+		return err
+	}
 	if _, err := w.helper.ask(&control.Request{Do: control.Serve, Member: w.member()}, pidfd, w.maker.File()); err != nil {
 		return err
 	}
-	w.state.Served, w.maker.given = true, true
+	w.state.Served = true
 	w.undo = append(w.undo, func() {
 		_, _ = w.helper.ask(&control.Request{Do: control.Forget, Pod: w.pod.ID}) // it watches the pod as well
 	})
@@ -323,12 +327,8 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 	return nil
 }
 
-// publish hands the sockets of ports to the helper. Clients may be waiting: from then on the helper talks to the
-// maker, and answers to anybody else would get lost.
+// publish hands the sockets of ports to the helper.
 func (w *wiring) publish() error {
-	if err := w.maker.confine(); err != nil {
-		return err
-	}
 	const atOnce = 100 // of at most two sockets: one packet's worth
 	for from := 0; from < len(w.ports); from += atOnce {
 		request := &control.Request{Do: control.Publish, Pod: w.pod.ID}
@@ -412,13 +412,18 @@ func (run *performance) attachNext() error {
 	return run.net.attach(run.facts.Net.Hub, run.executor.PID, next)
 }
 
-func (run *performance) leadOut() error {
+func (run *performance) leadOut() (err error) {
 	n := &run.Pod.Spec.Net
 	if n.WayOut == WayOutStack {
 		return run.net.leadOut(run.facts.Net.IPv6)
 	}
 	run.net.state.Addresses = []netip.Addr{network.OwnAddress4.Addr()} // which both programs are told to give
-	return run.serve()                                                 // the helper starts them
+	if err := run.serve(); err != nil || len(n.Ports) == 0 {           // the helper starts them
+		return err
+	}
+	run.net.maker.Close() // the helper has a copy; ports take more, now that there is an interface
+	run.net.maker, err = startMaker(run.executor.PIDFD, run.Pod.netNamespaces(), forNetwork...)
+	return err
 }
 
 func (run *performance) giveAddress() (err error) {
@@ -433,14 +438,6 @@ func (run *performance) serve() error {
 		return nil
 	}
 	return run.net.serve(run.facts.Net.Hub, run.executor.PIDFD)
-}
-
-// know is the last of it, where no ports are published.
-func (run *performance) know() error {
-	if err := run.serve(); err != nil {
-		return err
-	}
-	return run.net.maker.confine()
 }
 
 func (run *performance) publish() error {

@@ -302,7 +302,7 @@ var hostCalls = map[string]hostCall{
 	"way out": {do: (*performance).leadOut, prepare: (*performance).wire},
 	"address": {do: (*performance).giveAddress, prepare: (*performance).wire},
 	"replies": {do: (*performance).keepReplies, prepare: (*performance).wire},
-	"serve":   {do: (*performance).know, prepare: (*performance).wire},
+	"serve":   {do: (*performance).serve, prepare: (*performance).wire},
 	"publish": {do: (*performance).publish},
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,55 +14,37 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/seccomp"
 )
 
 // maker is an executor in a pod's user and network namespaces: it makes the sockets there, and sets the
 // network up. It has the two capabilities over that network that this takes, and no others.
-type maker struct {
-	*nsenter.Maker
-	given bool // to a helper, and not confined yet
+type maker struct{ *nsenter.Maker }
+
+// makerRules are all that a maker can do once a helper has it: make sockets of the two kinds that ports take, and pass
+// them out over the one connection that it has. It reads, writes and opens nothing else.
+func makerRules() []seccomp.Rule {
+	is, but, only := seccomp.Is, seccomp.But, seccomp.Only
+	option := func(level, option uint32) seccomp.Rule {
+		return seccomp.Rule{Call: unix.SYS_SETSOCKOPT, Where: []seccomp.Check{is(1, level), is(2, option)}}
+	}
+	rule := func(call uint32, where ...seccomp.Check) seccomp.Rule { return seccomp.Rule{Call: call, Where: where} }
+	return append([]seccomp.Rule{
+		rule(unix.SYS_READ, is(0, nsenter.PlanFD)), rule(unix.SYS_SENDTO, is(0, nsenter.PlanFD)), rule(unix.SYS_SENDMSG, is(0, nsenter.PlanFD)),
+		rule(unix.SYS_MMAP, only(2, unix.PROT_READ|unix.PROT_WRITE)), // a plan
+		rule(unix.SYS_SOCKET, is(0, unix.AF_INET, unix.AF_INET6), but(1, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.SOCK_STREAM, unix.SOCK_DGRAM), is(2, 0)),
+		option(unix.SOL_IP, unix.IP_TRANSPARENT), option(unix.SOL_IPV6, unix.IPV6_TRANSPARENT), option(unix.SOL_SOCKET, unix.SO_MARK),
+	}, seccomp.Calls(unix.SYS_MUNMAP, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE, unix.SYS_EXIT_GROUP, unix.SYS_RT_SIGRETURN, unix.SYS_RESTART_SYSCALL)...)
 }
 
-// makerCalls are all that a maker can do once a helper has it: make sockets, and pass them out.
-var makerCalls = []uint32{
-	unix.SYS_READ, unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SOCKET, unix.SYS_SETSOCKOPT,
-	unix.SYS_DUP3, unix.SYS_CLOSE_RANGE, unix.SYS_EXIT_GROUP, unix.SYS_RT_SIGRETURN, unix.SYS_RESTART_SYSCALL,
-}
-
-// confine leaves a maker that was given away no other calls: the helper reads what hostile pods send, and whoever
+// confine leaves a maker no other calls, before it is given away: the helper reads what hostile pods send, and whoever
 // takes it over has its makers, too. seccomp(2); no_new_privs is set.
 func (m *maker) confine() error {
-	if !m.given {
-		return nil
-	}
-	m.given = false
 	b := &builder{}
-	filter := allowOnly(makerCalls)
+	filter := seccomp.Bytes(seccomp.Assemble(makerRules()))
 	b.call(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, nsenter.Words{len(filter) / 8, filter}, 0, 0)
 	_, err := m.do(b)
 	return err
-}
-
-// allowOnly is a program for seccomp(2), a row of struct sock_filter: the machine's own calls of the list are let
-// through, all others end with EPERM.
-func allowOnly(calls []uint32) []byte {
-	const load, equal, done = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-	arch := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
-	var program []byte
-	add := func(code uint16, jumpTrue, jumpFalse uint8, k uint32) {
-		program = native.AppendUint32(append(native.AppendUint16(program, code), jumpTrue, jumpFalse), k)
-	}
-	refuse := uint32(unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM))
-	add(load, 0, 0, 4) // the machine, then the call: struct seccomp_data
-	add(equal, 1, 0, arch)
-	add(done, 0, 0, refuse)
-	add(load, 0, 0, 0)
-	for _, call := range calls {
-		add(equal, 0, 1, call)
-		add(done, 0, 0, unix.SECCOMP_RET_ALLOW)
-	}
-	add(done, 0, 0, refuse)
-	return program
 }
 
 // netNamespaces are the flags of setns(2) for whoever works on a pod's network.
@@ -81,7 +62,7 @@ func startMaker(pidfd *os.File, flags int, keep ...capability.Cap) (*maker, erro
 	if err != nil {
 		return nil, err
 	}
-	m := &maker{Maker: executor.Maker()}
+	m := &maker{executor.Maker()}
 	b := builder{}
 	notDumpable := func() { b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 	notDumpable() // a pod with the host's pid namespace could look into it

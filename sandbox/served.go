@@ -132,9 +132,6 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 	if err := w.serveMember(pidfd); err != nil {
 		return err
 	}
-	if err := w.maker.confine(); err != nil { // before anything can fail that leaves the pod served
-		return err
-	}
 	if err := w.listen(state.Ports); err != nil {
 		return err
 	}
@@ -240,11 +237,7 @@ func (p *Pod) rewire(change func(w *wiring, pidfd *os.File) error) error {
 	if w.maker, err = startMaker(pidfd, p.netNamespaces(), forNetwork...); err != nil {
 		return err
 	}
-	err = change(w, pidfd)
-	if err == nil {
-		err = w.maker.confine()
-	}
-	if err != nil {
+	if err := change(w, pidfd); err != nil {
 		return err
 	}
 	if err := p.saveNet(state); err != nil {
@@ -287,11 +280,14 @@ func (p *Pod) Publish(ports []network.Port) ([]network.Port, error) {
 			return err
 		}
 		if !w.state.Served {
-			if err := w.begin(pidfd); err != nil {
+			if err := w.ensureAddress(); err != nil {
 				return err
 			}
 		}
 		if err := w.keepReplies(ports); err != nil {
+			return err
+		}
+		if err := w.begin(pidfd); err != nil {
 			return err
 		}
 		if err := w.publish(); err != nil {
@@ -305,12 +301,18 @@ func (p *Pod) Publish(ports []network.Port) ([]network.Port, error) {
 	return published, err
 }
 
-// begin makes a first helper serve a pod that had none.
-func (w *wiring) begin(pidfd *os.File) (err error) {
+// ensureAddress gives the pod an address of its own that has none.
+func (w *wiring) ensureAddress() (err error) {
 	if len(w.state.Addresses) == 0 {
-		if w.state.Addresses, err = w.maker.giveAddress(exists("/proc/sys/net/ipv6")); err != nil {
-			return err
-		}
+		w.state.Addresses, err = w.maker.giveAddress(exists("/proc/sys/net/ipv6"))
+	}
+	return err
+}
+
+// begin makes a first helper serve a pod that had none.
+func (w *wiring) begin(pidfd *os.File) error {
+	if w.state.Served {
+		return nil
 	}
 	if err := w.serveMember(pidfd); err != nil {
 		return err
@@ -496,11 +498,9 @@ func (w *wiring) leadOutAgain(gone network.Attachment) error {
 }
 
 // keepReachable makes the published ports of a pod go on working when its addresses have changed.
-func (w *wiring) keepReachable() (err error) {
-	if len(w.state.Addresses) == 0 {
-		if w.state.Addresses, err = w.maker.giveAddress(exists("/proc/sys/net/ipv6")); err != nil {
-			return err
-		}
+func (w *wiring) keepReachable() error {
+	if err := w.ensureAddress(); err != nil {
+		return err
 	}
 	if err := w.maker.keepReplies(w.state.Addresses); err != nil {
 		return err

@@ -2,10 +2,8 @@ package helper
 
 import "golang.org/x/sys/unix"
 
-// legacy are the calls that amd64 has besides: each does what a newer one does, without a folder's descriptor.
-var legacy = []uint32{
-	unix.SYS_OPEN, unix.SYS_CREAT, unix.SYS_RENAME, unix.SYS_RENAMEAT, unix.SYS_UNLINK, unix.SYS_RMDIR, unix.SYS_MKDIR,
-	unix.SYS_MKNOD, unix.SYS_LINK, unix.SYS_SYMLINK, unix.SYS_CHMOD, unix.SYS_CHOWN, unix.SYS_LCHOWN, unix.SYS_UTIME,
-	unix.SYS_UTIMES, unix.SYS_FUTIMESAT, unix.SYS_FORK, unix.SYS_VFORK, unix.SYS_USELIB, unix.SYS_IOPERM, unix.SYS_IOPL,
-	unix.SYS_MODIFY_LDT,
-}
+const fstatat = unix.SYS_NEWFSTATAT
+
+// ofThisMachine are calls that newer ones have taken the place of, and which are made nevertheless where there are
+// both: the C library and package unix do.
+var ofThisMachine = []uint32{unix.SYS_POLL, unix.SYS_EPOLL_WAIT}

@@ -284,7 +284,7 @@ func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.An
 		control.Close(files)
 		if h.program, err = startProgram(request.Way.Program, m); err == nil {
 			go h.program.end(h.finish) // without it there is nothing to help: the next podsh starts both anew
-			err = confine()
+			err = confine(h.program.rules()...)
 		}
 		return &control.Answer{}, err
 	}

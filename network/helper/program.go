@@ -2,6 +2,7 @@ package helper
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/seccomp"
 )
 
 // program is another's way out, which the user asked for by name. It ends with the helper.
@@ -23,6 +26,9 @@ type program struct {
 	cmd   *exec.Cmd
 	ended chan error
 	said  *bytes.Buffer
+
+	lock sync.Mutex
+	over bool // its number may be another's from now on
 }
 
 // programError is why it does not work, and what to do.
@@ -61,7 +67,7 @@ func startProgram(name string, m *member) (*program, error) {
 		err := p.cmd.Start()
 		started <- err
 		if err == nil {
-			p.ended <- p.cmd.Wait()
+			p.ended <- p.wait()
 		}
 	}()
 	if err := <-started; errors.Is(err, exec.ErrNotFound) {
@@ -149,12 +155,34 @@ func (p *program) end(then func()) {
 	then()
 }
 
+// wait waits for its end: its number is its own until then, waitid(2).
+func (p *program) wait() error {
+	var err error = unix.EINTR
+	for err == unix.EINTR {
+		err = unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+	}
+	p.lock.Lock()
+	p.over = true
+	p.lock.Unlock()
+	return cmp.Or(p.cmd.Wait(), err)
+}
+
 // stop ends the program and waits for that.
 func (p *program) stop() {
 	if p == nil {
 		return
 	}
-	_ = p.cmd.Process.Kill() // gone already is as good
+	p.lock.Lock()
+	if !p.over {
+		_ = unix.Kill(p.cmd.Process.Pid, unix.SIGKILL) // what it would refuse is not there
+	}
+	p.lock.Unlock()
 	<-p.ended
 	p.ended <- nil
+}
+
+// rules are what a helper may do besides that has started a program: end it, and wait for that.
+func (p *program) rules() []seccomp.Rule {
+	return append(seccomp.Calls(unix.SYS_WAIT4, unix.SYS_WAITID), seccomp.Rule{Call: unix.SYS_KILL,
+		Where: []seccomp.Check{seccomp.Is(0, uint32(p.cmd.Process.Pid)), seccomp.Is(1, uint32(unix.SIGKILL))}})
 }
