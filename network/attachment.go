@@ -71,7 +71,7 @@ func Pasta() []string {
 
 // Slirp is the command line of slirp4netns(1) that does so. userns is "" where that is the host's.
 func Slirp(netns, userns string) []string {
-	command := []string{"slirp4netns", "--configure", "--mtu", "65520", "--disable-host-loopback", "--netns-type", "path"}
+	command := []string{"slirp4netns", "--configure", "--mtu", "65520", "--disable-host-loopback", "--enable-seccomp", "--netns-type", "path"}
 	if userns != "" {
 		command = append(command, "--userns-path", userns)
 	}
