@@ -8,11 +8,15 @@ import (
 // errPacked is a program that was not packed by command pack.
 var errPacked = errors.New("malformed")
 
+// most is what one byte of a packed program can become: three are a copy of at most 64. What claims more is not to cost
+// the memory that it claims.
+const most = 22
+
 // unpack reads Snappy's block format (github.com/google/snappy, format_description.txt). It is that one since it is
 // read ten times as fast as gzip, in forty lines: podsh starts with all that is linked into it.
 func unpack(packed string) ([]byte, error) {
 	size, n := binary.Uvarint([]byte(packed[:min(len(packed), binary.MaxVarintLen64)]))
-	if n <= 0 || size > 1<<30 {
+	if n <= 0 || size > 1<<30 || size > most*uint64(len(packed)) {
 		return nil, errPacked
 	}
 	out := make([]byte, 0, size)
