@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -165,6 +166,9 @@ func attachment(n Network, pod Pod, result types.Result) (*Attachment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("result of the plugins: %w", err)
 	}
+	if slices.Contains(r.Interfaces, nil) || slices.Contains(r.IPs, nil) || slices.Contains(r.Routes, nil) {
+		return nil, errors.New("result of the plugins: null in place of an interface, an address or a route")
+	}
 	a := &Attachment{Network: n.Name, Interface: pod.Interface, CNIResult: text}
 	for _, link := range r.Interfaces {
 		switch {
@@ -175,7 +179,7 @@ func attachment(n Network, pod Pod, result types.Result) (*Attachment, error) {
 		}
 	}
 	for _, ip := range r.IPs {
-		if ip.Interface != nil && *ip.Interface < len(r.Interfaces) && r.Interfaces[*ip.Interface].Sandbox == "" {
+		if i := ip.Interface; i != nil && *i >= 0 && *i < len(r.Interfaces) && r.Interfaces[*i].Sandbox == "" {
 			continue // the host's
 		}
 		if address, ok := netip.AddrFromSlice(ip.Address.IP); ok {

@@ -95,8 +95,8 @@ func parse(text string) (settings, error) {
 		return settings{}, err
 	}
 	s := settings{
-		timeout:  min(time.Duration(config.Timeout)*time.Second, maxTimeout),
-		attempts: min(config.Attempts, maxAttempts),
+		timeout:  time.Duration(max(1, min(config.Timeout, int(maxTimeout/time.Second)))) * time.Second,
+		attempts: max(1, min(config.Attempts, maxAttempts)),
 	}
 	for _, server := range config.Servers {
 		addr, err := netip.ParseAddr(server) // with a scope, too: fe80::1%eth0

@@ -1,0 +1,76 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// fuzzedFile is a store with one pod and, in that, one container; the file of it is what is fuzzed.
+func fuzzedFile(t *testing.T, name string, text []byte) *Pod {
+	t.Helper()
+	p := &Pod{ID: "0123456789ab", store: &Store{t.TempDir()}}
+	dir := p.containersPath("ba9876543210")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// FuzzContainer: a description that can't be read is a broken container, which can be removed; one that can is planned
+// and shown without a panic.
+func FuzzContainer(f *testing.F) {
+	f.Add([]byte(`{"format":2,"id":"ba9876543210","pod":"0123456789ab","name":"c","argv":["x"],"disk":"/d/ba9876543210"}`))
+	f.Add([]byte(`{"format":2,"id":"ba9876543210","argv":null,"env":[""],"root":{"kind":"layers","layers":[]},"volumes":[{}],"created":"x"}`))
+	f.Add([]byte(`{"disk":"/ba9876543210","created":"2026-01-01T00:00:00Z"}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p := fuzzedFile(t, "container.json", text)
+		all, err := p.Containers()
+		if err != nil || len(all) != 1 || all[0].ID != "ba9876543210" {
+			t.Fatalf("%q: %v, %v", text, all, err)
+		}
+		c := all[0]
+		_, _, _ = c.Title(), c.folders(), c.LogPath()
+		if state, err := c.State(); err == nil && state == nil {
+			t.Errorf("%q has no state", text)
+		}
+		if c.broken != nil && filepath.Base(c.Disk) != c.ID {
+			t.Errorf("%q: its files would be in %q", text, c.Disk)
+		}
+	})
+}
+
+// FuzzContainerState: whatever is written down, there is one of the states that there are, or an error.
+func FuzzContainerState(f *testing.F) {
+	f.Add([]byte(`{"status":"running","process":{"pid":1},"watcher":{"pid":1,"started":"7"}}`))
+	f.Add([]byte(`{"status":"restarting","restart_at":"2026-01-01T00:00:00Z"}`))
+	f.Add([]byte(`{"status":"dreaming","process":{"pid":-1}}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p := fuzzedFile(t, "state.json", text)
+		c := &Container{ID: "ba9876543210", pod: p}
+		if state, err := c.State(); (state == nil) == (err == nil) {
+			t.Errorf("%q: %v, %v", text, state, err)
+		}
+	})
+}
+
+// FuzzClaim: a claim that is read is the one that was written.
+func FuzzClaim(f *testing.F) {
+	c := claim{boot: "01234567-89ab-cdef-0123-456789abcdef", machine: `m "q"`, pids: 4026531836,
+		holder: Holder{PID: 7, Started: "123", PIDFDInode: 9}, store: "1:2 /run/podsh"}
+	c.holder.BootID = c.boot
+	f.Add(c.String())
+	f.Add(`                                    x "" 0 0:"":0 `)
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, ok := parseClaim(text)
+		if ok && c.String() != text {
+			t.Errorf("%q was read as %q", text, c)
+		}
+	})
+}
