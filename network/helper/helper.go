@@ -15,6 +15,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -180,15 +181,15 @@ func (h *helper) accept(listener *os.File) {
 		return
 	}
 	for {
-		fd := -1
+		fd, aerr := -1, error(nil)
 		err := raw.Read(func(listening uintptr) bool {
-			fd, _, err = unix.Accept4(int(listening), unix.SOCK_CLOEXEC)
-			return err != unix.EAGAIN
+			fd, _, aerr = unix.Accept4(int(listening), unix.SOCK_CLOEXEC)
+			return aerr != unix.EAGAIN
 		})
-		if err != nil {
+		if err != nil || slices.Contains([]error{unix.ENOTSOCK, unix.EINVAL, unix.EOPNOTSUPP}, aerr) { // nobody listens there
 			return
 		}
-		if fd < 0 { // EMFILE, say: it may pass
+		if aerr != nil { // EMFILE, say: it may pass
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
