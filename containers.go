@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -145,7 +146,8 @@ func logsCommand() *cli.Command {
 		Usage:     "show what a container wrote",
 		ArgsUsage: "CONTAINER",
 		Description: `Shows the log of a container that ran with -d or -t: its output on standard
-output, its errors on standard error.
+output, its errors on standard error. A terminal is shown escapes as text; what
+is piped elsewhere, through cat, say, is what the container wrote.
 
 Examples:
   podsh logs web/app
@@ -193,7 +195,8 @@ func logs(c *cli.Context) error {
 			close(wake)
 		}()
 	}
-	return crilog.Read(ctx, path, options, os.Stdout, os.Stderr)
+	stdout, stderr := shown(os.Stdout), shown(os.Stderr)
+	return errors.Join(crilog.Read(ctx, path, options, stdout, stderr), stdout.Close(), stderr.Close())
 }
 
 // parseTime reads a time, or how long ago it was.

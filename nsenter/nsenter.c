@@ -90,25 +90,26 @@ static int podsh_read_all(int fd, void *to, size_t size)
 	return 0;
 }
 
-// The plan's offsets become addresses. A plan that points outside itself is refused whole: it may come from
-// a file.
+// The plan's offsets become addresses. A plan that points outside of its data, or has addresses where it says where
+// they are, is refused whole: it may come from a file.
 static int podsh_relocate(struct podsh_plan *plan, size_t size)
 {
 	uint64_t fixed = sizeof(*plan) + (uint64_t)plan->calls * sizeof(struct podsh_call);
+	uint64_t data = fixed + (uint64_t)plan->relocs * sizeof(uint32_t);
 	char *base = (char *)plan;
 
 	if (plan->magic != PODSH_MAGIC || plan->size != size || (uint64_t)plan->first + plan->calls > PODSH_MAX_CALLS ||
-	    fixed + (uint64_t)plan->relocs * sizeof(uint32_t) > size || base[size - 1] != 0)
+	    data > size || base[size - 1] != 0)
 		return -1;
 	for (uint32_t i = 0; i < plan->relocs; i++) {
 		uint32_t at;
 		uint64_t target;
 
 		memcpy(&at, base + fixed + i * sizeof(at), sizeof(at));
-		if (at % 8 || at < sizeof(*plan) || at > size - 8)
+		if (at % 8 || at < sizeof(*plan) || at > size - 8 || (at + sizeof(target) > fixed && at < data))
 			return -1;
 		memcpy(&target, base + at, sizeof(target));
-		if (target < fixed || target >= size)
+		if (target < data || target >= size)
 			return -1;
 		target += (uint64_t)(uintptr_t)base;
 		memcpy(base + at, &target, sizeof(target));
