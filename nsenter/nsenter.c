@@ -503,6 +503,41 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	podsh_fail(&record, argv, envp);
 }
 
+// Can nobody but root change what is on the way to a folder? What is on it otherwise is Go's to look at.
+static int podsh_is_roots_way(int fd)
+{
+	struct stat st, below = {0};
+	int dir = fcntl(fd, F_DUPFD_CLOEXEC, 0), up;
+
+	for (;; dir = up, below = st) {
+		if (dir < 0 || fstat(dir, &st) || st.st_uid || ((st.st_mode & 022) && !(st.st_mode & S_ISVTX)))
+			break;
+		if (st.st_dev == below.st_dev && st.st_ino == below.st_ino) {
+			close(dir);
+			return 1;
+		}
+		up = openat(dir, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		close(dir);
+	}
+	close(dir);
+	return 0;
+}
+
+// Open the folder that PODSH_ROOT names.
+static int podsh_open_named(const char *path)
+{
+	struct {
+		uint64_t flags, mode, resolve;
+	} how = {.flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, .resolve = geteuid() ? 0 : NO_SYMLINKS};
+	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+
+	if (fd >= 0 && !geteuid() && !podsh_is_roots_way(fd)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
 // Open the folder in which pods are described (sandbox.Root has the rule); -1 for anything unusual.
 static int podsh_open_root(void)
 {
@@ -511,7 +546,7 @@ static int podsh_open_root(void)
 	int fd;
 
 	if (root && *root) {
-		fd = open(root, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		fd = podsh_open_named(root);
 	} else if (!geteuid()) {
 		fd = open("/run/podsh", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	} else if (runtime && *runtime == '/') {

@@ -136,3 +136,16 @@ func TestExecutorEndsWithItsSocket(t *testing.T) {
 		t.Errorf("it is still there: %v", err)
 	}
 }
+
+// A plan has no addresses where it says where they are: what was looked at once would be another the next time.
+func TestPlanOverItself(t *testing.T) {
+	plan, err := Encode([]Call{{Nr: 1, Args: []any{"x"}}}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := headSize + callSize // of one relocation, and four zero bytes
+	native.PutUint32(plan[table:], uint32(table))
+	if isPlan(plan) {
+		t.Error("a plan that changes its own relocations was taken")
+	}
+}

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -123,6 +124,9 @@ func (p *Pod) giveToRoot(dir string) error {
 // locked until the caller lets go: what it belongs to may still be in the making.
 func (p *Pod) makeDisk(dir, owner string) (lock *os.File, err error) {
 	all := filepath.Dir(dir)
+	if err := checkWay(all); err != nil {
+		return nil, fmt.Errorf("files of containers in %s: %w", all, err)
+	}
 	if err := os.MkdirAll(all, 0o700); err != nil {
 		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk, of your own")
 	}

@@ -23,7 +23,11 @@ import (
 
 // OpenImages opens the user's store of images.
 func OpenImages() (*image.Store, error) {
-	return image.Open(filepath.Join(dataFolder(uint32(os.Geteuid())), "podsh", "images"))
+	path := filepath.Join(dataFolder(uint32(os.Geteuid())), "podsh", "images")
+	if err := checkWay(path); err != nil {
+		return nil, fmt.Errorf("images in %s: %w", path, err)
+	}
+	return image.Open(path)
 }
 
 // mapName names the ids that the files of layers belong to: pods with the same ids share them.

@@ -57,6 +57,9 @@ func OpenStore() (*Store, error) {
 	}
 	s := &Store{path}
 	const hint = "set PODSH_ROOT to a folder of your own, with mode 0700"
+	if err := checkWay(path); err != nil {
+		return nil, fmt.Errorf("runtime folder %s: %w", path, err)
+	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, withHint(fmt.Errorf("runtime folder: %w", err), hint)
 	}

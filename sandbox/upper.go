@@ -39,6 +39,9 @@ func (run *performance) makeUpper() (err error) {
 		}
 	}()
 	all := filepath.Dir(pod.Upper)
+	if err := checkWay(all); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(all, 0o700); err != nil {
 		return err
 	}
