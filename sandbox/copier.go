@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"strings"
 	"syscall"
 
@@ -60,11 +59,12 @@ func copyInside(args []string) error {
 		return err
 	case len(args) == 6 && args[0] == "place":
 		isFolder, contents := args[3] == "true", args[4] == "true"
-		dir, rename, err := tarcopy.Destination(root, args[1], isFolder, args[2], contents)
+		target, err := tarcopy.Destination(root, args[1], isFolder, args[2], contents)
 		if err != nil {
 			return err
 		}
-		return tarcopy.Place(root, path.Join("/", dir), rename, os.Stdin, tarcopy.Options{Owners: args[5] == "true"})
+		defer target.Close()
+		return target.Place(os.Stdin, tarcopy.Options{Owners: args[5] == "true"})
 	case len(args) == 3 && args[0] == "extract":
 		err := tarcopy.Place(root, args[1], "", os.Stdin, tarcopy.Options{Owners: args[2] == "true"})
 		if err == nil {

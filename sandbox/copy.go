@@ -52,21 +52,22 @@ func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 		return "", err
 	}
 	defer root.Close()
-	dir, rename, err := tarcopy.Destination(root, c.To, kind, base, contents)
+	target, err := tarcopy.Destination(root, c.To, kind, base, contents)
 	if err != nil {
 		return "", withHint(err, "podsh cp POD:SRC DST: what is SRC, and what is there as DST?")
 	}
-	if followed := path.Join("/", dir) != c.To && path.Join("/", dir, rename) != c.To; followed && suffixOf(c.To) == "" {
+	defer target.Close()
+	if dir := path.Join("/", target.Dir); dir != c.To && path.Join(dir, target.Rename) != c.To && suffixOf(c.To) == "" {
 		// The link may have come out of a container, which then would choose what is written to.
 		return "", fail(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
 	}
 	return p.pack(ctx, clean, base, func(read io.Reader) error {
-		err := tarcopy.Place(root, path.Join("/", dir), rename, read, tarcopy.Options{Owners: c.Owners})
+		err := target.Place(read, tarcopy.Options{Owners: c.Owners})
 		switch {
 		case err != nil && c.Owners && errors.Is(err, unix.EPERM):
 			return withHint(err, "only root gives files away: without --archive they are yours")
 		case err != nil:
-			return withHint(err, "what was copied so far is in %s", path.Join("/", dir))
+			return withHint(err, "what was copied so far is in %s", path.Join("/", target.Dir))
 		}
 		return nil
 	})

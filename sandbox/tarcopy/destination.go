@@ -14,12 +14,48 @@ import (
 // As many links as the kernel follows in one path: path_resolution(7).
 const maxLinks = 40
 
-// Destination decides where a copy goes, with docker cp's rules. The copy belongs into the folder dir, below
-// root and without links in its name; there it is called rename, "." if the folder's contents go into dir
-// itself. Both are for Place.
-//
-// Links in dst are followed as they are seen inside root: an absolute one starts at root.
-func Destination(root *os.Root, dst string, sourceIsDir bool, sourceBase string, sourceDot bool) (dir, rename string, err error) {
+// A Target is where a copy goes: into a folder that is open, whatever becomes of its name meanwhile.
+type Target struct {
+	Dir    string // its name when it was opened, below root and without links
+	Rename string // what the copy is called there; "." if the contents of a folder go into this one itself
+	folder *os.File
+	shown  string // in words
+}
+
+// Close lets go of the folder.
+func (t *Target) Close() error { return t.folder.Close() }
+
+// Destination decides where a copy goes, with docker cp's rules, and opens the folder there. Links in dst are followed as
+// they are seen inside root: an absolute one starts at root.
+func Destination(root *os.Root, dst string, sourceIsDir bool, sourceBase string, sourceDot bool) (*Target, error) {
+	dir, rename, err := decide(root, dst, sourceIsDir, sourceBase, sourceDot)
+	if err != nil {
+		return nil, err
+	}
+	return openTarget(root, dir, rename, path.Join("/", dir))
+}
+
+// openTarget opens a folder by a name that has no links: if it has one by now, somebody has exchanged what was looked at.
+func openTarget(root *os.Root, dir, rename, shown string) (*Target, error) {
+	base, err := root.Open(".")
+	if err != nil {
+		return nil, call("open", shown, err)
+	}
+	defer base.Close()
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := -1, error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) { // something else was moved meanwhile: openat2(2)
+		fd, err = unix.Openat2(int(base.Fd()), dir, &how)
+	}
+	if err != nil {
+		return nil, call("open", shown, err)
+	}
+	return &Target{dir, rename, os.NewFile(uintptr(fd), dir), shown}, nil
+}
+
+// decide says into which folder below root a copy goes, and what it is called there.
+func decide(root *os.Root, dst string, sourceIsDir bool, sourceBase string, sourceDot bool) (dir, rename string, err error) {
 	if dst == "" {
 		return "", "", errors.New("the destination has no name")
 	}

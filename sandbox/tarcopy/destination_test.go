@@ -1,6 +1,7 @@
 package tarcopy
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -51,14 +52,50 @@ func TestDestination(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(c.source+" "+c.dst, "/", "|"), func(t *testing.T) {
 			kind, base, _ := strings.Cut(c.source, " ")
-			dir, rename, err := Destination(root, c.dst, kind == "d" || kind == ".", base, kind == "." || kind == "x")
-			got := dir + " " + rename
+			target, err := Destination(root, c.dst, kind == "d" || kind == ".", base, kind == "." || kind == "x")
+			var got string
 			if err != nil {
 				got = err.Error()
+			} else {
+				defer target.Close()
+				got = target.Dir + " " + target.Rename
 			}
 			if got != c.want {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// A folder that is exchanged for a link after it was looked at gets nothing, and neither does what the link leads to.
+func TestPlaceWhereItWasOpened(t *testing.T) {
+	top := t.TempDir()
+	grow(t, top, "d shared/to", "d secret")
+	target, err := Destination(openRoot(t, top), "/shared/to", false, "x", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	if err := os.Rename(top+"/shared/to", top+"/shared/was"); err != nil {
+		t.Fatal(err)
+	}
+	grow(t, top, "l shared/to ../secret")
+	if err := target.Place(archive("f x new"), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := shown(t, top, ""), "d secret\nd shared\nd shared/was\nf shared/was/x new\nl shared/to ../secret"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// What was exchanged between the look and the opening is not gone through either.
+func TestOpenTargetThroughLink(t *testing.T) {
+	top := t.TempDir()
+	grow(t, top, "d secret/in", "l to secret", "l secret/out /")
+	for _, dir := range []string{"to", "to/in", "secret/out", "../"} {
+		if target, err := openTarget(openRoot(t, top), dir, "x", dir); err == nil {
+			target.Close()
+			t.Errorf("%s was opened", dir)
+		}
 	}
 }

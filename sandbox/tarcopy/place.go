@@ -20,13 +20,7 @@ type Options struct {
 	MaxBytes int64 // of the contents, and 512 for each entry; 0: no limit
 }
 
-// Place unpacks a tar into the folder dir below root, which exists. The first component of every entry is
-// replaced by rename, unless that is ""; "." puts the contents of the tar's folder into dir itself.
-//
-// The tar isn't trusted. Nothing is written outside of dir, nor through a link, whether the tar made it or
-// it was there. Files and links that are there are replaced, at once and by whole ones; folders are merged and
-// keep their mode; a folder in a file's place, or a file in a folder's, is an error, as is whatever is no file,
-// folder or link. What was unpacked before an error stays.
+// Place unpacks a tar into the folder dir below root, which exists, as Target.Place does.
 func Place(root *os.Root, dir, rename string, r io.Reader, o Options) error {
 	if rename != "" && !component(rename) {
 		return fmt.Errorf("%q is no name that a copy can have", rename)
@@ -40,22 +34,28 @@ func Place(root *os.Root, dir, rename string, r io.Reader, o Options) error {
 	case !info.IsDir():
 		return fmt.Errorf("%q is not a folder", dir)
 	}
-	base, err := root.OpenRoot(found)
+	t, err := openTarget(root, found, rename, dir)
 	if err != nil {
-		return call("open", dir, err)
+		return err
 	}
-	defer base.Close()
-	top, err := base.Open(".")
-	if err != nil {
-		return call("open", dir, err)
-	}
-	defer top.Close()
-	p := &placer{dir: dir, top: top, parent: top, options: o, placed: map[string]bool{}, rest: math.MaxInt64}
+	defer t.Close()
+	return t.Place(r, o)
+}
+
+// Place unpacks a tar into the target's folder. The first component of every entry is replaced by Rename, unless that is
+// ""; "." puts the contents of the tar's folder into the folder itself.
+//
+// The tar isn't trusted. Nothing is written outside of the folder, nor through a link, whether the tar made it or
+// it was there. Files and links that are there are replaced, at once and by whole ones; folders are merged and
+// keep their mode; a folder in a file's place, or a file in a folder's, is an error, as is whatever is no file,
+// folder or link. What was unpacked before an error stays.
+func (t *Target) Place(r io.Reader, o Options) error {
+	p := &placer{dir: t.shown, top: t.folder, parent: t.folder, options: o, placed: map[string]bool{}, rest: math.MaxInt64}
 	if o.MaxBytes > 0 {
 		p.rest = o.MaxBytes
 	}
 	defer p.leave()
-	err = p.all(tar.NewReader(r), rename)
+	err := p.all(tar.NewReader(r), t.Rename)
 	if finishErr := p.finish(); err == nil { // after an error as well: nobody would give the folders their modes later
 		err = finishErr
 	}
