@@ -18,6 +18,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/podsh/podsh/image"
 	images "github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/sandbox"
@@ -136,7 +137,7 @@ func main() {
 	if networkMain != nil && os.Args[0] == program.Name {
 		os.Exit(networkMain(os.Args))
 	}
-	if imageMain != nil && os.Args[0] == images.Name {
+	if imageMain != nil && (os.Args[0] == images.Name || os.Args[0] == image.UnpackName) {
 		os.Exit(imageMain(os.Args))
 	}
 	if os.Args[0] == sandbox.SuperviseName {

@@ -5,6 +5,10 @@ package image
 // podsh's own where a request says so ("-"), else null.
 const RequestFD = 3
 
+// UnpackName is the argv[0] of the program where it is alone with a folder, to unpack a layer there and to do nothing
+// else. nsenter.c knows it: it leads the program there, before that starts.
+const UnpackName = "podsh@unpack"
+
 // What a request asks for.
 const (
 	Pull   = "pull"   // Source into the store, named Names

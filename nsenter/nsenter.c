@@ -4,11 +4,12 @@
 // the kernel lets no process with threads enter a user namespace (setns(2)); so this runs as a constructor,
 // before the Go runtime starts, and most often instead of it.
 //
-// It knows five roles, told apart by the exact shape of the arguments (argv[0] with an @ is written by podsh
+// It knows six roles, told apart by the exact shape of the arguments (argv[0] with an @ is written by podsh
 // alone, and carries no authority: what it asks for, its caller could do):
 //
 //	podsh@hold                perform plans that arrive on PLAN_FD, until one ends in PAUSE
 //	podsh@join join ARG...    perform the plan on JOIN_FD in a child, and be its joiner
+//	podsh@copy, podsh@unpack  perform one plan that arrives on PLAN_FD, and go on to Go
 //	podsh join NAME -- CMD    the same with the plan that `podsh create` saved; Go never starts
 //	podsh pause               the pause program by itself
 //	podsh create|run ARG...   fork an executor (podsh@hold) for Go to use, and go on to Go
@@ -345,6 +346,18 @@ static void podsh_hold(char **argv)
 		munmap(run.plan, run.plan->size);
 	}
 	_exit(125);
+}
+
+// podsh@copy and podsh@unpack: a plan for the one thread that there is, before Go has others, and after the program was
+// loaded, which in the root that it is led to could not be.
+static void podsh_prepare(void)
+{
+	struct podsh_run run = {.plan = podsh_receive(PODSH_PLAN_FD), .report = PODSH_PLAN_FD};
+
+	if (!run.plan)
+		_exit(125);
+	podsh_perform(&run);
+	munmap(run.plan, run.plan->size);
 }
 
 // Pass one signal on. What the terminal sent (SI_KERNEL) was meant for everything that runs in the
@@ -857,6 +870,8 @@ __attribute__((constructor)) static void podsh_start(void)
 
 		if (run.plan)
 			podsh_join(&run, argv, envp);
+	} else if (!strcmp(argv[0], "podsh@copy") || !strcmp(argv[0], "podsh@unpack")) {
+		podsh_prepare();
 	} else if (!strncmp(argv[0], "podsh@", 6) && !from_pod) {
 		return;
 	} else if (argc == 2 && !strcmp(argv[1], "pause")) {

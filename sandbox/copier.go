@@ -21,7 +21,7 @@ import (
 // IS_FOLDER CONTENTS OWNERS, or extract PATH OWNERS.
 const CopyName = "podsh@copy"
 
-// CopyMain is the main function of who copies. It stands in the folder that is to be its root.
+// CopyMain is the main function of who copies. Its root is the folder, before it starts.
 func CopyMain(args []string) int {
 	if err := copyInside(args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -31,18 +31,6 @@ func CopyMain(args []string) int {
 }
 
 func copyInside(args []string) error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl: %w", err)
-	}
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return fmt.Errorf("pivot_root: %w", err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("umount: %w", err)
-	}
-	if err := os.Chdir("/"); err != nil {
-		return err
-	}
 	root, err := os.OpenRoot("/")
 	if err != nil {
 		return err
@@ -124,13 +112,8 @@ func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.E
 	if err != nil {
 		return nil, err
 	}
-	plan := p.planCopy(args)
-	if err = executor.Send(plan.calls(), 0); err == nil {
-		if err = executor.Cloned(); err == nil {
-			err = executor.Became()
-		}
-	}
-	if err != nil {
+	plan, then := p.planCopy(args)
+	if err := leadAway(executor, plan, then); err != nil {
 		executor.Kill()
 		return nil, plan.explainFailure(err)
 	}
@@ -139,7 +122,7 @@ func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.E
 
 // planCopy lists what is done to leave podsh@copy alone with a root. As with the pod's shared memory, that is a mount of
 // another mount namespace: it is fetched from there.
-func (p *Pod) planCopy(args []string) Plan {
+func (p *Pod) planCopy(args []string) (plan Plan, then int) {
 	const podFD, mountsFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1, nsenter.EnterFD + 2
 	b := &builder{}
 	b.explain("go to the files, with mounts of one's own", "setns(2)", "")
@@ -165,10 +148,17 @@ func (p *Pod) planCopy(args []string) Plan {
 	b.call(unix.SYS_FCHDIR, tree)
 	b.explain("be root there, and nowhere else", "capabilities(7)", "")
 	b.beRoot(p)
-	b.closeOnExec(exeFD)
-	b.explain("become podsh, which makes the folder it stands in its root before it does anything else", "execveat(2)", "")
+	b.closeOnExec(exeFD, nsenter.PlanFD)
+	b.explain("become podsh, which does the rest before it starts", "execveat(2)", "")
 	b.call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
-	return b.steps
+	then = b.calls
+	keep := toWrite
+	if args[0] == "stat" || args[0] == "pack" {
+		keep = toRead
+	}
+	b.beAlone(p, lastCap(), keep)
+	b.call(unix.SYS_CLOSE, nsenter.PlanFD)
+	return b.steps, then
 }
 
 // runCopy runs podsh@copy to its end; a while after that of ctx, if need be. What it says of a copy that went well is a

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -128,13 +129,8 @@ func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(im
 		return err
 	}
 	defer executor.Kill()
-	plan := p.planUnpack(dir)
-	if err = executor.Send(plan.calls(), 0); err == nil {
-		if err = executor.Cloned(); err == nil {
-			err = executor.Became()
-		}
-	}
-	if err != nil {
+	plan, then := p.planUnpack(dir)
+	if err := leadAway(executor, plan, then); err != nil {
 		return plan.explainFailure(err)
 	}
 	_, err = converse(ours, &image.Request{Do: image.Unpack, Layer: layer, Limits: limits, Squash: p.OneID}, tell)
@@ -160,11 +156,7 @@ func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
 		return nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
 	}
 	attr.Cloneflags = unix.CLONE_NEWUSER
-	last, err := capability.LastCap()
-	if err != nil {
-		return nil, err
-	}
-	for c := capability.Cap(0); c <= last; c++ {
+	for c := capability.Cap(0); c <= lastCap(); c++ {
 		attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c)) // they last through the execs, capabilities(7)
 	}
 	executor, err := nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
@@ -182,7 +174,7 @@ func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
 }
 
 // planUnpack lists what is done to leave the program of images alone with a folder.
-func (p *Pod) planUnpack(dir string) Plan {
+func (p *Pod) planUnpack(dir string) (plan Plan, then int) {
 	b := &builder{}
 	b.explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
 	b.call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, allFDs, 0)
@@ -193,11 +185,18 @@ func (p *Pod) planUnpack(dir string) Plan {
 	b.call(unix.SYS_CHDIR, dir) // as ourselves: the way to it may be closed to the pod's root
 	b.explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
 	b.beRoot(p)
-	b.explain("become the program that unpacks; it makes the folder it stands in its root before it does anything else", "execveat(2)", "")
-	b.closeOnExec(unpackProgramFD)
+	b.explain("become the program that unpacks, which does the rest before it starts", "execveat(2)", "")
+	b.closeOnExec(unpackProgramFD, nsenter.PlanFD, unpackTalkFD)
+	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{image.UnpackName}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	then = b.calls
+	keep := toUnpack
+	if p.mapName() == "host" {
+		keep = append(slices.Clip(keep), capability.CAP_SYS_ADMIN) // overlayfs knows opaque folders of root's by trusted.*, xattr(7)
+	}
+	b.beAlone(p, lastCap(), keep)
 	b.call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
-	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{program.Name}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
-	return b.steps
+	b.call(unix.SYS_CLOSE, unpackTalkFD)
+	return b.steps, then
 }
 
 // beRoot makes the executor the pod's root, as a program of ours is to be that works on its files: it ends with podsh, and

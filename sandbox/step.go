@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -228,9 +229,12 @@ func folderFailed(dir string, errno unix.Errno, hint string) error {
 // closeOnExec leaves nothing open for the program that comes but 0, 1 and 2: what the executor was given, up to last, goes
 // with the exec, so that a failure of it can still be told, and all behind that at once. CLOSE_RANGE_CLOEXEC, which would
 // do it in one call, came with Linux 5.11.
-func (b *builder) closeOnExec(last int) {
+func (b *builder) closeOnExec(last int, keep ...int) {
 	b.call(unix.SYS_CLOSE_RANGE, last+1, allFDs, 0)
 	for fd := nsenter.PlanFD; fd <= last; fd++ {
+		if slices.Contains(keep, fd) {
+			continue
+		}
 		b.callTolerating(unix.EBADF, unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC)
 	}
 }

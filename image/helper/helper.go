@@ -1,7 +1,6 @@
 // Package helper is the program of images: podsh starts it for what is heavy. It reads one request, does that, and
 // tells about it; package image has the words. It knows which package does what (transfer, unpack), and refuses to
-// know how it came to be where it stands: for Unpack that is in namespaces of its own, in the folder that it makes
-// its root.
+// know how it came to be where it stands: for Unpack that is in namespaces of its own, with the folder as its root.
 package helper
 
 import (
@@ -27,20 +26,20 @@ import (
 const maxRequest = 1 << 20
 
 // Main is the program. It returns its exit status.
-func Main([]string) int {
+func Main(args []string) int {
 	unix.CloseOnExec(image.RequestFD) // credential helpers are none of ours
 	conn := os.NewFile(image.RequestFD, "podsh")
 	if conn == nil {
 		return 2
 	}
-	return serve(conn)
+	return serve(conn, len(args) > 0 && args[0] == image.UnpackName)
 }
 
 // errStopped is why a request is given up that nobody waits for.
 var errStopped = errors.New("interrupted")
 
-// serve answers the one request of a connection.
-func serve(conn *os.File) int {
+// serve answers the one request of a connection. One that is alone with a folder unpacks, and one that is not does not.
+func serve(conn *os.File, alone bool) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	stopOnSignals(cancel)
@@ -61,7 +60,7 @@ func serve(conn *os.File) int {
 	}()
 	ended := make(chan int, 1)
 	go func() {
-		images, err := do(ctx, request, events.tell)
+		images, err := do(ctx, request, alone, events.tell)
 		if err != nil {
 			events.tell(image.Event{Error: err.Error(), Hint: hint(err)})
 			ended <- 1
@@ -104,11 +103,11 @@ func stopOnSignals(cancel func(error)) {
 }
 
 // do does what a request asks for.
-func do(ctx context.Context, request *image.Request, tell func(image.Event)) ([]*image.Image, error) {
-	if request.Do == image.Unpack {
-		if err := enterRoot(); err != nil {
-			return nil, err
-		}
+func do(ctx context.Context, request *image.Request, alone bool, tell func(image.Event)) ([]*image.Image, error) {
+	if alone != (request.Do == image.Unpack) {
+		return nil, fmt.Errorf("request %q: layers are unpacked, and nothing else is done, by who is alone with a folder", request.Do)
+	}
+	if alone {
 		return nil, unpack.Unpack(ctx, os.Stdin, request, tell)
 	}
 	perform, ok := map[string]func(context.Context, *image.Store, *image.Request, func(image.Event)) ([]*image.Image, error){
@@ -122,21 +121,6 @@ func do(ctx context.Context, request *image.Request, tell func(image.Event)) ([]
 		return nil, err
 	}
 	return perform(ctx, store, request, tell)
-}
-
-// enterRoot makes the folder that this process stands in its root, and lets go of the old one: then whatever is in a
-// layer, there is nothing else to write to. The folder is a mount of its own, as pivot_root(2) wants it.
-func enterRoot() error {
-	if err := unix.PivotRoot(".", "."); err != nil { // the old root lies on the new one then, see the man page
-		return fmt.Errorf("pivot_root . .: %w", err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("umount the old root: %w", err)
-	}
-	if err := os.Chdir("/"); err != nil {
-		return fmt.Errorf("chdir /: %w", err)
-	}
-	return nil
 }
 
 // events writes events, of several at a time.

@@ -3,6 +3,7 @@ package helper
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -20,10 +21,21 @@ import (
 
 // TestMain is the program where a test starts it as that.
 func TestMain(m *testing.M) {
-	if os.Args[0] == "podsh@image" {
+	switch os.Args[0] {
+	case image.UnpackName:
+		if err := beAlone(); err != nil {
+			panic(err)
+		}
+		os.Exit(Main(os.Args))
+	case "podsh@image":
 		os.Exit(Main(os.Args))
 	}
 	os.Exit(m.Run())
+}
+
+// beAlone does what a plan of podsh's does before the program starts: the folder where it stands is its root.
+func beAlone() error {
+	return errors.Join(unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH), os.Chdir("/"))
 }
 
 // program is the program, and the socket to it.
@@ -233,7 +245,7 @@ func TestClosedPipe(t *testing.T) {
 	p.ends(t, 1)
 }
 
-// TestUnpack: the program makes the folder that it stands in its root, and unpacks there.
+// TestUnpack: the program unpacks into what is its root.
 func TestUnpack(t *testing.T) {
 	store, dir := filepath.Join(t.TempDir(), "store"), t.TempDir()
 	tar := filepath.Join(dir, "layer.tar")
@@ -256,7 +268,7 @@ func TestUnpack(t *testing.T) {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	const become = `mount --bind "$1" "$1" && cd "$1" && exec -a podsh@image "$2"`
+	const become = `mount --bind "$1" "$1" && cd "$1" && exec -a podsh@unpack "$2"`
 	p = prepare(t, blob, nil)
 	p.Path, p.Args = "/bin/bash", []string{"bash", "-c", become, "bash", root, os.Args[0]}
 	p.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL,
@@ -278,15 +290,11 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// TestEnterRoot: where the folder is no mount, nothing is unpacked: it would go into the root that is there.
-func TestEnterRoot(t *testing.T) {
-	p := prepare(t, nil, nil)
-	p.Dir = t.TempDir()
-	if err := p.begin(); err != nil {
-		t.Fatal(err)
-	}
+// TestNotAlone: where the program is not alone with a folder, nothing is unpacked: it would go into the root that is there.
+func TestNotAlone(t *testing.T) {
+	p := start(t, nil, nil)
 	p.ask(t, image.Request{Do: image.Unpack, Layer: &image.Layer{}})
-	if event := p.last(t); !strings.Contains(event.Error, "pivot_root . .: ") {
+	if event := p.last(t); !strings.Contains(event.Error, "alone with a folder") {
 		t.Errorf("%+v", event)
 	}
 	p.ends(t, 1)

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/podsh/podsh/image/helper"
+	_ "github.com/podsh/podsh/nsenter" // leads it, before it starts, where it unpacks
 )
 
 func main() { os.Exit(helper.Main(os.Args)) }

@@ -1,0 +1,62 @@
+package sandbox
+
+import (
+	"slices"
+
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+)
+
+// Who unpacks a layer or copies files is alone with a folder. It is led there by two plans: the first ends in an exec of
+// the program, which must still find its loader if it has one, and the second is performed before Go starts, by one thread
+// for all that come later. So the program never has more than its work takes.
+
+// Capabilities that the work on files takes, capabilities(7): to read whatever there is; to write it, and give it owners,
+// modes and times; and, for layers, the capabilities of files.
+var (
+	toRead   = []capability.Cap{capability.CAP_DAC_READ_SEARCH}
+	toWrite  = []capability.Cap{capability.CAP_CHOWN, capability.CAP_DAC_OVERRIDE, capability.CAP_FOWNER, capability.CAP_FSETID}
+	toUnpack = append(slices.Clip(toWrite), capability.CAP_SETFCAP)
+)
+
+// beAlone makes the folder where the program stands its root, and lets go of the old one, which after pivot_root(2) lies
+// on the new; then it keeps no capabilities but some. Those that we lack are no loss of the program's.
+func (b *builder) beAlone(p *Pod, last capability.Cap, keep []capability.Cap) {
+	if p.Namespaces["user"].Kind == "host" {
+		keep = slices.DeleteFunc(slices.Clone(keep), func(c capability.Cap) bool { return !hasCapability(c) })
+	}
+	b.explain("have nothing but the folder, and no capability that the work on files does not take", "capabilities(7)", "")
+	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	b.call(unix.SYS_PIVOT_ROOT, ".", ".")
+	b.call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	b.call(unix.SYS_CHDIR, "/")
+	b.dropBounding(keep, last)
+	b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(keep, keep, nil))
+}
+
+// leadAway sends both plans and waits until the program goes on by itself. The second begins at the place then.
+func leadAway(executor *nsenter.Executor, plan Plan, then int) error {
+	calls := plan.calls()
+	err := executor.Send(calls[:then], 0)
+	if err == nil {
+		err = executor.Cloned()
+	}
+	if err == nil {
+		err = executor.Send(calls[then:], then)
+	}
+	if err == nil {
+		err = executor.Became()
+	}
+	return err
+}
+
+// lastCap is the last capability that the kernel has; without /proc, the last that we know.
+func lastCap() capability.Cap {
+	last, err := capability.LastCap()
+	if err != nil {
+		return capability.CAP_CHECKPOINT_RESTORE
+	}
+	return last
+}
