@@ -1,0 +1,82 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/image"
+)
+
+// TestMain is also the program that unpacks, where a plan has led it: it tells how it is there, in place of unpacking.
+func TestMain(m *testing.M) {
+	if os.Args[0] != image.UnpackName {
+		os.Exit(m.Run())
+	}
+	conn := os.NewFile(image.RequestFD, "podsh")
+	if err := json.NewEncoder(conn).Encode(image.Event{Error: asItIs()}); err != nil {
+		os.Exit(1)
+	}
+}
+
+// asItIs is what a process can do, by its own system calls: there is no /proc in its root.
+func asItIs() string {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err.Error()
+	}
+	bounding := uint64(0)
+	for c := range 64 {
+		if in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err == nil && in == 1 {
+			bounding |= 1 << c
+		}
+	}
+	var names []string
+	entries, err := os.ReadDir("/")
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return fmt.Sprintf("effective %#x permitted %#x inheritable %#x bounding %#x root %s %v; mount: %v; chroot: %v; unshare: %v",
+		uint64(data[1].Effective)<<32|uint64(data[0].Effective), uint64(data[1].Permitted)<<32|uint64(data[0].Permitted),
+		data[0].Inheritable, bounding, strings.Join(names, " "), err,
+		unix.Mount("none", "/", "tmpfs", 0, ""), unix.Chroot("/"), unix.Unshare(unix.CLONE_NEWNS))
+}
+
+// The program that unpacks is alone with the folder, and has what its work takes: to give files owners, modes and their
+// capabilities; in the host's user namespace also what overlayfs's own marks take there.
+func TestUnpackerIsWeak(t *testing.T) {
+	p, err := usualPod()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "only"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for above := dir; above != os.TempDir() && above != "/"; above = filepath.Dir(above) { // the pod's root may be another user
+		if err := os.Chmod(above, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	err = p.unpack(null, dir, &image.Layer{}, func(image.Event) {})
+	want := fmt.Sprintf("effective %#[1]x permitted %#[1]x inheritable 0x0 bounding %#[1]x root only <nil>; "+
+		"mount: operation not permitted; chroot: operation not permitted; unshare: operation not permitted", 0x8000001b)
+	if p.mapName() == "host" {
+		want = fmt.Sprintf("effective %#[1]x permitted %#[1]x inheritable 0x0 bounding %#[1]x root only <nil>; mount: <nil>; "+
+			"chroot: operation not permitted; unshare: <nil>", 0x8020001b)
+	}
+	if err == nil || err.Error() != want {
+		t.Errorf("it says\n%v\nnot\n%s", err, want)
+	}
+}
