@@ -40,8 +40,9 @@ var calls = []uint32{
 	unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK, unix.SYS_RESTART_SYSCALL,
 	unix.SYS_GETRANDOM, unix.SYS_UNAME, unix.SYS_EXIT, unix.SYS_EXIT_GROUP,
 
-	// What is open already: descriptors, and waiting for them.
-	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_CLOSE, unix.SYS_FSTAT, unix.SYS_PIPE2, unix.SYS_SPLICE,
+	// What is open already: descriptors, among them files of pods' that are given to be written, and waiting for them.
+	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_FTRUNCATE,
+	unix.SYS_CLOSE, unix.SYS_FSTAT, unix.SYS_PIPE2, unix.SYS_SPLICE,
 	unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_PWAIT2, unix.SYS_EVENTFD2, unix.SYS_PPOLL,
 
 	// Sockets. None listens that was not given so.
@@ -76,7 +77,7 @@ func checked(pid int) []seccomp.Rule {
 		rule(fstatat),
 		rule(unix.SYS_FCNTL, is(1, unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_DUPFD_CLOEXEC, unix.F_SETPIPE_SZ)),
 		rule(unix.SYS_FCNTL, is(1, unix.F_SETFL), but(2, ^uint32(unix.O_ASYNC), 0)), // which would send signals
-		rule(unix.SYS_IOCTL, is(1, unix.SIOCINQ)),
+		rule(unix.SYS_IOCTL, is(1, unix.SIOCINQ, unix.SIOCOUTQ, unix.SIOCATMARK)),
 
 		rule(unix.SYS_SOCKET, is(0, unix.AF_INET, unix.AF_INET6), but(1, ofSockets, unix.SOCK_STREAM), is(2, 0, unix.IPPROTO_TCP)),
 		rule(unix.SYS_SOCKET, is(0, unix.AF_INET, unix.AF_INET6), but(1, ofSockets, unix.SOCK_DGRAM),
@@ -89,13 +90,13 @@ func checked(pid int) []seccomp.Rule {
 // set and get are the options of sockets that the helper has to do with, by their levels.
 var (
 	set = map[uint32][]uint32{
-		unix.SOL_SOCKET:   {unix.SO_REUSEADDR, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_LINGER, unix.SO_OOBINLINE},
+		unix.SOL_SOCKET:   {unix.SO_REUSEADDR, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_LINGER, unix.SO_OOBINLINE, unix.SO_BINDTOIFINDEX},
 		unix.IPPROTO_TCP:  {unix.TCP_NODELAY, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT, unix.TCP_USER_TIMEOUT},
 		unix.IPPROTO_IP:   {unix.IP_PKTINFO, unix.IP_BIND_ADDRESS_NO_PORT, unix.IP_RECVERR},
 		unix.IPPROTO_IPV6: {unix.IPV6_V6ONLY, unix.IPV6_RECVPKTINFO, unix.IPV6_RECVERR},
 	}
 	get = map[uint32][]uint32{
-		unix.SOL_SOCKET:  {unix.SO_TYPE, unix.SO_DOMAIN, unix.SO_PROTOCOL, unix.SO_ERROR, unix.SO_PEERCRED},
+		unix.SOL_SOCKET:  {unix.SO_TYPE, unix.SO_DOMAIN, unix.SO_PROTOCOL, unix.SO_ERROR, unix.SO_PEERCRED, unix.SO_BINDTOIFINDEX},
 		unix.IPPROTO_TCP: {unix.TCP_INFO},
 	}
 )
