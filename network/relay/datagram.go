@@ -202,7 +202,7 @@ func (s *session) forward(p []byte) {
 
 // transmit sends p and counts it.
 func (s *session) transmit(p []byte) syscall.Errno {
-	n, errno := send(s.fd, p)
+	n, errno := send(s.fd, p, false)
 	if errno == no {
 		s.binding.port.bytesIn.Add(uint64(n))
 	}
@@ -278,25 +278,15 @@ func (s *session) end(port *Port) {
 	}
 }
 
-// sweep ends the sessions that had no traffic for too long, and tries whether a loop that paused may accept.
-func (l *loop) sweep() {
-	if !l.paused && l.sessions == 0 {
-		return
-	}
-	now, t := l.now(), l.relay.times
-	if now-l.swept < t.tick {
-		return
-	}
-	l.swept = now
-	l.resume()
-	for _, b := range l.bindings {
-		for _, s := range b.sessions {
-			idle := now - s.last
-			if idle >= t.answered || idle >= t.unanswered && !s.replied {
-				s.close()
-			} else if idle >= t.tick {
-				s.first = nil // a refusal comes at once, or not at all
-			}
+// sweep ends the sessions that had no traffic for too long.
+func (b *binding) sweep(now time.Duration) {
+	t := &b.loop.relay.times
+	for _, s := range b.sessions {
+		idle := now - s.last
+		if idle >= t.answered || idle >= t.unanswered && !s.replied {
+			s.close()
+		} else if idle >= t.tick {
+			s.first = nil // a refusal comes at once, or not at all
 		}
 	}
 }

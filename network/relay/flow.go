@@ -14,8 +14,11 @@ type flow struct {
 	piped  int  // bytes in the pipe
 	bulk   bool // there is a pipe
 	full   int8 // how often in a row a read filled the buffer
+	urgent bool // rest is a byte of urgent data, tcp(7)
 	ended  bool // the source has said all
+	torn   bool // no: it was broken off
 	passed bool // and the destination knows
+	late   bool // something came after the other flow's end
 }
 
 const (
@@ -32,7 +35,7 @@ func (s *stream) flow(from int) (again bool) {
 		if f.ended {
 			f.passed = true
 			f.drop(s.loop)
-			if !src.broken && !s.flows[1-from].passed { // else close says it
+			if !f.torn && !s.flows[1-from].passed { // else finish says it
 				_ = unix.Shutdown(dst.fd, unix.SHUT_WR) // ENOTCONN: it is broken, and will say so
 			}
 			break
@@ -43,7 +46,7 @@ func (s *stream) flow(from int) (again bool) {
 		}
 		n := 0
 		if src.readable {
-			n = s.read(f, src)
+			n = s.read(f, src, moved > 0)
 		}
 		if n == 0 && !f.ended {
 			if f.bulk && moved < quiet {
@@ -52,11 +55,13 @@ func (s *stream) flow(from int) (again bool) {
 			break
 		}
 		moved += n
-		if !f.bulk && n > 0 {
+		if n > 0 && (!f.bulk || f.urgent) {
 			s.write(f, 1-from, s.loop.buffer[:n])
 		}
 	}
 	if moved > 0 {
+		s.moved = true
+		f.late = f.late || s.flows[1-from].ended
 		if from == host {
 			s.port.bytesIn.Add(uint64(moved))
 		} else {
@@ -66,10 +71,17 @@ func (s *stream) flow(from int) (again bool) {
 	return again
 }
 
-// read takes in what there is, into the pipe or the loop's buffer.
-func (s *stream) read(f *flow, src *side) int {
+// read takes in what there is, into the pipe or the loop's buffer. A read stops at urgent data, and one that begins
+// there would take it for data like any other; splice would wait for ever. So it is looked for where there has been
+// any, and in a read that goes on.
+func (s *stream) read(f *flow, src *side, goesOn bool) int {
 	var n int
 	var errno syscall.Errno
+	if (src.urgent || goesOn) && atMark(src.fd) {
+		n, errno = recv(src.fd, s.loop.buffer[:1])
+		f.urgent = n == 1
+		return s.hasRead(f, src, n, errno)
+	}
 	if f.full >= bulkAfter && !f.bulk {
 		f.pipe, f.bulk = s.loop.pipes.take()
 		f.full = 0
@@ -80,14 +92,19 @@ func (s *stream) read(f *flow, src *side) int {
 	} else {
 		n, errno = recv(src.fd, s.loop.buffer)
 	}
+	return s.hasRead(f, src, n, errno)
+}
+
+// hasRead takes in how a read went, and returns how much there is.
+func (s *stream) hasRead(f *flow, src *side, n int, errno syscall.Errno) int {
 	switch {
 	case errno == no && n == 0:
 		f.ended = true
 	case errno == unix.EAGAIN:
 		src.readable, n = false, 0
 	case errno != no:
-		f.ended, src.broken, n = true, true, 0
-	case f.bulk:
+		f.ended, f.torn, src.broken, n = true, true, true, 0
+	case f.bulk, f.urgent:
 	case n == len(s.loop.buffer):
 		f.full = min(f.full+1, bulkAfter)
 	default: // less than asked for is all there is: epoll(7)
@@ -99,7 +116,7 @@ func (s *stream) read(f *flow, src *side) int {
 
 // write sends p; what does not go is kept.
 func (s *stream) write(f *flow, to int, p []byte) {
-	n, errno := send(s.sides[to].fd, p)
+	n, errno := send(s.sides[to].fd, p, f.urgent)
 	if errno != no {
 		if n = 0; !s.stuck(f, to, errno) {
 			return
@@ -107,6 +124,8 @@ func (s *stream) write(f *flow, to int, p []byte) {
 	}
 	if n < len(p) {
 		f.rest = append([]byte(nil), p[n:]...)
+	} else {
+		f.urgent = false
 	}
 }
 
@@ -122,18 +141,20 @@ func (s *stream) flush(f *flow, to int) bool {
 		if f.piped > 0 {
 			n, errno = splice(f.pipe.read, dst.fd, f.piped)
 		} else {
-			n, errno = send(dst.fd, f.rest)
+			n, errno = send(dst.fd, f.rest, f.urgent)
 		}
 		switch {
 		case errno != no:
 			s.stuck(f, to, errno)
+			continue
 		case f.piped > 0:
 			f.piped -= n
 		default:
 			f.rest = f.rest[n:]
 		}
+		s.moved = true
 	}
-	f.rest = nil
+	f.rest, f.urgent = nil, false
 	return true
 }
 
@@ -146,9 +167,10 @@ func (s *stream) stuck(f *flow, to int, errno syscall.Errno) bool {
 			return true
 		}
 	}
-	dst.broken = true
-	f.ended, f.passed = true, true
-	f.drop(s.loop)
+	// What it has said before is still to be read. EPIPE: that was all, it had ended before it broke.
+	dst.broken, dst.readable, dst.shortReads = true, true, true
+	s.flows[to].torn = s.flows[to].torn || errno != unix.EPIPE
+	f.cut(s.loop)
 	return false
 }
 
@@ -157,5 +179,5 @@ func (f *flow) drop(l *loop) {
 	if f.bulk {
 		l.pipes.give(f.pipe, f.piped == 0)
 	}
-	f.rest, f.bulk, f.piped = nil, false, 0
+	f.rest, f.bulk, f.piped, f.urgent = nil, false, 0, false
 }

@@ -26,8 +26,9 @@ type loop struct {
 	paused   bool // no door is watched
 	bindings []*binding
 	began    time.Time
-	sessions int           // of all bindings
-	swept    time.Duration // when the UDP sessions were last looked through
+	sessions int                       // of all bindings
+	awaited  map[*stream]time.Duration // something has to have happened by then
+	swept    time.Duration             // when those were last looked through
 
 	buffer []byte // what is on its way, during one call
 	pipes  pipes
@@ -66,7 +67,7 @@ func newLoop(r *Relay) (*loop, error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	l := &loop{relay: r, epoll: epoll, wake: wake, buffer: make([]byte, bufferSize), began: time.Now()}
+	l := &loop{relay: r, epoll: epoll, wake: wake, buffer: make([]byte, bufferSize), began: time.Now(), awaited: map[*stream]time.Duration{}}
 	if err := l.watch(wake, l.place(alarm{l}), 0, unix.EPOLLIN); err != nil {
 		l.close()
 		return nil, err
@@ -105,7 +106,7 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 		return max(int(n), 0)
 	}
 	timeout := -1
-	if l.paused || l.sessions > 0 {
+	if l.hasToLook() {
 		timeout = int(l.relay.times.tick.Milliseconds())
 	}
 	got, err := unix.EpollWait(l.epoll, events, timeout)
@@ -113,6 +114,30 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 		return 0
 	}
 	return got
+}
+
+// hasToLook says whether time alone changes anything.
+func (l *loop) hasToLook() bool { return l.paused || l.sessions > 0 || len(l.awaited) > 0 }
+
+// sweep ends what has taken too long, and tries whether a loop that paused may accept.
+func (l *loop) sweep() {
+	if !l.hasToLook() {
+		return
+	}
+	now := l.now()
+	if now-l.swept < l.relay.times.tick {
+		return
+	}
+	l.swept = now
+	l.resume()
+	for s, until := range l.awaited {
+		if now >= until {
+			s.expire()
+		}
+	}
+	for _, b := range l.bindings {
+		b.sweep(now)
+	}
 }
 
 // place gives what a place in the table.

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,7 +84,7 @@ func (w *world) withClient() {
 
 func (w *world) eventually(what string, is func() bool) {
 	w.Helper()
-	for end := time.Now().Add(5 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.Fatalf("not in time: %s (%d goroutines, %d descriptors)", what, runtime.NumGoroutine(), openFiles(w))
 		}
@@ -149,8 +151,8 @@ func (w *world) listener(network string) (fd int, port string) {
 	return fd, port
 }
 
-// serve runs a TCP service in the pod.
-func (w *world) serve(address string, service func(c *net.TCPConn)) {
+// serve runs a TCP service in the pod, to the end of the test or until it is closed.
+func (w *world) serve(address string, service func(c *net.TCPConn)) net.Listener {
 	w.Helper()
 	var l net.Listener
 	var err error
@@ -171,6 +173,7 @@ func (w *world) serve(address string, service func(c *net.TCPConn)) {
 			}()
 		}
 	}()
+	return l
 }
 
 // dial connects, from the far client if from is "far", else from the host.
@@ -190,6 +193,27 @@ func (w *world) dial(from, network, address string) net.Conn {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	w.Cleanup(func() { c.Close() })
 	return c
+}
+
+// dialSlow connects a client whose kernel takes little before it reads.
+func (w *world) dialSlow(address string) net.Conn {
+	w.Helper()
+	d := net.Dialer{Timeout: 2 * time.Second, Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		return errors.Join(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) }), err)
+	}}
+	c, err := d.Dial("tcp", address)
+	if err != nil {
+		w.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	w.Cleanup(func() { c.Close() })
+	return c
+}
+
+// hexPort is a port as proc_net_tcp(5) has it.
+func hexPort(port string) string {
+	n, _ := strconv.Atoi(port)
+	return fmt.Sprintf(":%04X", n)
 }
 
 // end returns the error that a client meets who connects and listens.

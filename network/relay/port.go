@@ -118,6 +118,11 @@ func (p *Port) prepare(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fmt.Errorf("fcntl O_NONBLOCK on listener %d: %w", fd, err)
 	}
+	if kind == unix.SOCK_STREAM {
+		if err := p.relay.times.client.set(fd); err != nil {
+			return fmt.Errorf("setsockopt SO_KEEPALIVE on listener %d: %w", fd, err)
+		}
+	}
 	for _, o := range listenerOptions {
 		if o.kind != kind || o.family != 0 && o.family != family {
 			continue
@@ -135,9 +140,7 @@ var listenerOptions = []struct {
 	name          string
 }{
 	{unix.SOCK_STREAM, 0, unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY"},
-	// The service's own keepalive reaches no further than the relay: a client that vanished is ours to find.
-	{unix.SOCK_STREAM, 0, unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE"},
-	{unix.SOCK_STREAM, 0, unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE"}, // urgent data is not lost
+	{unix.SOCK_STREAM, 0, unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE"}, // urgent data keeps its place
 	// Replies come from the address that the client wrote to: ip(7), ipv6(7).
 	{unix.SOCK_DGRAM, unix.AF_INET, unix.IPPROTO_IP, unix.IP_PKTINFO, "IP_PKTINFO"},
 	{unix.SOCK_DGRAM, unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO"},

@@ -66,11 +66,28 @@ type Relay struct {
 	next   int // loop of the next UDP socket
 }
 
-// times are constants, but in tests.
+// times are constants, but in tests. Nobody who has gone without a word keeps a place for longer.
 type times struct {
 	unanswered time.Duration // life of a UDP session without traffic, as in nf_conntrack
 	answered   time.Duration // the same once there were replies
+	dial       time.Duration // a service has to have taken a connection by then
+	stuck      time.Duration // how long nothing moves of what one end of a connection left for the other
 	tick       time.Duration // how often a loop looks for such, while it has any
+	client     keepalive
+	service    keepalive
+}
+
+// usual are the times. A network that fails for two minutes costs no client its connection. In a pod nothing gets
+// lost: a service that has closed a connection is asked soon after its kernel has forgotten that, which takes a
+// minute (tcp_fin_timeout in tcp(7)); one that only said its end, and listens on, answers.
+var usual = times{
+	unanswered: 30 * time.Second,
+	answered:   180 * time.Second,
+	dial:       2 * time.Minute,
+	stuck:      2 * time.Minute,
+	tick:       time.Second,
+	client:     keepalive{idle: 60, interval: 10, count: 9},
+	service:    keepalive{idle: 15, interval: 5, count: 9},
 }
 
 // maxLoops bounds the threads. They take at most half of the processors: on two, one loop carried more requests
@@ -90,7 +107,7 @@ func New(limit int) (*Relay, error) {
 func start(limit, loops int) (*Relay, error) {
 	r := &Relay{
 		limit:  int64(limit),
-		times:  times{unanswered: 30 * time.Second, answered: 180 * time.Second, tick: time.Second},
+		times:  usual,
 		ports:  map[*Port]bool{},
 		stocks: map[stockKey]*stock{},
 	}
@@ -144,7 +161,7 @@ func (r *Relay) take(port *Port) error {
 	for i, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		key := stockKey{port.target.Sockets, family, port.kind}
 		if r.stocks[key] == nil {
-			r.stocks[key] = newStock(key)
+			r.stocks[key] = newStock(key, r.times.service)
 		}
 		r.stocks[key].users++
 		port.stocks[i] = r.stocks[key]

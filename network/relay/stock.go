@@ -13,9 +13,10 @@ import (
 // or stopped: that is asked by a goroutine of the stock's own, never by a loop. The more are taken at a time,
 // the more are made at a time.
 type stock struct {
-	key   stockKey
-	users int           // under Relay.mu
-	empty chan struct{} // there is something to make
+	key       stockKey
+	keepalive keepalive
+	users     int           // under Relay.mu
+	empty     chan struct{} // there is something to make
 
 	mu      sync.Mutex
 	fds     []int
@@ -37,8 +38,8 @@ const (
 
 var errNone = errors.New("no socket was made")
 
-func newStock(key stockKey) *stock {
-	s := &stock{key: key, batch: 1, empty: make(chan struct{}, 1)}
+func newStock(key stockKey, service keepalive) *stock {
+	s := &stock{key: key, keepalive: service, batch: 1, empty: make(chan struct{}, 1)}
 	go s.fill()
 	return s
 }
@@ -140,7 +141,7 @@ func (s *stock) prepare(fd int) error {
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if err == nil && s.key.kind == unix.SOCK_STREAM {
 		err = errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1))
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1), s.keepalive.set(fd))
 	}
 	if err != nil {
 		return fmt.Errorf("setsockopt on a socket of the pod's: %w", err)

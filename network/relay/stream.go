@@ -20,6 +20,8 @@ type stream struct {
 	place   int32
 	state   state
 	queued  bool // in loop.again
+	moved   bool   // something was read or written since expire looked
+	left    [2]int // unsent on both sides, then
 	sides   [2]side
 	flows   [2]flow
 	dialler *dialler // while dialling
@@ -41,7 +43,8 @@ type side struct {
 	armed    bool // EPOLLOUT is watched for as well
 	readable bool
 	writable bool
-	broken   bool // reset, or timed out
+	broken   bool // reset, or timed out: nobody is there any more
+	urgent   bool // has been read, or is to come
 	// shortReads: to read less than asked for does not mean that there is no more. The end may follow, or what
 	// comes after urgent data, where a read stops: tcp(7).
 	shortReads bool
@@ -59,6 +62,7 @@ func (s *side) note(events uint32) {
 	s.shortReads = s.shortReads || events&(hangup|unix.EPOLLPRI) != 0
 	s.readable = s.readable || events&(hangup|unix.EPOLLIN|unix.EPOLLPRI) != 0
 	s.writable = s.writable || events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0
+	s.urgent = s.urgent || events&unix.EPOLLPRI != 0
 }
 
 func newStream(l *loop, port *Port, fd int, client netip.AddrPort) *stream {
@@ -77,6 +81,7 @@ func (s *stream) dial() {
 		s.state = waiting
 		fd, ready := s.port.stockOf(s.dialler.family()).take(s.loop, s.supplied)
 		if !ready {
+			s.loop.await(s, s.loop.relay.times.dial)
 			s.watchHost()
 			return
 		}
@@ -108,6 +113,7 @@ func (s *stream) try(fd int) (again bool) {
 		return false
 	case unix.EALREADY:
 		s.state = dialling
+		s.loop.await(s, s.loop.relay.times.dial)
 		s.watchHost()
 		if s.state == dialling && !s.watch(pod, watchOut) {
 			s.refuse()
@@ -138,6 +144,7 @@ func (s *stream) refuse() {
 func (s *stream) connected() {
 	s.state = open
 	s.dialler = nil
+	delete(s.loop.awaited, s)
 	s.watchHost()
 	if s.state == open && !s.watch(pod, watchIn) {
 		s.close(reset)
@@ -199,41 +206,23 @@ func (s *stream) pump() {
 	}
 	again := s.flow(host)
 	again = s.flow(pod) || again
-	if s.sides[host].broken {
-		again = s.flow(host) // what it said before it broke
+	if s.sides[host].broken && !s.flows[host].passed { // which may have come out just now
+		again = s.flow(host) || again
+	}
+	for from := range s.flows {
+		if s.sides[1-from].broken {
+			s.flows[from].cut(s.loop)
+		}
 	}
 	switch {
 	case again && !s.queued:
 		s.queued = true
 		s.loop.again = append(s.loop.again, s)
 	case again:
-	case s.sides[host].broken || s.sides[pod].broken:
-		s.close(reset)
 	case s.flows[host].passed && s.flows[pod].passed:
-		s.close(func(fd int) { unix.Close(fd) })
-	}
-}
-
-// close ends the stream; how closes a socket.
-func (s *stream) close(how func(fd int)) {
-	if s.state == closed {
-		return
-	}
-	s.state = closed
-	for i := range s.sides {
-		s.flows[i].drop(s.loop)
-		if fd := s.sides[i].fd; fd >= 0 {
-			how(fd)
-		}
-	}
-	s.loop.leave(s.place)
-	s.port.open.Add(^uint64(0))
-	s.loop.relay.release()
-}
-
-func (s *stream) end(port *Port) {
-	if s.port == port {
-		s.close(reset)
+		s.finish()
+	case s.sides[host].broken || s.sides[pod].broken:
+		s.loop.await(s, s.loop.relay.times.stuck)
 	}
 }
 

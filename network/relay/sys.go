@@ -26,8 +26,26 @@ func recv(fd int, p []byte) (int, syscall.Errno) {
 	return call(unix.SYS_RECVFROM, uintptr(fd), unsafe.Pointer(unsafe.SliceData(p)), uintptr(len(p)), 0)
 }
 
-func send(fd int, p []byte) (int, syscall.Errno) {
-	return call(unix.SYS_SENDTO, uintptr(fd), unsafe.Pointer(unsafe.SliceData(p)), uintptr(len(p)), unix.MSG_NOSIGNAL)
+func send(fd int, p []byte, urgent bool) (int, syscall.Errno) {
+	flags := uintptr(unix.MSG_NOSIGNAL)
+	if urgent {
+		flags |= unix.MSG_OOB
+	}
+	return call(unix.SYS_SENDTO, uintptr(fd), unsafe.Pointer(unsafe.SliceData(p)), uintptr(len(p)), flags)
+}
+
+// atMark says whether urgent data is what is read next: sockatmark(3).
+func atMark(fd int) bool { return ask(fd, unix.SIOCATMARK) > 0 }
+
+// unsent is how much the peer has not acknowledged yet: tcp(7). What can't be known is not nothing.
+func unsent(fd int) int { return ask(fd, unix.SIOCOUTQ) }
+
+func ask(fd int, what uintptr) int {
+	var answer int32
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), what, uintptr(unsafe.Pointer(&answer))); errno != no {
+		return -1
+	}
+	return int(answer)
 }
 
 func recvmsg(fd int, m *unix.Msghdr) (int, syscall.Errno) {
