@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
 )
 
 // listening is a published port with its sockets on the host.
@@ -80,7 +81,7 @@ func (l *listening) open(ip netip.Addr, port uint16) error {
 	}
 	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("socket: %w", err)
+		return cannotListen(l.port, fmt.Errorf("socket: %w", err))
 	}
 	if err := l.bind(fd, ip, port); err != nil {
 		unix.Close(fd)
@@ -155,6 +156,8 @@ func cannotListen(port network.Port, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return withHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom; host port 0 takes any that is free", port.HostPort, family, show)
+	case errors.Is(err, unix.EMFILE):
+		return withHint(what, "%s", control.FileLimitHint("a published port takes two descriptors"))
 	case errors.Is(err, unix.EACCES):
 		first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start") // the number helps, the name does most
 		return withHint(what, "without root ports below %s are closed: use a higher one, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d",

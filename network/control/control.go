@@ -1,16 +1,9 @@
 // Package control is how podsh talks to the helper of a pod's network: a request and its answer, each one
-// packet of JSON, with descriptors beside it. It knows the words, and not what is done about them.
+// message of JSON, with descriptors beside it. It knows the words, and not what is done about them.
 package control
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"net/netip"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
 )
@@ -136,116 +129,4 @@ type WayReport struct {
 	Refused     uint64 `json:"refused"`
 	BytesIn     uint64 `json:"bytes_in"`
 	BytesOut    uint64 `json:"bytes_out"`
-}
-
-// MostSockets is how many descriptors one packet takes, unix(7).
-const MostSockets = 253
-
-const largest = 1 << 17 // bytes of a packet
-
-// Pair makes two connected ends.
-func Pair() (ours, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("socketpair: %w", err)
-	}
-	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
-}
-
-// Ask sends a request and waits for its answer.
-func Ask(conn *os.File, request *Request, files ...*os.File) (*Answer, error) {
-	if err := Send(conn, request, files...); err != nil {
-		return nil, err
-	}
-	answer := &Answer{}
-	if _, err := Receive(conn, answer); err != nil {
-		return nil, fmt.Errorf("answer of the network's helper: %w", err)
-	}
-	return answer, nil
-}
-
-// Send sends one packet.
-func Send(conn *os.File, value any, files ...*os.File) error {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	if len(text) > largest {
-		return fmt.Errorf("a packet of %d bytes: more than %d", len(text), largest)
-	}
-	var rights []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, file := range files {
-			fds[i] = int(file.Fd())
-		}
-		rights = unix.UnixRights(fds...)
-	}
-	for {
-		err = unix.Sendmsg(int(conn.Fd()), text, rights, nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("sendmsg: %w", err)
-	}
-	return nil
-}
-
-// Receive takes one packet in, and the descriptors that came with it. At the end it returns io.EOF.
-func Receive(conn *os.File, value any) ([]*os.File, error) {
-	text := make([]byte, largest)
-	control := make([]byte, unix.CmsgSpace(4*MostSockets))
-	var n, oob, flags int
-	var err error
-	for {
-		n, oob, flags, _, err = unix.Recvmsg(int(conn.Fd()), text, control, unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("recvmsg: %w", err)
-	}
-	files, err := received(control[:oob])
-	switch {
-	case err != nil:
-	case n == 0:
-		err = io.EOF
-	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
-		err = errors.New("a packet was cut off")
-	default:
-		err = json.Unmarshal(text[:n], value)
-	}
-	if err != nil {
-		Close(files)
-		return nil, err
-	}
-	return files, nil
-}
-
-func received(control []byte) ([]*os.File, error) {
-	messages, err := unix.ParseSocketControlMessage(control)
-	if err != nil {
-		return nil, err
-	}
-	var files []*os.File
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue // another kind of message brings none
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "passed"))
-		}
-	}
-	return files, nil
-}
-
-// Close closes descriptors that nobody has a use for; nil is none.
-func Close(files []*os.File) {
-	for _, file := range files {
-		_ = file.Close() // closed already is as good
-	}
 }

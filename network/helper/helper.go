@@ -112,7 +112,7 @@ func (h *helper) take(conn *os.File, first bool) {
 		files, err := control.Receive(conn, request)
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
-				_ = control.Send(conn, &control.Answer{Error: err.Error()}) // who sent that may be gone
+				_ = control.Send(conn, &control.Answer{Error: err.Error(), Hint: hintFor(err)}) // who sent that may be gone
 			}
 			break
 		}

@@ -19,7 +19,7 @@ type stream struct {
 	port    *Port
 	place   int32
 	state   state
-	queued  bool // in loop.again
+	queued  bool   // in loop.again
 	moved   bool   // something was read or written since expire looked
 	left    [2]int // unsent on both sides, then
 	sides   [2]side
