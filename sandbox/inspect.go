@@ -48,6 +48,7 @@ type NetInspection struct {
 	Helper    *HelperState         `json:"helper"`   // null: it needs none
 	WayOut    *control.WayReport   `json:"way_out"`  // null: there is none through the helper
 	Resolver  []string             `json:"resolver"` // the host's name servers, that the helper asks
+	Limits    []control.Limit      `json:"limits"`   // the helper's
 	Warnings  []string             `json:"warnings"`
 }
 
@@ -177,7 +178,7 @@ func (p *Pod) inspectNet() *NetInspection {
 	}
 	i := &NetInspection{
 		Addresses: orEmpty(state.Addresses), Ports: orEmpty(report.Ports), Networks: orEmpty(state.Attachments),
-		WayOut: report.WayOut, Resolver: orEmpty(report.Resolver), Warnings: orEmpty(report.Warnings),
+		WayOut: report.WayOut, Resolver: orEmpty(report.Resolver), Limits: orEmpty(report.Limits), Warnings: orEmpty(report.Warnings),
 	}
 	if err != nil {
 		for _, port := range state.Ports {

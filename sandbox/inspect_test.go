@@ -34,7 +34,7 @@ func TestInspectAgreesWithTheKernel(t *testing.T) {
 		t.Errorf("%d mounts: %v", len(i.Mounts), err)
 	}
 	if n, err := json.Marshal(i.Network); err != nil ||
-		string(n) != `{"addresses":[],"ports":[],"networks":[],"helper":null,"way_out":null,"resolver":[],"warnings":[]}` {
+		string(n) != `{"addresses":[],"ports":[],"networks":[],"helper":null,"way_out":null,"resolver":[],"limits":[],"warnings":[]}` {
 		t.Errorf("network %s: %v", n, err)
 	}
 	if !slices.Contains(i.Capabilities.Effective, "SYS_ADMIN") || i.RSS == 0 {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/share"
 )
 
 // What a request asks for.
@@ -108,7 +109,16 @@ type Report struct {
 	WayOut   *WayReport   `json:"way_out,omitempty"`
 	Resolver []string     `json:"resolver,omitempty"` // the host's name servers
 	Resolves []netip.Addr `json:"resolves,omitempty"` // where names are answered, on sockets
+	Limits   []Limit      `json:"limits,omitempty"`
 	Warnings []string     `json:"warnings,omitempty"`
+}
+
+// Limit is how much there may be of something: for the pod that was asked for, as things are, and for all pods of the
+// helper. Who has his share is refused more of it, which is counted.
+type Limit struct {
+	Name string    `json:"name"`
+	Pod  share.Use `json:"pod"`
+	All  share.Use `json:"all"`
 }
 
 // PortReport counts what went through a published port since the helper started.

@@ -50,18 +50,16 @@ type helper struct {
 	lock     sync.Mutex
 	members  map[string]*member
 	rights   atomic.Pointer[map[netip.Addr]rights]
-	relay    *relay.Relay
+	relay    *relay.Relay // with the first port
 	names    *names.Forwarder
 	stack    *stack.Stack
 	resolves []netip.Addr
 	program  *program
+	files    int           // how many descriptors it may have
 	led      bool          // some member leads: then the helper ends with that one, else with the last
 	end      chan struct{} // closed: all is over
 	ending   sync.Once
 }
-
-// mostConnections bounds what published ports have open at a time; descriptors bound it, too.
-const mostConnections = 16384
 
 func serve(conn *os.File, startsPrograms bool) int {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)            // a pod with the host's pid namespace could look into it
@@ -70,17 +68,12 @@ func serve(conn *os.File, startsPrograms bool) int {
 	debug.SetGCPercent(50)                                      // it idles most of its life: memory counts
 	h := &helper{members: map[string]*member{}, end: make(chan struct{})}
 	h.allow()
-	descriptors := raiseFiles()
-	var err error
+	h.files = raiseFiles()
 	if !startsPrograms { // else when it has: they would inherit it
-		err = confine()
-	}
-	if err == nil {
-		h.relay, err = relay.New(min(mostConnections, descriptors/3))
-	}
-	if err != nil {
-		_ = control.Send(conn, &control.Answer{Error: err.Error()}) // in place of the first answer
-		return 1
+		if err := confine(); err != nil {
+			_ = control.Send(conn, &control.Answer{Error: err.Error()}) // in place of the first answer
+			return 1
+		}
 	}
 	h.names = names.New(names.Config{HostAddresses: h.hostAddresses})
 	go h.take(conn, true)
@@ -221,6 +214,7 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 		}
 	}
 	report.Resolves = h.resolves
+	h.reportRelay(report, request.Pod)
 	if h.stack != nil {
 		c := h.stack.Counters()
 		report.WayOut = &control.WayReport{Connections: c.Opened, Open: uint64(c.Connections), Refused: c.Refused, BytesIn: c.Fetched, BytesOut: c.Sent}
@@ -239,6 +233,32 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 	}
 	return &control.Answer{Status: report}, nil
 }
+
+// fewFiles are too few descriptors for a server that is used by many.
+const fewFiles = 4096
+
+// reportRelay says how the limits of published ports are used.
+func (h *helper) reportRelay(report *control.Report, pod string) {
+	if h.relay == nil {
+		return
+	}
+	var sockets relay.Sockets
+	if m := h.members[pod]; m != nil {
+		sockets = m.sockets
+	}
+	for _, use := range h.relay.Uses(sockets) {
+		report.Limits = append(report.Limits, control.Limit{Name: "published " + use.Name, Pod: use.Pod, All: use.All})
+	}
+	if h.files < fewFiles {
+		limits := h.limits()
+		report.Warnings = append(report.Warnings, fmt.Sprintf("at most %d connections and %d flows of UDP at a time through published ports: %s",
+			limits.Connections, limits.Sessions, control.FileLimitHint("each takes descriptors")))
+	}
+}
+
+// limits are what published ports may have open at a time. A helper whose pods are several has two of them at
+// least before the first port: the one that leads, and whose port it is.
+func (h *helper) limits() relay.Limits { return relay.LimitsFor(h.files, len(h.members) > 1) }
 
 // samePort says whether two ports are the same one.
 func samePort(a, b network.Port) bool {

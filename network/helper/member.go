@@ -196,6 +196,11 @@ func (h *helper) publish(request *control.Request, files []*os.File) (answer *co
 	if len(request.Sockets) != len(request.Ports) {
 		return nil, errors.New("ports without sockets")
 	}
+	if h.relay == nil {
+		if h.relay, err = relay.New(h.limits()); err != nil {
+			return nil, err
+		}
+	}
 	var added []published
 	for i, port := range request.Ports {
 		n := request.Sockets[i]

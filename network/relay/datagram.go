@@ -17,7 +17,8 @@ type binding struct {
 	fd       int
 	place    int32
 	sessions map[client]*session
-	recent   *list.List // of sessions: the idlest last
+	recent   *list.List                // of sessions: the idlest last
+	own      map[netip.Addr]*list.List // of each household's
 }
 
 // client is whom a session is for: who wrote, and to which of the host's addresses.
@@ -41,16 +42,15 @@ type session struct {
 	closed  bool
 	last    time.Duration // of traffic, by loop.now
 	recent  *list.Element
+	own     *list.Element
+	peers   *list.List // those of its client: own is there
 }
 
-const (
-	maxSessions     = 1024 // of a binding
-	datagramsAtOnce = 64   // before other events have their turn
-)
+const datagramsAtOnce = 64 // before other events have their turn
 
 // receive serves a UDP socket on the loop.
 func (l *loop) receive(port *Port, fd int) error {
-	b := &binding{loop: l, port: port, fd: fd, sessions: map[client]*session{}, recent: list.New()}
+	b := &binding{loop: l, port: port, fd: fd, sessions: map[client]*session{}, recent: list.New(), own: map[netip.Addr]*list.List{}}
 	b.place = l.place(b)
 	if err := l.watch(fd, b.place, 0, unix.EPOLLIN); err != nil {
 		l.leave(b.place)
@@ -102,19 +102,12 @@ func (b *binding) ready(int, uint32) {
 	}
 }
 
-// begin makes a session, in place of the idlest if there are too many; nil if it can't.
+// begin makes a session, nil if there is no place for one.
 func (b *binding) begin(who client) *session {
-	if len(b.sessions) >= maxSessions {
-		b.recent.Back().Value.(*session).close()
-	}
-	if !b.loop.relay.admit() {
-		if b.recent.Len() == 0 {
-			return nil
-		}
-		b.recent.Back().Value.(*session).close()
-		if !b.loop.relay.admit() {
-			return nil
-		}
+	from := household(who.from.Addr())
+	if !b.makeRoom(from) {
+		b.port.crowd.refuse()
+		return nil
 	}
 	s := &session{
 		binding: b, client: who, fd: -1, name: b.loop.packet.address, source: b.loop.packet.source(),
@@ -122,6 +115,11 @@ func (b *binding) begin(who client) *session {
 	}
 	s.place = b.loop.place(s)
 	s.recent = b.recent.PushFront(s)
+	if b.own[from] == nil {
+		b.own[from] = list.New()
+	}
+	s.peers = b.own[from]
+	s.own = s.peers.PushFront(s)
 	b.sessions[who] = s
 	b.loop.sessions++
 	b.port.connections.Add(1)
@@ -129,9 +127,28 @@ func (b *binding) begin(who client) *session {
 	return s
 }
 
+// makeRoom takes a place for a client: in the place of its own idlest session, if it has its share; if it has nothing
+// anywhere, and all is taken, of the idlest of all.
+func (b *binding) makeRoom(from netip.Addr) bool {
+	crowd := b.port.crowd
+	if crowd.admit(from) {
+		return true
+	}
+	idlest := b.recent
+	if own := b.own[from]; own != nil {
+		idlest = own
+	}
+	if idlest.Len() == 0 || idlest == b.recent && crowd.has(from) {
+		return false
+	}
+	idlest.Back().Value.(*session).close()
+	return crowd.admit(from)
+}
+
 func (s *session) touch(now time.Duration) {
 	s.last = now
 	s.binding.recent.MoveToFront(s.recent)
+	s.peers.MoveToFront(s.own)
 }
 
 // dial sends the first datagram by the first route that takes it.
@@ -266,10 +283,14 @@ func (s *session) close() {
 	b := s.binding
 	delete(b.sessions, s.client)
 	b.recent.Remove(s.recent)
+	from := household(s.client.from.Addr())
+	if s.peers.Remove(s.own); s.peers.Len() == 0 {
+		delete(b.own, from)
+	}
 	b.loop.sessions--
 	b.loop.leave(s.place)
 	b.port.open.Add(^uint64(0))
-	b.loop.relay.release()
+	b.port.crowd.release(from)
 }
 
 func (s *session) end(port *Port) {

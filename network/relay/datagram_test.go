@@ -128,21 +128,3 @@ func TestSessionsEnd(t *testing.T) {
 		t.Error("the answered one ended too early")
 	}
 }
-
-func TestIdlestSessionMakesRoom(t *testing.T) {
-	if !testns.Inside(t) {
-		return
-	}
-	w := newWorld(t, 2)
-	w.answer(":53")
-	port, at := w.publish("udp", 53)
-	a, b, c := w.dial("host", "udp", "127.0.0.1:"+at), w.dial("host", "udp", "127.0.0.1:"+at), w.dial("host", "udp", "127.0.0.1:"+at)
-	w.ask(a, "a")
-	w.ask(b, "b")
-	w.ask(a, "a")
-	w.ask(c, "c") // in b's place
-	w.ask(a, "a") // which was not a's
-	if got := port.Counters(); got.Connections != 3 || got.Open != 2 {
-		t.Errorf("%+v", got)
-	}
-}

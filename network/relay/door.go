@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,7 @@ type door struct {
 	port  *Port
 	fd    int
 	place int32
+	shut  bool // it is not watched, until there is room
 }
 
 // acceptAtOnce bounds what is accepted before other events have their turn.
@@ -21,7 +23,7 @@ const acceptAtOnce = 16
 func (l *loop) accept(port *Port, fd int) error {
 	d := &door{loop: l, port: port, fd: fd}
 	d.place = l.place(d)
-	if err := d.open(); err != nil {
+	if err := d.watch(); err != nil { // without room it is shut at the first client
 		l.leave(d.place)
 		return err
 	}
@@ -29,25 +31,18 @@ func (l *loop) accept(port *Port, fd int) error {
 	return nil
 }
 
-// open lets clients in. EPOLLEXCLUSIVE (Linux 4.5) wakes one loop for a client, not both.
-func (d *door) open() error {
-	if d.loop.paused {
-		return nil // resume does it
-	}
-	return d.loop.watch(d.fd, d.place, 0, unix.EPOLLIN|unix.EPOLLEXCLUSIVE)
-}
-
-func (d *door) shut() {
-	if !d.loop.paused {
-		_ = unix.EpollCtl(d.loop.epoll, unix.EPOLL_CTL_DEL, d.fd, nil)
-	}
-}
+// watch lets clients in. EPOLLEXCLUSIVE (Linux 4.5) wakes one loop for a client, not both.
+func (d *door) watch() error { return d.loop.watch(d.fd, d.place, 0, unix.EPOLLIN|unix.EPOLLEXCLUSIVE) }
 
 func (d *door) end(port *Port) {
 	if d.port != port {
 		return
 	}
-	d.shut()
+	if d.shut {
+		d.loop.shut--
+	} else {
+		_ = unix.EpollCtl(d.loop.epoll, unix.EPOLL_CTL_DEL, d.fd, nil)
+	}
 	d.loop.leave(d.place)
 	d.loop.doors = slices.DeleteFunc(d.loop.doors, func(other *door) bool { return other == d })
 }
@@ -55,23 +50,20 @@ func (d *door) end(port *Port) {
 func (d *door) ready(int, uint32) {
 	l := d.loop
 	for range acceptAtOnce {
-		if !l.relay.admit() {
-			l.pause()
+		if !d.port.crowd.hasRoom() {
+			d.close()
 			l.resume() // if one ended meanwhile
 			return
 		}
 		from := &l.packet.address
 		fd, errno := accept4(d.fd, from)
-		if errno == no {
-			newStream(l, d.port, fd, from.get()).dial()
-			continue
-		}
-		l.relay.release()
 		switch errno {
+		case no:
+			d.admit(fd, from.get())
 		case unix.EAGAIN:
 			return
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-			l.pause() // until a connection ends, or the next tick
+			d.close() // until a connection ends, or the next tick
 			return
 		case unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP:
 			d.end(d.port) // it listens no longer: someone shut it down
@@ -81,27 +73,50 @@ func (d *door) ready(int, uint32) {
 	}
 }
 
-// pause stops accepting: clients wait in the backlog.
-func (l *loop) pause() {
-	if l.paused {
+// admit begins with a client, if it has not its share already.
+func (d *door) admit(fd int, client netip.AddrPort) {
+	if !d.port.crowd.admit(household(client.Addr())) {
+		d.port.crowd.refuse()
+		reset(fd)
 		return
 	}
-	for _, d := range l.doors {
-		d.shut()
-	}
-	l.paused = true
-	l.relay.starved.Store(true)
+	newStream(d.loop, d.port, fd, client).dial()
 }
 
-// resume accepts again.
-func (l *loop) resume() {
-	if !l.paused || l.relay.open.Load() >= l.relay.limit {
+// close stops accepting: clients wait in the backlog.
+func (d *door) close() {
+	if d.shut {
 		return
 	}
-	l.paused = false
+	_ = unix.EpollCtl(d.loop.epoll, unix.EPOLL_CTL_DEL, d.fd, nil)
+	d.shut = true
+	d.loop.shut++
+	d.loop.relay.starved.Store(true)
+}
+
+// open accepts again.
+func (d *door) open() {
+	if !d.shut {
+		return
+	}
+	d.shut = false
+	d.loop.shut--
+	if d.watch() != nil {
+		d.end(d.port)
+	}
+}
+
+// resume opens the doors of those who have room again.
+func (l *loop) resume() {
+	if l.shut == 0 {
+		return
+	}
 	for _, d := range slices.Clone(l.doors) {
-		if d.open() != nil {
-			d.end(d.port)
+		if d.shut && d.port.crowd.hasRoom() {
+			d.open()
 		}
+	}
+	if l.shut > 0 {
+		l.relay.starved.Store(true)
 	}
 }

@@ -77,7 +77,8 @@ func (s *stream) closeEach(how func(at, fd int)) {
 	delete(s.loop.awaited, s)
 	s.loop.leave(s.place)
 	s.port.open.Add(^uint64(0))
-	s.loop.relay.release()
+	s.port.crowd.release(s.client)
+	s.loop.relay.released()
 }
 
 func (s *stream) end(port *Port) {

@@ -23,7 +23,7 @@ type loop struct {
 	again    []*stream // have had their turn, and have more
 	turn     []*stream // is again, while again fills anew
 	doors    []*door
-	paused   bool // no door is watched
+	shut     int // of them
 	bindings []*binding
 	began    time.Time
 	sessions int                       // of all bindings
@@ -117,9 +117,9 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 }
 
 // hasToLook says whether time alone changes anything.
-func (l *loop) hasToLook() bool { return l.paused || l.sessions > 0 || len(l.awaited) > 0 }
+func (l *loop) hasToLook() bool { return l.shut > 0 || l.sessions > 0 || len(l.awaited) > 0 }
 
-// sweep ends what has taken too long, and tries whether a loop that paused may accept.
+// sweep ends what has taken too long, and tries whether doors that are shut may be opened.
 func (l *loop) sweep() {
 	if !l.hasToLook() {
 		return

@@ -34,6 +34,10 @@ type world struct {
 
 // newWorld makes the pod as it is made for published ports. At the end nothing may be left of the relay.
 func newWorld(t *testing.T, limit int) *world {
+	return newWorldOf(t, Limits{Connections: limit, Sessions: limit})
+}
+
+func newWorldOf(t *testing.T, limits Limits) *world {
 	w := &world{T: t, pod: testns.NewNetwork(t), sockets: make(maker)}
 	run := func(format string, args ...any) {
 		testns.Run(t, "sh", "-ec", fmt.Sprintf(format, args...))
@@ -59,7 +63,7 @@ func newWorld(t *testing.T, limit int) *world {
 
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	var err error
-	if w.relay, err = start(limit, maxLoops); err != nil {
+	if w.relay, err = start(limits, maxLoops); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -102,10 +106,15 @@ func openFiles(t testing.TB) int {
 // publish publishes the pod's port on every address of the host, IPv4 and IPv6; it returns the host's port.
 func (w *world) publish(network string, port uint16) (*Port, string) {
 	w.Helper()
+	return w.publishFor(w.sockets, network, port)
+}
+
+func (w *world) publishFor(sockets Sockets, network string, port uint16) (*Port, string) {
+	w.Helper()
 	fd, at := w.listener(network)
 	p, err := w.relay.Publish(Published{
 		Listeners: []int{fd},
-		Target:    Target{Sockets: w.sockets, Addresses: []netip.Addr{pod4, pod6}, Port: port},
+		Target:    Target{Sockets: sockets, Addresses: []netip.Addr{pod4, pod6}, Port: port},
 	})
 	if err != nil {
 		w.Fatal(err)
@@ -193,6 +202,31 @@ func (w *world) dial(from, network, address string) net.Conn {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	w.Cleanup(func() { c.Close() })
 	return c
+}
+
+// dialAs connects as one of the clients that loopback addresses stand for.
+func (w *world) dialAs(client, network, address string) net.Conn {
+	w.Helper()
+	c, err := w.tryDialAs(client, network, address)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return c
+}
+
+func (w *world) tryDialAs(client, network, address string) (net.Conn, error) {
+	w.Helper()
+	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(client)}}
+	if network == "udp" {
+		d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(client)}
+	}
+	c, err := d.Dial(network, address)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	w.Cleanup(func() { c.Close() })
+	return c, nil
 }
 
 // dialSlow connects a client whose kernel takes little before it reads.

@@ -17,6 +17,7 @@ type Port struct {
 	kind      int
 	listeners []int
 	stocks    [2]*stock // of IPv4 and IPv6
+	crowd     *crowd
 	addresses atomic.Pointer[[]netip.Addr]
 
 	connections, open, refused, bytesIn, bytesOut atomic.Uint64
@@ -60,6 +61,7 @@ func (p *Port) end() {
 	closeAll(p.listeners)
 	p.relay.mu.Lock()
 	defer p.relay.mu.Unlock()
+	p.relay.leave(p)
 	for _, s := range p.stocks {
 		if s.users--; s.users == 0 {
 			delete(p.relay.stocks, s.key)

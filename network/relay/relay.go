@@ -15,11 +15,14 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network/share"
 )
 
 // Sockets makes sockets in the pod's network namespace.
@@ -51,9 +54,8 @@ var ErrClosed = errors.New("the relay is closed")
 
 // Relay serves published ports, any number of them.
 type Relay struct {
-	limit   int64
-	open    atomic.Int64
-	starved atomic.Bool // a loop has stopped accepting, until a connection ends
+	starved atomic.Bool // a loop accepts no more for some pod, until a connection ends
+	limits  []*limit
 	loops   []*loop
 	running sync.WaitGroup
 	times   times
@@ -63,6 +65,7 @@ type Relay struct {
 	mu     sync.Mutex
 	ports  map[*Port]bool // nil once closed
 	stocks map[stockKey]*stock
+	crowds map[crowdKey]*crowd
 	next   int // loop of the next UDP socket
 }
 
@@ -94,22 +97,50 @@ var usual = times{
 // than two loops, which only took turns with the clients and the services.
 const maxLoops = 2
 
-// New starts a relay of at most limit connections at a time, over all ports. Beyond it clients wait in the
-// backlog of their listener, and a new UDP session takes the place of the idlest of its port. A connection
-// takes two descriptors, a UDP session one: RLIMIT_NOFILE is the caller's.
-func New(limit int) (*Relay, error) {
-	if limit < 1 {
-		return nil, fmt.Errorf("limit %d: at least one connection", limit)
-	}
-	return start(limit, max(1, min(maxLoops, runtime.NumCPU()/2)))
+// Limits are how much a relay has open at a time, over all ports.
+type Limits struct {
+	Connections int  // of TCP; each takes two descriptors
+	Sessions    int  // of UDP; each takes one
+	Shared      bool // by several pods: none may have all
 }
 
-func start(limit, loops int) (*Relay, error) {
+// limit is one of them.
+type limit struct {
+	kind    int
+	name    string
+	places  *share.Limit[Sockets]
+	refused uint64 // to pods whose ports are closed by now; under Relay.mu
+}
+
+// LimitsFor are what so many descriptors are enough for.
+func LimitsFor(descriptors int, shared bool) Limits {
+	return Limits{Connections: max(1, descriptors*3/10), Sessions: max(1, descriptors/10), Shared: shared}
+}
+
+// New starts a relay. A pod whose share of the connections is used up accepts no more, and clients wait in the backlog
+// of their listener; a client who has its share is reset. A new UDP session takes the place of its client's idlest, or of
+// its port's.
+func New(limits Limits) (*Relay, error) {
+	if limits.Connections < 1 || limits.Sessions < 1 {
+		return nil, fmt.Errorf("limits %+v: at least one of each", limits)
+	}
+	return start(limits, max(1, min(maxLoops, runtime.NumCPU()/2)))
+}
+
+func start(limits Limits, loops int) (*Relay, error) {
+	places := share.Whole[Sockets]
+	if limits.Shared {
+		places = share.New[Sockets]
+	}
 	r := &Relay{
-		limit:  int64(limit),
+		limits: []*limit{
+			{kind: unix.SOCK_STREAM, name: "connections", places: places(limits.Connections)},
+			{kind: unix.SOCK_DGRAM, name: "flows", places: places(limits.Sessions)},
+		},
 		times:  usual,
 		ports:  map[*Port]bool{},
 		stocks: map[stockKey]*stock{},
+		crowds: map[crowdKey]*crowd{},
 	}
 	for range loops {
 		l, err := newLoop(r)
@@ -158,6 +189,7 @@ func (r *Relay) take(port *Port) error {
 		return ErrClosed
 	}
 	r.ports[port] = true
+	port.crowd = r.crowdOf(port)
 	for i, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		key := stockKey{port.target.Sockets, family, port.kind}
 		if r.stocks[key] == nil {
@@ -167,6 +199,31 @@ func (r *Relay) take(port *Port) error {
 		port.stocks[i] = r.stocks[key]
 	}
 	return nil
+}
+
+// crowdOf finds the crowd that a new port joins. r.mu is held.
+func (r *Relay) crowdOf(port *Port) *crowd {
+	key := crowdKey{port.target.Sockets, port.kind}
+	if r.crowds[key] == nil {
+		limit := r.limitOf(port.kind)
+		r.crowds[key] = &crowd{places: limit.places, pod: key.pod, clients: map[netip.Addr]int{}}
+	}
+	r.crowds[key].ports++
+	return r.crowds[key]
+}
+
+// leave takes a port out of its crowd, when all its clients are gone. r.mu is held.
+func (r *Relay) leave(port *Port) {
+	c := port.crowd
+	if c.ports--; c.ports == 0 {
+		r.limitOf(port.kind).refused += c.refused
+		c.places.Forget(c.pod)
+		delete(r.crowds, crowdKey{c.pod, port.kind})
+	}
+}
+
+func (r *Relay) limitOf(kind int) *limit {
+	return r.limits[slices.IndexFunc(r.limits, func(l *limit) bool { return l.kind == kind })]
 }
 
 // listen hands a listener to the loops: every loop accepts TCP connections, one receives a UDP socket's datagrams.
@@ -204,18 +261,9 @@ func (r *Relay) Close() error {
 	return nil
 }
 
-// admit takes one place of the limit, if there is one.
-func (r *Relay) admit() bool {
-	if r.open.Add(1) <= r.limit {
-		return true
-	}
-	r.release()
-	return false
-}
-
-// release gives the place back, and lets those accept who had stopped.
-func (r *Relay) release() {
-	if r.open.Add(-1) < r.limit && r.starved.CompareAndSwap(true, false) {
+// released lets those accept who had stopped: a place is free, and the shares of all have grown.
+func (r *Relay) released() {
+	if r.starved.CompareAndSwap(true, false) {
 		for _, l := range r.loops {
 			l.post(l.resume)
 		}

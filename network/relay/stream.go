@@ -17,6 +17,7 @@ const (
 type stream struct {
 	loop    *loop
 	port    *Port
+	client  netip.Addr // whose place it has
 	place   int32
 	state   state
 	queued  bool   // in loop.again
@@ -66,7 +67,7 @@ func (s *side) note(events uint32) {
 }
 
 func newStream(l *loop, port *Port, fd int, client netip.AddrPort) *stream {
-	s := &stream{loop: l, port: port, dialler: &dialler{client: client, routes: port.routes(client.Addr())}}
+	s := &stream{loop: l, port: port, client: household(client.Addr()), dialler: &dialler{client: client, routes: port.routes(client.Addr())}}
 	s.sides[host] = side{fd: fd, writable: true}
 	s.sides[pod] = side{fd: -1, writable: true}
 	s.place = l.place(s)

@@ -13,7 +13,7 @@ import "sync"
 type Limit[Owner comparable] struct {
 	mu      sync.Mutex
 	most    int
-	whole bool
+	whole   bool
 	used    int
 	refused uint64
 	owners  map[Owner]*owned
