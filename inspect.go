@@ -18,9 +18,9 @@ func inspectCommand() *cli.Command {
 		Description: `Prints a JSON array: what was asked for (spec), the holder (pid, holder),
 every namespace with its inode, the id maps, the mounts and the holder's
 capabilities as the kernel has them now; the network with its addresses, ports,
-helper, what went through them, and of which limits how much is used. Of a pod that has ended it shows what its
-description says. Of a container it shows what was asked for, what it is made of,
-and its state.
+helper, what went through them, and its limits with what is used of them. Of a
+pod that has ended it shows what its description says. Of a container it shows
+what was asked for, what it is made of, and its state.
 
 Examples:
   podsh inspect web/app | jq '.[0].state.exit_code'

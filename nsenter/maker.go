@@ -65,10 +65,12 @@ func (m *Maker) Make(calls []Call, pass ...Result) ([]int, error) {
 	if err != nil {
 		return nil, ErrGone
 	}
-	var fds []int
-	if cerr := raw.Control(func(socket uintptr) { fds, err = receive(int(socket), len(calls)) }); cerr != nil {
+	a := answer{calls: len(calls)}
+	if cerr := raw.Read(func(socket uintptr) bool { return a.receive(int(socket)) }); cerr != nil {
+		closeAll(a.fds)
 		return nil, ErrGone
 	}
+	fds, err := a.fds, a.err
 	if err == nil && len(fds) != len(pass) {
 		err = fmt.Errorf("%d descriptors were passed, not %d", len(fds), len(pass))
 	}
@@ -98,26 +100,36 @@ func passing(pass []Result) []Call {
 
 const passed = uint32(1<<32 + C.PODSH_PASSED) // as the 32 bits that a record holds
 
-// receive takes in what the executor says until all calls are done, or it has ended.
-func receive(socket, calls int) (fds []int, err error) {
-	var failed error
+// answer is what an executor says to calls.
+type answer struct {
+	calls int
+	fds   []int
+	err   error
+}
+
+// receive takes in what the executor says until all calls are done, or it has ended; false: there is nothing yet, on a
+// socket that does not block.
+func (a *answer) receive(socket int) bool {
 	var record [8]byte
 	control := make([]byte, unix.CmsgSpace(4*MostPassed))
 	for {
 		n, oob, _, _, err := unix.Recvmsg(socket, record[:], control, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
-		if err == unix.EINTR {
+		switch {
+		case err == unix.EINTR:
 			continue
+		case err == unix.EAGAIN:
+			return false
+		case err != nil || n < len(record):
+			a.err = cmp.Or(a.err, ErrGone)
+			return true
 		}
-		if err != nil || n < len(record) {
-			return fds, cmp.Or(failed, ErrGone)
-		}
-		fds = append(fds, rights(control[:oob])...)
+		a.fds = append(a.fds, rights(control[:oob])...)
 		what, value := int(int32(native.Uint32(record[:]))), int(int32(native.Uint32(record[4:])))
 		switch {
-		case what == C.PODSH_DONE && value == calls:
-			return fds, failed
-		case what >= 0 && value != 0 && failed == nil: // the executor's last word, or a netlink socket's answer
-			failed = callError(what, value)
+		case what == C.PODSH_DONE && value == a.calls:
+			return true
+		case what >= 0 && value != 0 && a.err == nil: // the executor's last word, or a netlink socket's answer
+			a.err = callError(what, value)
 		}
 	}
 }

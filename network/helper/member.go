@@ -196,6 +196,9 @@ func (h *helper) publish(request *control.Request, files []*os.File) (answer *co
 	if len(request.Sockets) != len(request.Ports) {
 		return nil, errors.New("ports without sockets")
 	}
+	if err = m.sockets.poll(); err != nil {
+		return nil, err
+	}
 	if h.relay == nil {
 		if h.relay, err = relay.New(h.limits()); err != nil {
 			return nil, err
@@ -355,13 +358,33 @@ func (h *helper) resolve(request *control.Request, files []*os.File) (*control.A
 
 // sockets are made by a pod's Maker.
 type sockets struct {
-	maker *nsenter.Maker
-	lost  atomic.Bool // it has ended
+	maker  *nsenter.Maker
+	polled bool        // waiting for it is left to Go's poller
+	lost   atomic.Bool // it has ended
 }
 
 func newSockets(file *os.File) *sockets { return &sockets{maker: nsenter.NewMaker(file)} }
 
 func (s *sockets) close() { _ = s.maker.Close() } // which is what ends it
+
+// poll has Go's poller wait for the Maker from now on: new connections do, and a thread that waits in a system call holds
+// up the relay's. Until ports are published podsh talks to the Maker as well, and waits for it in such a call.
+func (s *sockets) poll() error {
+	if s.polled {
+		return nil
+	}
+	fd, err := unix.FcntlInt(s.maker.File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("copy a pod's Maker: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("fcntl O_NONBLOCK on a pod's Maker: %w", err)
+	}
+	_ = s.maker.Close() // of this descriptor of two
+	s.maker, s.polled = nsenter.NewMaker(os.NewFile(uintptr(fd), "maker")), true
+	return nil
+}
 
 // errNoIPv6 says that this kernel has none.
 var errNoIPv6 = errors.New("this kernel has no IPv6")
