@@ -59,7 +59,7 @@ func newWorldOf(t *testing.T, limits Limits) *world {
 	})
 	go w.sockets.serve(w.pod)
 	w.sockets <- func() {} // it is there
-	t.Cleanup(func() { close(w.sockets) })
+	t.Cleanup(func() { w.sockets <- nil })
 
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	var err error
@@ -284,7 +284,7 @@ func whoami(c *net.TCPConn) {
 	fmt.Fprint(c, c.RemoteAddr())
 }
 
-// maker is a thread in the pod that makes its sockets.
+// maker is a thread in the pod that makes its sockets, until it gets nothing to do.
 type maker chan func()
 
 func (m maker) serve(pod *os.File) {
@@ -292,7 +292,7 @@ func (m maker) serve(pod *os.File) {
 	if err := unix.Setns(int(pod.Fd()), unix.CLONE_NEWNET); err != nil {
 		panic(err)
 	}
-	for do := range m {
+	for do := <-m; do != nil; do = <-m {
 		do()
 	}
 }
