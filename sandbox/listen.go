@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -128,9 +129,24 @@ func (l *listening) bind(fd int, ip netip.Addr, port uint16) error {
 		case *unix.SockaddrInet6:
 			port = uint16(a.Port)
 		}
+		if l.port.Protocol == "udp" {
+			if err := ownPort(fd, bound); err != nil {
+				return err
+			}
+		}
 	}
 	l.port.HostPort = port
 	return nil
+}
+
+// ownPort binds a UDP socket by its number to the port that the kernel chose: package relay dissolves its associations now
+// and then, and the kernel takes back what it has given by itself.
+func ownPort(fd int, bound unix.Sockaddr) error {
+	unspecified := unix.RawSockaddrInet4{Family: unix.AF_UNSPEC}
+	if _, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)), unix.SizeofSockaddrInet4); errno != 0 {
+		return fmt.Errorf("connect AF_UNSPEC: %w", errno)
+	}
+	return unix.Bind(fd, bound)
 }
 
 // interfaceIndex is what the zone of a link-local address means; 0 for none.
@@ -157,7 +173,11 @@ func cannotListen(port network.Port, err error) error {
 	case errors.Is(err, unix.EADDRINUSE):
 		return withHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom; host port 0 takes any that is free", port.HostPort, family, show)
 	case errors.Is(err, unix.EMFILE):
-		return withHint(what, "%s", control.FileLimitHint("a published port takes two descriptors"))
+		var files unix.Rlimit
+		if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+			what = withHint(what, "%s", control.FileLimitHint(files.Max))
+		}
+		return what
 	case errors.Is(err, unix.EACCES):
 		first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start") // the number helps, the name does most
 		return withHint(what, "without root ports below %s are closed: use a higher one, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d",

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -145,26 +144,11 @@ func receivePacket(conn *os.File, packet []byte) (n int, files []*os.File, err e
 }
 
 // errTooManyFiles is what the kernel says by leaving descriptors out, unix(7).
-var errTooManyFiles = &fileLimitError{}
+var errTooManyFiles = fmt.Errorf("the network's helper can't take more descriptors: %w", unix.EMFILE)
 
-type fileLimitError struct{}
-
-func (*fileLimitError) Error() string {
-	return "the network's helper can't take more descriptors: " + unix.EMFILE.Error()
-}
-func (*fileLimitError) Unwrap() error { return unix.EMFILE }
-
-// Hint says what to do.
-func (*fileLimitError) Hint() string { return FileLimitHint("a published port takes two descriptors") }
-
-// FileLimitHint says what to do where a process may have too few descriptors for what takes them.
-func FileLimitHint(what string) string {
-	var files unix.Rlimit
-	limit := "low"
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
-		limit = strconv.FormatUint(files.Max, 10)
-	}
-	return what + ", and `ulimit -Hn` is " + limit + ": raise that before the pod is created (limits.conf(5)), or ask for less"
+// FileLimitHint says what to do where a process that may have so many descriptors has too few.
+func FileLimitHint(limit uint64) string {
+	return fmt.Sprintf("ports and connections take descriptors, and `ulimit -Hn` is %d: raise that before the pod is created (limits.conf(5)), or ask for less", limit)
 }
 
 func received(control []byte) ([]*os.File, error) {

@@ -119,8 +119,7 @@ func TestTooManyDescriptors(t *testing.T) {
 	if rerr := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); rerr != nil {
 		t.Fatal(rerr)
 	}
-	var hint interface{ Hint() string }
-	if !errors.Is(err, unix.EMFILE) || !errors.As(err, &hint) || !strings.Contains(hint.Hint(), "ulimit -Hn") {
+	if !errors.Is(err, unix.EMFILE) {
 		t.Errorf("%v", err)
 	}
 }

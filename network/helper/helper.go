@@ -105,13 +105,13 @@ func (h *helper) take(conn *os.File, first bool) {
 		files, err := control.Receive(conn, request)
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
-				_ = control.Send(conn, &control.Answer{Error: err.Error(), Hint: hintFor(err)}) // who sent that may be gone
+				_ = control.Send(conn, &control.Answer{Error: err.Error(), Hint: h.hintFor(err)}) // who sent that may be gone
 			}
 			break
 		}
 		answer, err := h.answer(request, files)
 		if err != nil {
-			answer = &control.Answer{Error: err.Error(), Hint: hintFor(err)}
+			answer = &control.Answer{Error: err.Error(), Hint: h.hintFor(err)}
 		}
 		if control.Send(conn, answer) != nil {
 			break
@@ -123,7 +123,10 @@ func (h *helper) take(conn *os.File, first bool) {
 	h.lock.Unlock()
 }
 
-func hintFor(err error) string {
+func (h *helper) hintFor(err error) string {
+	if errors.Is(err, unix.EMFILE) {
+		return control.FileLimitHint(uint64(h.files))
+	}
 	var hint interface{ Hint() string }
 	if errors.As(err, &hint) {
 		return hint.Hint()
@@ -252,7 +255,7 @@ func (h *helper) reportRelay(report *control.Report, pod string) {
 	if h.files < fewFiles {
 		limits := h.limits()
 		report.Warnings = append(report.Warnings, fmt.Sprintf("at most %d connections and %d flows of UDP at a time through published ports: %s",
-			limits.Connections, limits.Sessions, control.FileLimitHint("each takes descriptors")))
+			limits.Connections, limits.Sessions, control.FileLimitHint(uint64(h.files))))
 	}
 }
 

@@ -230,7 +230,7 @@ func (h *helper) publish(request *control.Request, files []*os.File) (answer *co
 		}
 		var p *relay.Port
 		p, err = h.relay.Publish(relay.Published{Listeners: fds, Target: relay.Target{
-			Sockets: m.sockets, Addresses: firstOfEach(m.Addresses), Port: port.PodPort}})
+			Sockets: m.sockets, Addresses: firstOfEach(m.Addresses), Port: port.PodPort, Bound: m.udpBound}})
 		if err != nil {
 			break
 		}
@@ -244,6 +244,15 @@ func (h *helper) publish(request *control.Request, files []*os.File) (answer *co
 	}
 	m.ports = append(m.ports, added...)
 	return &control.Answer{}, nil
+}
+
+// udpBound says whether a UDP port is bound in the pod. What its holder's network has is for all to see, proc_net(5).
+func (m *member) udpBound(port uint16) (bool, error) {
+	pid, err := pidOf(m.holder)
+	if err != nil {
+		return false, err
+	}
+	return relay.UDPBound(fmt.Sprintf("/proc/%d/net", pid), port)
 }
 
 // firstOfEach is one address of each family.

@@ -19,6 +19,8 @@ type binding struct {
 	sessions map[client]*session
 	recent   *list.List                // of sessions: the idlest last
 	own      map[netip.Addr]*list.List // of each household's
+	deaf     chan struct{}             // not nil: it hears nothing; closed when it does
+	asked    time.Duration             // when the pod was asked for its ports
 }
 
 // client is whom a session is for: who wrote, and to which of the host's addresses.
@@ -67,6 +69,7 @@ func (b *binding) end(port *Port) {
 	for _, s := range b.sessions {
 		s.close()
 	}
+	b.hear()
 	_ = unix.EpollCtl(b.loop.epoll, unix.EPOLL_CTL_DEL, b.fd, nil)
 	b.loop.leave(b.place)
 	b.loop.bindings = slices.DeleteFunc(b.loop.bindings, func(other *binding) bool { return other == b })
@@ -231,6 +234,7 @@ func (s *session) transmit(p []byte) syscall.Errno {
 func (s *session) refused() {
 	if s.first == nil {
 		s.close()
+		s.binding.deafen()
 		return
 	}
 	unix.Close(s.fd)
@@ -245,6 +249,7 @@ func (s *session) refused() {
 func (s *session) refuse() {
 	s.binding.port.refused.Add(1)
 	s.close()
+	s.binding.deafen()
 }
 
 // ready brings the service's replies to the client.

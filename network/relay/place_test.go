@@ -131,6 +131,10 @@ func (w *world) listener(network string) (fd int, port string) {
 		if err != nil {
 			w.Fatal(err)
 		}
+		c.Close()
+		if c, err = net.ListenPacket("udp", c.LocalAddr().String()); err != nil {
+			w.Fatal(err)
+		}
 		defer c.Close()
 		address = c.LocalAddr()
 		file, err = c.(*net.UDPConn).File()

@@ -39,12 +39,15 @@ type Target struct {
 	Sockets   Sockets
 	Addresses []netip.Addr // the pod's own, at most one of each family
 	Port      uint16
+	// Bound says whether a UDP port is bound in the pod: where it is not, clients are told so. It is called by several
+	// goroutines at a time, and must not block. nil: nobody knows.
+	Bound func(port uint16) (bool, error)
 }
 
 // Published is a port of the host, and what answers there.
 type Published struct {
-	// Listeners are listening TCP sockets, or bound UDP ones; not MPTCP, which package net uses if not told
-	// otherwise. They become the relay's, even if Publish returns an error, and their options are changed.
+	// Listeners are listening TCP sockets, or UDP ones that were bound to the number of their port (not to 0); not MPTCP,
+	// which package net uses if not told otherwise. They become the relay's, even if Publish returns an error, and their options are changed.
 	Listeners []int
 	Target    Target
 }
@@ -75,6 +78,8 @@ type times struct {
 	answered   time.Duration // the same once there were replies
 	dial       time.Duration // a service has to have taken a connection by then
 	stuck      time.Duration // how long nothing moves of what one end of a connection left for the other
+	look       time.Duration // how often it is looked whether a UDP port without a service has one
+	deaf       time.Duration // for how long
 	tick       time.Duration // how often a loop looks for such, while it has any
 	client     keepalive
 	service    keepalive
@@ -88,6 +93,8 @@ var usual = times{
 	answered:   180 * time.Second,
 	dial:       2 * time.Minute,
 	stuck:      2 * time.Minute,
+	look:       100 * time.Millisecond,
+	deaf:       time.Minute,
 	tick:       time.Second,
 	client:     keepalive{idle: 60, interval: 10, count: 9},
 	service:    keepalive{idle: 15, interval: 5, count: 9},

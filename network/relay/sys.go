@@ -72,6 +72,13 @@ func connect(fd int, a *sockaddr) syscall.Errno {
 	return errno
 }
 
+// dissolve takes a UDP socket's associations back.
+func dissolve(fd int) syscall.Errno {
+	var unspecified sockaddr // AF_UNSPEC is 0
+	unspecified.size = unix.SizeofSockaddrInet4
+	return connect(fd, &unspecified)
+}
+
 func accept4(fd int, from *sockaddr) (int, syscall.Errno) {
 	from.size = uint32(len(from.raw))
 	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&from.raw)),
