@@ -119,7 +119,7 @@ func verbNginx(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// helper POD: the variable HELPER becomes the pid of the helper that serves the pod.
+// helper POD: the variable HELPER becomes the pid of the helper that serves the pod, KEEPER that of its keeper.
 func verbHelper(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: helper POD")
@@ -133,10 +133,11 @@ func verbHelper(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	state, err := pod.Net()
 	ts.Check(err)
-	if state.Helper == nil {
+	if state.Helper == nil || state.Keeper == nil {
 		ts.Fatalf("pod %s has no helper", args[0])
 	}
 	ts.Setenv("HELPER", strconv.Itoa(state.Helper.PID))
+	ts.Setenv("KEEPER", strconv.Itoa(state.Keeper.PID))
 }
 
 // hub: the variable HUB becomes the pid of the hub's holder.

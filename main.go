@@ -143,6 +143,9 @@ func main() {
 	if os.Args[0] == sandbox.SuperviseName {
 		os.Exit(sandbox.Supervise(os.Args))
 	}
+	if os.Args[0] == sandbox.KeepName {
+		os.Exit(sandbox.Keep(os.Args))
+	}
 	if os.Args[0] == sandbox.CopyName {
 		os.Exit(sandbox.CopyMain(os.Args))
 	}

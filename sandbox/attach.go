@@ -94,7 +94,7 @@ func (w *wiring) startHelper(hub *Pod) (err error) {
 		return err
 	}
 	w.own = true
-	w.state.Helper = &w.helper.process
+	w.state.Helper, w.state.Keeper = &w.helper.process, &w.helper.keeper
 	w.undo = append(w.undo, w.helper.kill)
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 type helper struct {
 	conn    *os.File
 	process Holder
+	keeper  Holder
 	pidfd   *os.File
 	lost    []error // what one started anew could not take up again
 }
@@ -117,13 +118,16 @@ func (p *Pod) startHelper() (*helper, error) {
 	if err != nil {
 		return nil, err
 	}
-	process, err := identify(executor.PID, executor.PIDFD)
+	h := &helper{conn: conn, pidfd: executor.PIDFD}
+	if h.process, err = identify(executor.PID, executor.PIDFD); err == nil {
+		h.keeper, err = p.startKeeper(h.pidfd)
+	}
 	if err != nil {
 		conn.Close()
 		executor.Kill()
 		return nil, err
 	}
-	return &helper{conn: conn, process: process, pidfd: executor.PIDFD}, nil
+	return h, nil
 }
 
 // kill ends a helper that was started for what did not come about.

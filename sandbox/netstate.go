@@ -21,6 +21,7 @@ type NetState struct {
 	Attachments []network.Attachment `json:"attachments"`       // to networks
 	Replies     bool                 `json:"replies,omitempty"` // answers to clients stay in the pod
 	Helper      *Holder              `json:"helper,omitempty"`  // the process that leads with this pod
+	Keeper      *Holder              `json:"keeper,omitempty"`  // who sees that it has ended
 	Served      bool                 `json:"served,omitempty"`  // by a helper: its own, or the hub's
 }
 

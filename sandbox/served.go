@@ -95,7 +95,7 @@ func (p *Pod) restartHelper() (_ *helper, err error) {
 	if _, err := h.ask(&control.Request{Do: control.Listen}, listener); err != nil {
 		return nil, err
 	}
-	state.Helper = &h.process
+	state.Helper, state.Keeper = &h.process, &h.keeper
 	return h, p.saveNet(state)
 }
 
@@ -258,7 +258,7 @@ func (p *Pod) findOrStart(w *wiring, leader *Pod) (err error) {
 	}
 	if w.helper, err = p.dial(); errors.Is(err, errNoHelper) {
 		if w.helper, err = p.restartHelper(); err == nil {
-			w.state.Helper = &w.helper.process
+			w.state.Helper, w.state.Keeper = &w.helper.process, &w.helper.keeper
 		}
 	}
 	return err

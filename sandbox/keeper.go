@@ -1,0 +1,130 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
+)
+
+// A keeper sees that a helper has ended, when nobody looks: there is no daemon, and the pod's holder is in the pod. It is
+// an executor that waits in poll(2), with next to no memory of its own, and becomes podsh once more then:
+//
+//	podsh@keep STORE POD TIMES
+//
+// which does what every command that finds the helper gone does (findHelper), unless the pod has ended as well, and goes.
+// The new helper has a keeper of its own. TIMES is how often in a row that was needed.
+
+// KeepName is the argv[0] of what a keeper becomes.
+const KeepName = "podsh@keep"
+
+// startKeeper starts the keeper of a helper.
+func (p *Pod) startKeeper(helper *os.File) (Holder, error) {
+	executor, err := startHand(helper)
+	if err != nil {
+		return Holder{}, fmt.Errorf("start the helper's keeper: %w", err)
+	}
+	defer executor.Close()
+	keeper, err := identify(executor.PID, executor.PIDFD)
+	if err == nil {
+		err = executor.Send(keeperPlan(p).steps.calls(), 0)
+	}
+	if err != nil {
+		executor.Kill()
+		return Holder{}, fmt.Errorf("start the helper's keeper: %w", err)
+	}
+	return keeper, nil
+}
+
+// keeperPlan is what a keeper does.
+func keeperPlan(p *Pod) *builder {
+	b := &builder{}
+	pollfd := native.AppendUint16(native.AppendUint16(native.AppendUint32(nil, uint32(nsenter.EnterFD)), unix.POLLIN), 0)
+	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a pod with the host's pid namespace could look into it
+	b.call(unix.SYS_PRCTL, unix.PR_SET_NAME, "podsh-keeper")
+	b.call(unix.SYS_CHDIR, "/")
+	b.call(unix.SYS_PPOLL, pollfd, 1, 0, 0, 0)
+	b.call(unix.SYS_FCNTL, nsenter.PlanFD, unix.F_SETFD, unix.FD_CLOEXEC)
+	b.call(unix.SYS_FCNTL, nsenter.EnterFD, unix.F_SETFD, unix.FD_CLOEXEC)
+	args := []string{KeepName, p.store.Path, p.ID, strconv.Itoa(p.kept)}
+	b.call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings(args), nsenter.Strings(supervisorEnv()), 0)
+	return b
+}
+
+// A helper that ended soon may end again: the next is started at once, the one after it in a second, then in two, and so
+// on, as often as that may double.
+const (
+	soon     = 10 * time.Second
+	mostKept = 7
+)
+
+// Keep is the main function of what a keeper becomes. There is nobody to tell anything: who looks at the pod, and finds
+// no helper, tries it once more and is told.
+func Keep(args []string) int {
+	if len(args) != 4 {
+		return 2
+	}
+	times, err := strconv.Atoi(args[3])
+	if err != nil {
+		return 2
+	}
+	pod, err := (&Store{args[1]}).load(args[2])
+	if err != nil {
+		return 0 // it has been removed, or never came about
+	}
+	if err := pod.keepHelper(times); err != nil && !errors.Is(err, ErrExited) {
+		return 1
+	}
+	return 0
+}
+
+// keepHelper starts the helper anew, if the pod goes on.
+func (p *Pod) keepHelper(times int) error {
+	holder, err := p.Open()
+	if err != nil {
+		return err
+	}
+	defer holder.Close()
+	age, err := ownAge() // which is the helper's
+	if err != nil {
+		return err
+	}
+	var pause time.Duration
+	if age < soon {
+		p.kept = min(times+1, mostKept)
+		if times > 0 {
+			pause = time.Second << (times - 1)
+		}
+	}
+	if gone, err := ended(holder, time.Now().Add(pause)); gone || err != nil {
+		return err
+	}
+	h, _, err := p.findHelper()
+	if err != nil {
+		return err
+	}
+	h.close()
+	return nil
+}
+
+// ownAge is how long this process has been there.
+func ownAge() (time.Duration, error) {
+	started, err := startTime(os.Getpid())
+	if err != nil {
+		return 0, err
+	}
+	since, err := strconv.ParseInt(started, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("start of this process: %w", err)
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, fmt.Errorf("clock_gettime: %w", err)
+	}
+	return time.Duration(now.Nano()) - time.Duration(since)*time.Second/ticks, nil
+}
