@@ -160,7 +160,7 @@ func (w *wiring) resolveLocked(hub *Pod) error {
 	var sockets []*os.File
 	defer func() { control.Close(sockets) }()
 	for _, protocol := range []string{"udp", "tcp"} {
-		l, err := listen(network.Port{HostIP: network.HostResolver, HostPort: 53, Protocol: protocol})
+		l, err := listen(network.Port{HostIP: network.HostResolver, HostPort: 53, Protocol: protocol}, nil)
 		if err != nil {
 			return withHint(fmt.Errorf("name server of networks: listen on %s, port 53: %w", network.HostResolver, errors.Unwrap(err)),
 				"a name server of the host's listens on all addresses: `ss -lnp 'sport = :53'`")
@@ -353,7 +353,11 @@ func (w *wiring) publish() error {
 
 // listen opens the host's end of ports.
 func (w *wiring) listen(ports []network.Port) (err error) {
-	w.ports, err = listenAll(ports)
+	var stowed sockets
+	if w.helper != nil {
+		stowed = w.helper.stowed
+	}
+	w.ports, err = listenAll(ports, stowed)
 	return err
 }
 

@@ -42,11 +42,12 @@
 //
 // # Its network
 //
-// A pod's network has nothing but localhost, until more is asked for. What is more takes three kinds of
-// processes, all started by plans as well (helper.go, maker.go):
+// A pod's network has nothing but localhost, until more is asked for. What is more takes four kinds of
+// processes, all started by plans as well (helper.go, maker.go, keeper.go):
 //
 //	podsh@net helper  in the host's namespaces, without a capability: carries the data. It is a program of its
 //	                  own (package network/helper), since it is heavy. It ends with the pod it leads with.
+//	podsh-keeper      an executor that waits for the helper's end, and then starts another, with the same ports
 //	podsh@hold        a Maker: an executor in the pod's user and network namespaces, which makes the sockets
 //	                  there that the helper asks for, and passes them out.
 //	podsh@net work    for a moment, where networks are: puts one end of a veth(4) into the pod.

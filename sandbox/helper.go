@@ -26,6 +26,7 @@ type helper struct {
 	process Holder
 	keeper  Holder
 	pidfd   *os.File
+	stowed  sockets // that the last one has left
 	lost    []error // what one started anew could not take up again
 }
 
@@ -120,7 +121,7 @@ func (p *Pod) startHelper() (*helper, error) {
 	}
 	h := &helper{conn: conn, pidfd: executor.PIDFD}
 	if h.process, err = identify(executor.PID, executor.PIDFD); err == nil {
-		h.keeper, err = p.startKeeper(h.pidfd)
+		err = p.keep(h)
 	}
 	if err != nil {
 		conn.Close()
@@ -128,6 +129,21 @@ func (p *Pod) startHelper() (*helper, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// keep gives a helper its keeper.
+func (p *Pod) keep(h *helper) error {
+	in, out, err := control.Pair()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	defer out.Close()
+	if h.keeper, err = p.startKeeper(h.pidfd, out); err != nil {
+		return err
+	}
+	_, err = h.ask(&control.Request{Do: control.Stow}, in, out)
+	return err
 }
 
 // kill ends a helper that was started for what did not come about.

@@ -18,14 +18,15 @@ import (
 //	podsh@keep STORE POD TIMES
 //
 // which does what every command that finds the helper gone does (findHelper), unless the pod has ended as well, and goes.
-// The new helper has a keeper of its own. TIMES is how often in a row that was needed.
+// The new helper has a keeper of its own. TIMES is how often in a row that was needed. The keeper also has the one end of
+// a pair in which the helper keeps copies of its ports' sockets: so clients that come meanwhile wait, and find the next.
 
 // KeepName is the argv[0] of what a keeper becomes.
 const KeepName = "podsh@keep"
 
 // startKeeper starts the keeper of a helper.
-func (p *Pod) startKeeper(helper *os.File) (Holder, error) {
-	executor, err := startHand(helper)
+func (p *Pod) startKeeper(helper, stowed *os.File) (Holder, error) {
+	executor, err := startHand(helper, stowed)
 	if err != nil {
 		return Holder{}, fmt.Errorf("start the helper's keeper: %w", err)
 	}
@@ -56,6 +57,9 @@ func keeperPlan(p *Pod) *builder {
 	return b
 }
 
+// stowedFD is where a keeper has its end of the pair.
+const stowedFD = nsenter.EnterFD + 1
+
 // A helper that ended soon may end again: the next is started at once, the one after it in a second, then in two, and so
 // on, as often as that may double.
 const (
@@ -77,6 +81,8 @@ func Keep(args []string) int {
 	if err != nil {
 		return 0 // it has been removed, or never came about
 	}
+	pod.stowed = os.NewFile(stowedFD, "stowed")
+	unix.CloseOnExec(stowedFD)
 	if err := pod.keepHelper(times); err != nil && !errors.Is(err, ErrExited) {
 		return 1
 	}
@@ -127,4 +133,52 @@ func ownAge() (time.Duration, error) {
 		return 0, fmt.Errorf("clock_gettime: %w", err)
 	}
 	return time.Duration(now.Nano()) - time.Duration(since)*time.Second/ticks, nil
+}
+
+// helperIsGone says whether the helper that leads with this pod has ended.
+func (p *Pod) helperIsGone() bool {
+	h, err := p.dial()
+	if err == nil {
+		h.close()
+	}
+	return errors.Is(err, errNoHelper)
+}
+
+// untilKept is how long a keeper has for what it does.
+const untilKept = 5 * time.Second
+
+// awaitKeeper gives a keeper the time to do its work, if the helper has ended and it is there.
+func (p *Pod) awaitKeeper() error {
+	return p.withKeeper(func(keeper *os.File) error {
+		_, err := ended(keeper, time.Now().Add(untilKept))
+		return err
+	})
+}
+
+// endKeeper ends one that can't do it, and what it has kept open: whoever calls this does it in its place.
+func (p *Pod) endKeeper() error {
+	return p.withKeeper(func(keeper *os.File) error {
+		if err := unix.PidfdSendSignal(int(keeper.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("pidfd_send_signal: %w", err)
+		}
+		_, err := ended(keeper, time.Now().Add(untilGiveUp))
+		return err
+	})
+}
+
+// withKeeper does something with the keeper, if there is one, and it is not this process.
+func (p *Pod) withKeeper(do func(keeper *os.File) error) error {
+	state, err := p.Net()
+	if err != nil || state.Keeper == nil || state.Keeper.PID == os.Getpid() {
+		return err
+	}
+	keeper, err := state.Keeper.Open()
+	if errors.Is(err, ErrExited) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer keeper.Close()
+	return do(keeper)
 }

@@ -19,6 +19,7 @@ import (
 type listening struct {
 	port    network.Port // with the number that it got
 	sockets []*os.File
+	stowed  sockets // that are open already
 }
 
 func (l *listening) close() {
@@ -28,9 +29,9 @@ func (l *listening) close() {
 }
 
 // listenAll opens the host's end of ports: all, or none.
-func listenAll(ports []network.Port) (all []*listening, err error) {
+func listenAll(ports []network.Port, stowed sockets) (all []*listening, err error) {
 	for _, port := range ports {
-		l, err := listen(port)
+		l, err := listen(port, stowed)
 		if err != nil {
 			closeListening(all)
 			return nil, err
@@ -47,8 +48,8 @@ func closeListening(all []*listening) {
 }
 
 // listen opens the host's end of a port: on all addresses of both families, where none is named.
-func listen(port network.Port) (*listening, error) {
-	l := &listening{port: port}
+func listen(port network.Port, stowed sockets) (*listening, error) {
+	l := &listening{port: port, stowed: stowed}
 	if port.HostIP.IsValid() {
 		return l, l.open(port.HostIP, port.HostPort)
 	}
@@ -67,12 +68,17 @@ func listen(port network.Port) (*listening, error) {
 			return nil, err
 		}
 		l.close()
-		l = &listening{port: port}
+		l = &listening{port: port, stowed: stowed}
 	}
 }
 
 // open opens one socket.
 func (l *listening) open(ip netip.Addr, port uint16) error {
+	if socket := l.stowed.take(l.port.Protocol, ip, port); socket != nil {
+		l.port.HostPort = port
+		l.sockets = append(l.sockets, socket)
+		return nil
+	}
 	family, kind := unix.AF_INET, unix.SOCK_STREAM
 	if ip.Is6() {
 		family = unix.AF_INET6

@@ -36,6 +36,7 @@ type Pod struct {
 	store   *Store
 	around  *Pod     // of a container that is seen as a pod: the one it is in
 	workdir string   // of a container that is seen as a pod
+	stowed  *os.File // where a helper that ended has left its ports' sockets
 	kept    int      // how often in a row its helper was started anew
 	mounts  *os.File // of one that has ended: a mount namespace with what it has left, in place of the holder's
 	lost    []string // and where its volumes were that are gone

@@ -33,6 +33,9 @@ func (p *Pod) findHelper() (h *helper, restarted bool, err error) {
 	if h, err = p.dial(); !errors.Is(err, errNoHelper) {
 		return h, false, err
 	}
+	if err := p.awaitKeeper(); err != nil {
+		return nil, false, err
+	}
 	unlock, err := p.lockNet()
 	if err != nil {
 		return nil, false, err
@@ -49,6 +52,9 @@ func (p *Pod) findHelper() (h *helper, restarted bool, err error) {
 
 // restartHelper starts a helper in place of one that has ended.
 func (p *Pod) restartHelper() (_ *helper, err error) {
+	if err := p.endKeeper(); err != nil {
+		return nil, err
+	}
 	state, err := p.Net()
 	if err != nil {
 		return nil, err
@@ -58,10 +64,14 @@ func (p *Pod) restartHelper() (_ *helper, err error) {
 		return nil, err
 	}
 	defer func() {
+		h.stowed.close() // whom they were for is not there any more
 		if err != nil {
 			h.kill()
 		}
 	}()
+	if h.stowed, err = p.takeSockets(); err != nil {
+		return nil, err
+	}
 	served := []*Pod{p}
 	if p.IsHub {
 		in, err := p.store.inHub(p)
@@ -116,7 +126,7 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 	again := *state
 	again.Ports = nil
 	w := newWiring(p, &again)
-	w.helper, w.own = &helper{conn: h.conn}, leads
+	w.helper, w.own = &helper{conn: h.conn, stowed: h.stowed}, leads
 	defer func() {
 		w.helper = nil // it is the caller's
 		w.close()
@@ -219,6 +229,11 @@ func (p *Pod) rewire(change func(w *wiring, pidfd *os.File) error) error {
 	leader, err := p.leader()
 	if err != nil {
 		return err
+	}
+	if leader == p && p.helperIsGone() {
+		if err := p.awaitKeeper(); err != nil {
+			return err
+		}
 	}
 	unlock, err := p.lockNet()
 	if err != nil {

@@ -19,6 +19,7 @@ const (
 	Forget    = "forget"    // Pod
 	Publish   = "publish"   // Ports of Pod; descriptors: for each, Sockets of them
 	Unpublish = "unpublish" // Ports of Pod
+	Stow      = "stow"      // keep copies of the ports' sockets in a pair; descriptors: its ends, to send to and to receive from
 	Listen    = "listen"    // take requests from a socket, too; a descriptor: that
 	Status    = "status"
 )

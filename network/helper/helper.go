@@ -55,6 +55,7 @@ type helper struct {
 	stack    *stack.Stack
 	resolves []netip.Addr
 	program  *program
+	stowed   [2]*os.File   // where copies of the ports' sockets are; nil: nowhere
 	files    int           // how many descriptors it may have
 	led      bool          // some member leads: then the helper ends with that one, else with the last
 	end      chan struct{} // closed: all is over
@@ -141,7 +142,7 @@ func (h *helper) answer(request *control.Request, files []*os.File) (*control.An
 	do, ok := map[string]func(*control.Request, []*os.File) (*control.Answer, error){
 		control.Hello: hello, control.Serve: h.serveMember, control.Update: h.updateMember, control.Forget: h.forget,
 		control.WayOut: h.wayOut, control.Publish: h.publish, control.Unpublish: h.unpublish,
-		control.Resolve: h.resolve, control.Listen: h.listen, control.Status: h.status,
+		control.Resolve: h.resolve, control.Stow: h.stow, control.Listen: h.listen, control.Status: h.status,
 	}[request.Do]
 	if !ok {
 		control.Close(files)

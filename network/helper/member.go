@@ -144,6 +144,7 @@ func (h *helper) drop(id string) {
 	delete(h.members, id)
 	h.names.Remove(id)
 	h.allow()
+	_ = h.stowAll() // fewer than before
 	m.close()
 }
 
@@ -243,7 +244,7 @@ func (h *helper) publish(request *control.Request, files []*os.File) (answer *co
 		return nil, err
 	}
 	m.ports = append(m.ports, added...)
-	return &control.Answer{}, nil
+	return &control.Answer{}, h.stowAll()
 }
 
 // udpBound says whether a UDP port is bound in the pod. What its holder's network has is for all to see, proc_net(5).
@@ -284,7 +285,7 @@ func (h *helper) unpublish(request *control.Request, files []*os.File) (*control
 			return nil, cerr
 		}
 	}
-	return &control.Answer{}, nil
+	return &control.Answer{}, h.stowAll()
 }
 
 // wayOut carries what leaves a pod: by our own stack, or by another program.

@@ -54,6 +54,7 @@ const datagramsAtOnce = 64 // before other events have their turn
 func (l *loop) receive(port *Port, fd int) error {
 	b := &binding{loop: l, port: port, fd: fd, sessions: map[client]*session{}, recent: list.New(), own: map[netip.Addr]*list.List{}}
 	b.place = l.place(b)
+	b.wasDeaf()
 	if err := l.watch(fd, b.place, 0, unix.EPOLLIN); err != nil {
 		l.leave(b.place)
 		return err

@@ -81,6 +81,13 @@ func (b *binding) hear() {
 	dissolve(b.fd)
 }
 
+// wasDeaf lets a socket hear that another relay has left deaf.
+func (b *binding) wasDeaf() {
+	if at, err := unix.GetsockoptInt(b.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err == nil && at == nowhere {
+		dissolve(b.fd)
+	}
+}
+
 // UDPBound says whether somebody has a UDP port, by the files udp and udp6 in a folder such as /proc/net, proc_net(5).
 func UDPBound(folder string, port uint16) (bool, error) {
 	suffix := fmt.Sprintf(":%04X", port)

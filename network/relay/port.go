@@ -40,6 +40,9 @@ func (p *Port) Counters() Counters {
 	}
 }
 
+// Listeners are the sockets that the port listens on, as long as it is not closed.
+func (p *Port) Listeners() []int { return p.listeners }
+
 // Close closes the port's listeners and resets its connections. To close it twice is no error.
 func (p *Port) Close() error {
 	r := p.relay
