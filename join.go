@@ -112,9 +112,13 @@ func joinCopied(joining *sandbox.Joining, streams *sandbox.Streams, args []strin
 		return err
 	}
 	streams.Copy()
+	streams.Notify(signals)
 	go func() {
 		for s := range signals {
 			_ = joiner.Signal(s) // it has ended: so do we
+			if s == unix.SIGTSTP {
+				_ = unix.Kill(os.Getpid(), unix.SIGSTOP) // that can't fail
+			}
 		}
 	}()
 	err = ended(joiner)

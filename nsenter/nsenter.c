@@ -360,14 +360,68 @@ static void podsh_prepare(void)
 	munmap(run.plan, run.plan->size);
 }
 
+// Write a number; returns where it ends.
+static char *podsh_digits(char *to, uint32_t n)
+{
+	char digits[12], *from = digits;
+
+	do
+		*from++ = (char)('0' + n % 10);
+	while (n /= 10);
+	while (from > digits)
+		*to++ = *--from;
+	*to = 0;
+	return to;
+}
+
+// Read a small file of /proc as text.
+static int podsh_read_proc(const char *dir, const char *name, char *to, size_t size)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	strcpy(path, dir);
+	strcat(path, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = read(fd, to, size - 1);
+	close(fd);
+	to[n < 0 ? 0 : n] = 0;
+	return n <= 0;
+}
+
+// Whether a process has a use of its own for a signal, or none at all: proc_pid_status(5). Who waits
+// for it has it blocked.
+static int podsh_takes(int pid, int sig)
+{
+	static const char *const sets[] = {"\nSigBlk:\t", "\nSigIgn:\t", "\nSigCgt:\t"};
+	char path[32] = "/proc/", text[4096];
+	uint64_t takes = 0;
+
+	strcpy(podsh_digits(path + strlen(path), (uint32_t)pid), "/");
+	if (podsh_read_proc(path, "status", text, sizeof(text)))
+		return 0;
+	for (int i = 0; i < 3; i++) {
+		const char *digit = strstr(text, sets[i]);
+		uint64_t set = 0;
+
+		for (digit = digit ? digit + strlen(sets[i]) : ""; *digit > ' '; digit++)
+			set = set << 4 | (uint64_t)(*digit <= '9' ? *digit - '0' : *digit - 'a' + 10);
+		takes |= set;
+	}
+	return takes >> (sig - 1) & 1;
+}
+
 // Pass one signal on. What the terminal sent (SI_KERNEL) was meant for everything that runs in the
 // foreground: the command is in a session of its own, so its whole group gets it. A stop from the keyboard
-// has no effect on a session without a terminal, so it becomes SIGSTOP and stops the joiner as well.
+// has no effect on a session without a terminal, so it becomes SIGSTOP and stops the joiner as well; one that
+// somebody sent is the command's, if that has a use for it: some count their workers by SIGTTIN and SIGTTOU.
 static void podsh_forward(int pid, siginfo_t *info)
 {
 	static int stopped; // the whole group was: it is to go on as a whole
 	int sig = info->si_signo;
-	int stop = sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
+	int stop = (sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU) &&
+		   (info->si_code == SI_KERNEL || !podsh_takes(pid, sig));
 	int whom = info->si_code == SI_KERNEL || (sig == SIGCONT && stopped) ? -pid : pid;
 
 	if (kill(whom, stop ? SIGSTOP : sig) && whom < 0)
@@ -405,16 +459,9 @@ static void podsh_fail(const struct podsh_record *record, char **argv, char **en
 	int32_t numbers[2] = {record->what, record->value};
 
 	for (int i = 0; i < 2; i++) {
-		char digits[12], *from = digits;
-		uint32_t n = numbers[i] < 0 ? 0 : (uint32_t)numbers[i];
-
 		if (numbers[i] < 0)
 			*to++ = '-';
-		do
-			*from++ = (char)('0' + n % 10);
-		while (n /= 10);
-		while (from > digits)
-			*to++ = *--from;
+		to = podsh_digits(to, numbers[i] < 0 ? 0 : (uint32_t)numbers[i]);
 		*to++ = i ? 0 : ':';
 	}
 	argv[0] = name;
@@ -644,22 +691,6 @@ static struct podsh_plan *podsh_load(const char *name, struct podsh_saved *head)
 	if (head->magic != PODSH_MAGIC || podsh_relocate((struct podsh_plan *)file, (size_t)n))
 		return NULL;
 	return (struct podsh_plan *)file;
-}
-
-// Read a small file of /proc as text.
-static int podsh_read_proc(const char *dir, const char *name, char *to, size_t size)
-{
-	char path[64];
-	ssize_t n;
-	int fd;
-
-	strcpy(path, dir);
-	strcat(path, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = read(fd, to, size - 1);
-	close(fd);
-	to[n < 0 ? 0 : n] = 0;
-	return n <= 0;
 }
 
 // Is the process behind PODSH_POD_FD the holder that the plan was made for? The pidfd was opened first, so

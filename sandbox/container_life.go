@@ -16,7 +16,7 @@ import (
 
 // Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
 // command ends with this process.
-func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err error) {
+func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err error) {
 	runtime.LockOSThread() // the command ends with the thread that started it
 	state, err := c.State()
 	if err != nil {
@@ -42,12 +42,13 @@ func (c *Container) Run(stdio *Stdio, signals <-chan os.Signal) (status int, err
 		return startStatus(err), errors.Join(err, c.discard())
 	}
 	streams.Copy()
+	streams.Notify(signals)
 	done := make(chan struct{})
 	go func() {
 		for {
 			select {
 			case sig := <-signals:
-				_ = run.signal(sig.(syscall.Signal)) // it has ended: so do we
+				run.pass(sig.(syscall.Signal))
 			case <-done:
 				return
 			}
