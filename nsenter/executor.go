@@ -226,6 +226,23 @@ func (e *Executor) Ended() error {
 	return nil
 }
 
+// Failed says whether the executor has said by now that a call has failed, or is gone, without waiting for that; else nil.
+func (e *Executor) Failed() error {
+	for {
+		said := []unix.PollFd{{Fd: int32(e.sock.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(said, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 || err != nil {
+			return nil
+		}
+		if err := e.next(); err != nil {
+			return err
+		}
+	}
+}
+
 // Became waits until the executor has become another program, which goes on by itself; a *CallError says why
 // it did not. The plan has to close PlanFD with the exec, which is how that is seen.
 func (e *Executor) Became() error {

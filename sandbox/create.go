@@ -184,8 +184,8 @@ func (run *performance) undoAll() {
 
 // begin starts the holder, and sends it its first steps without waiting for them.
 func (run *performance) begin(steps Plan) error {
-	if err := hostCalls[steps[0].Host].do(run); err != nil {
-		return fmt.Errorf("%s: %w", steps[0].Why, err)
+	if err := run.host(steps[0], hostCalls[steps[0].Host].do); err != nil {
+		return err
 	}
 	run.begun = 1 + chunk(steps[1:])
 	return run.executor.Send(steps[1:run.begun].calls(), 0)
@@ -197,8 +197,8 @@ func (run *performance) perform() error {
 	for at := 1; at < len(run.Plan); {
 		steps := run.Plan[at:]
 		if steps[0].Side == Host {
-			if err := hostCalls[steps[0].Host].do(run); err != nil {
-				return fmt.Errorf("%s: %w", steps[0].Why, err)
+			if err := run.host(steps[0], hostCalls[steps[0].Host].do); err != nil {
+				return err
 			}
 			at++
 			continue
@@ -223,6 +223,21 @@ func (run *performance) perform() error {
 	return run.executor.Close()
 }
 
+// host does a step of the host's side. One that fails where the pod's side has failed is no news: whoever finds no pod any more
+// may notice first, and what the pod's side has said is why.
+func (run *performance) host(step Step, do func(*performance) error) error {
+	err := do(run)
+	if err == nil {
+		return nil
+	}
+	if run.executor != nil {
+		if why := run.executor.Failed(); why != nil {
+			return run.explain(why)
+		}
+	}
+	return fmt.Errorf("%s: %w", step.Why, err)
+}
+
 // settle waits until the first n steps, which were sent, are done; and does meanwhile what the host's next
 // one needs.
 func (run *performance) settle(steps Plan, n, place int) error {
@@ -234,8 +249,8 @@ func (run *performance) settle(steps Plan, n, place int) error {
 		}
 	}
 	if n < len(steps) && steps[n].Side == Host && hostCalls[steps[n].Host].prepare != nil {
-		if err := hostCalls[steps[n].Host].prepare(run); err != nil {
-			return fmt.Errorf("%s: %w", steps[n].Why, err)
+		if err := run.host(steps[n], hostCalls[steps[n].Host].prepare); err != nil {
+			return err
 		}
 	}
 	switch steps[n-1].Call.Nr {
