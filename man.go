@@ -63,7 +63,8 @@ var manSections = []manSection{
 	}},
 	{title: "CONTAINERS", text: `A container (podsh run) is a command in a pod with a root file system of its own.
 It shares the namespaces of the pod but for that of mounts, and those that it is
-given for itself. Without -d and -t podsh is its parent, and it ends with podsh.
+given for itself. Without -d and -t podsh is its parent, and it ends with podsh;
+what podsh reads and writes it has as pipes, which all its users can open.
 With them the pod's supervisor is: a process of podsh's, there while it has
 containers. It writes their output to their logs, in the CRI format of
 Kubernetes, rotated at 10 MB, and starts them once more as --restart says: at
