@@ -7,25 +7,23 @@ import (
 	"unicode"
 
 	"github.com/urfave/cli/v2"
-
-	"github.com/podsh/podsh/sandbox"
 )
 
 // envSpec reads variables, first those of files.
-func envSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
+func envSpec(c *cli.Context) (env []string, err error) {
 	for _, name := range c.StringSlice("env-file") {
 		lines, err := envFile(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		spec.Env = append(spec.Env, lines...)
+		env = append(env, lines...)
 	}
 	for _, text := range c.StringSlice("env") {
 		if variable, ok := withOwnValue(text); ok {
-			spec.Env = append(spec.Env, variable)
+			env = append(env, variable)
 		}
 	}
-	return nil
+	return env, nil
 }
 
 // withOwnValue gives a variable that is only named the value that podsh itself has; without one it is left out, docker's rule.

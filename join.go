@@ -32,7 +32,8 @@ func joinCommand() *cli.Command {
 			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "as always; for those who type -it"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "be `UID[:GID]` or a user of the pod's"},
 			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR` (default: that of the container, or the user's home)"},
-			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`"},
+			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`; KEY alone takes your own value"},
+			&cli.StringSliceFlag{Name: "env-file", Usage: "set what the lines of `FILE` say"},
 			&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
 			&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
 			&cli.StringFlag{Name: "only", Usage: "join only these `NAMESPACES`, such as net,uts (and always user)"},
@@ -66,7 +67,10 @@ func join(c *cli.Context) error {
 	if show == "sh" {
 		return usagef("--dry-run=text shows each step by hand, --dry-run=json each call", "a join has no script: what it does ends with the command")
 	}
-	spec := joinSpec(c, command)
+	spec, err := joinSpec(c, command)
+	if err != nil {
+		return err
+	}
 	joining, err := sandbox.ProposeJoin(pod, spec)
 	if err != nil {
 		return err
@@ -128,9 +132,13 @@ func joinCopied(joining *sandbox.Joining, streams *sandbox.Streams, args []strin
 	return err
 }
 
-func joinSpec(c *cli.Context, command []string) *sandbox.JoinSpec {
+func joinSpec(c *cli.Context, command []string) (*sandbox.JoinSpec, error) {
+	env, err := envSpec(c)
+	if err != nil {
+		return nil, err
+	}
 	spec := &sandbox.JoinSpec{
-		Command: command, User: c.String("user"), Workdir: c.String("workdir"), Env: c.StringSlice("env"),
+		Command: command, User: c.String("user"), Workdir: c.String("workdir"), Env: env,
 		CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
 		TTY:  c.Bool("tty") || isTerminal(os.Stdin) && isTerminal(os.Stdout) && isTerminal(os.Stderr),
 		Term: os.Getenv("TERM"), HostEnv: os.Environ(),
@@ -141,7 +149,7 @@ func joinSpec(c *cli.Context, command []string) *sandbox.JoinSpec {
 	if only := c.String("only"); only != "" {
 		spec.Only = strings.Split(only, ",")
 	}
-	return spec
+	return spec, nil
 }
 
 // failedCall reads the name that the joiner gives to podsh when a call of its plan has failed: podsh then

@@ -374,7 +374,9 @@ func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
 		grace := seconds(c.Int("stop-timeout"))
 		spec.StopAfter = &grace
 	}
-	err := errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), envSpec(c, spec), privateSpec(c, spec))
+	var err error
+	spec.Env, err = envSpec(c)
+	err = errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), err, privateSpec(c, spec))
 	if c.String("pod") == "" && !slices.Contains(spec.Private, "uts") {
 		spec.Hostname = "" // it is the new pod's
 	}

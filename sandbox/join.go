@@ -278,10 +278,11 @@ func (j *Joining) Warning() error {
 	return nil
 }
 
-// Streams are what the command gets in place of podsh's own output, where that is another user's who could not open it anew;
-// nil: it gets that itself. Standard input stays as it is: what the command leaves of it is for whoever reads it next.
+// Streams are what the command gets in place of podsh's own output, where its user could not open that anew; nil: it gets that
+// itself. Standard input stays as it is: what the command leaves of it is for whoever reads it next.
 func (j *Joining) Streams() (*Streams, error) {
-	if uid, _ := mapID(j.Pod.idsOutside(), j.who.uid, true); int(uid) == os.Geteuid() {
+	uid, _ := mapID(j.Pod.idsOutside(), j.who.uid, true)
+	if int(uid) == os.Geteuid() && (uid == 0 || ownFile(os.Stdout) && ownFile(os.Stderr)) {
 		return nil, nil
 	}
 	streams, err := NewStreams(nil, os.Stdout, os.Stderr)

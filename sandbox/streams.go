@@ -132,6 +132,12 @@ func isPipe(file *os.File) bool {
 	return unix.Fstatfs(int(file.Fd()), &fs) == nil && fs.Type == unix.PIPEFS_MAGIC
 }
 
+// ownFile says whether a file is this user's.
+func ownFile(file *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(file.Fd()), &st) == nil && int(st.Uid) == os.Geteuid()
+}
+
 func isNull(file *os.File) bool {
 	var st unix.Stat_t
 	return unix.Fstat(int(file.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
