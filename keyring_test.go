@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,17 +59,28 @@ func sessionOf(t *testing.T, what, keys string) string {
 	return found[0][1]
 }
 
-// showKeys are the ways into the pod web, each with a command that shows the keys which it may use.
-func (h *containerHome) showKeys() [][]string {
-	cat := []string{"cat", "/proc/keys"}
-	run := append([]string{"run", "--rm", "--pod", "web", "--unmask", "all", "--rootfs", h.rootfs + ":ro"}, cat...)
-	return [][]string{
-		append([]string{"join", "web", "--"}, cat...), // by the plan that create has saved
-		append([]string{"join", "--workdir", "/", "web", "--"}, cat...),
-		append([]string{"join", "--user", "1", "web", "--"}, cat...),
+// sessions goes into a pod in all the ways that there are, and returns the keyrings that it has there.
+func (h *containerHome) sessions(t *testing.T, pod string) (keyrings []string) {
+	t.Helper()
+	run := []string{"run", "--rm", "--pod", pod, "--unmask", "all", "--rootfs", h.rootfs + ":ro", "cat", "/proc/keys"}
+	for _, args := range [][]string{
+		{"join", pod, "--", "cat", "/proc/keys"}, // by the plan that create has saved
+		{"join", "--workdir", "/", pod, "--", "cat", "/proc/keys"},
+		{"join", "--user", "1", pod, "--", "cat", "/proc/keys"},
 		run,
 		append([]string{"run", "--pid", "private"}, run[1:]...),
+	} {
+		what := "podsh " + strings.Join(args, " ")
+		stdout, stderr, err := h.run(args...)
+		if strings.Contains(stderr, "user 1 is not mapped") {
+			continue // a pod with one id
+		}
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", what, err, stderr)
+		}
+		keyrings = append(keyrings, sessionOf(t, what, stdout))
 	}
+	return keyrings
 }
 
 // newKeyHome is a home with a pod called web in which /proc/keys can be read.
@@ -85,25 +97,10 @@ func newKeyHome(t *testing.T) *containerHome {
 func TestKeyring(t *testing.T) {
 	takeSession(t)
 	h := newKeyHome(t)
-	pod := ""
-	for _, args := range h.showKeys() {
-		stdout, stderr, err := h.run(args...)
-		if err != nil && strings.Contains(stderr, `"1" is not mapped`) || strings.Contains(stderr, "user 1 is not mapped") {
-			continue // a pod with one id
-		}
-		what := "podsh " + strings.Join(args, " ")
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", what, err, stderr)
-		}
-		if one := sessionOf(t, what, stdout); pod == "" {
-			pod = one
-		} else if one != pod {
-			t.Errorf("%s: keyring %s, and the pod's is %s", what, one, pod)
-		}
-	}
 	h.must(t, "create", "--name", "other", "--unmask", "all")
-	if other := sessionOf(t, "pod other", h.must(t, "join", "other", "--", "cat", "/proc/keys")); other == pod {
-		t.Errorf("two pods have the keyring %s", pod)
+	web, other := slices.Compact(h.sessions(t, "web")), slices.Compact(h.sessions(t, "other"))
+	if len(web) != 1 || len(other) != 1 || web[0] == other[0] {
+		t.Errorf("a pod has the keyrings %q, another one %q", web, other)
 	}
 }
 
@@ -117,31 +114,13 @@ func TestKeyQuota(t *testing.T) {
 	h := newKeyHome(t)
 	fillKeys(t)
 	h.must(t, "create", "--name", "late", "--unmask", "all")
-	for _, pod := range []string{"web", "late"} {
-		for _, args := range h.showKeys() {
-			for i, arg := range args {
-				if arg == "web" {
-					args[i] = pod
-				}
-			}
-			if stdout, stderr, err := h.run(args...); err == nil {
-				sessionOf(t, strings.Join(args, " "), stdout)
-			} else if !strings.Contains(stderr, "user 1 is not mapped") {
-				t.Errorf("podsh %s: %v\n%s", strings.Join(args, " "), err, stderr)
-			}
-		}
-	}
+	h.sessions(t, "web")
+	h.sessions(t, "late")
 	h.must(t, "run", "-d", "--pod", "late", "--name", "sleeper", "--rootfs", h.rootfs+":ro", "sleep", "1000")
 
 	revoke := fmt.Sprintf("exit(syscall(%d, %d, %d) < 0)", unix.SYS_KEYCTL, unix.KEYCTL_REVOKE, unix.KEY_SPEC_SESSION_KEYRING)
 	h.must(t, "join", "web", "--", "perl", "-e", revoke)
-	for _, args := range h.showKeys() {
-		if stdout, stderr, err := h.run(args...); err == nil {
-			sessionOf(t, "revoked: "+strings.Join(args, " "), stdout)
-		} else if !strings.Contains(stderr, "user 1 is not mapped") {
-			t.Errorf("revoked: podsh %s: %v\n%s", strings.Join(args, " "), err, stderr)
-		}
-	}
+	h.sessions(t, "web")
 }
 
 // fillKeys adds keys to the session's keyring until there may be no more.
