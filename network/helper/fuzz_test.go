@@ -36,7 +36,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		h := &helper{members: map[string]*member{}, end: make(chan struct{})}
 		var err error
-		if h.relay, err = relay.New(16); err != nil {
+		if h.relay, err = relay.New(relay.Limits{Connections: 16, Sessions: 16}); err != nil {
 			t.Fatal(err)
 		}
 		defer h.relay.Close()
