@@ -152,6 +152,8 @@ func sessionCondition(condition string) (bool, error) {
 		text, err := os.ReadFile("/proc/self/uid_map")
 		fields := strings.Fields(string(text))
 		return len(fields) == 3 && fields[2] == "1", err
+	case "embedded": // podsh's other programs lie in its file, as scripts/test builds it; plain go build links them
+		return os.Getenv("PODSH_BINARY") != "", nil
 	case "images": // those that scripts/images makes are there
 		return os.Getenv("PODSH_TEST_IMAGES") != "", nil
 	case "linux": // [linux:6.9]: this version or newer
