@@ -318,7 +318,7 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 		_, _ = w.helper.ask(&control.Request{Do: control.Forget, Pod: w.pod.ID}) // it watches the pod as well
 	})
 	if program := w.pod.Spec.Net.WayOut; w.tun != nil {
-		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU}}, w.tun)
+		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Shared: w.pod.IsHub}}, w.tun)
 		return err
 	} else if w.own && program != WayOutNone && program != WayOutStack {
 		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Program: program}})

@@ -67,6 +67,7 @@ func (h *HostPorts) Reaches(port uint16) bool {
 type Way struct {
 	Program string `json:"program,omitempty"` // pasta or slirp4netns; else the helper does it
 	MTU     int    `json:"mtu"`
+	Shared  bool   `json:"shared,omitempty"` // it is that of several pods
 }
 
 // Answer is what a helper says to a request.

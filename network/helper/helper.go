@@ -222,6 +222,9 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 	if h.stack != nil {
 		c := h.stack.Counters()
 		report.WayOut = &control.WayReport{Connections: c.Opened, Open: uint64(c.Connections), Refused: c.Refused, BytesIn: c.Fetched, BytesOut: c.Sent}
+		for _, use := range h.stack.Uses(request.Pod) {
+			report.Limits = append(report.Limits, control.Limit{Name: "outbound " + use.Name, Pod: use.Own, All: use.All})
+		}
 		if err := stack.CanPing(); err != nil {
 			report.Warnings = append(report.Warnings, err.Error())
 		}

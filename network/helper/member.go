@@ -145,6 +145,9 @@ func (h *helper) drop(id string) {
 	h.names.Remove(id)
 	h.allow()
 	_ = h.stowAll() // fewer than before
+	if h.stack != nil {
+		h.stack.Forget(id)
+	}
 	m.close()
 }
 
@@ -156,6 +159,7 @@ func (h *helper) learn(m *member) {
 
 // rights are what the way out asks about a pod. They are looked at for every connection, without a lock.
 type rights struct {
+	pod       string
 	internal  bool // it goes nowhere
 	hostPorts *control.HostPorts
 }
@@ -166,7 +170,7 @@ func (h *helper) allow() {
 	for _, m := range h.members {
 		for _, ip := range m.Addresses {
 			if _, taken := all[ip]; !taken || m.Lead { // an address that is the same in every pod is its leader's
-				all[ip] = rights{m.Internal, m.HostPorts}
+				all[ip] = rights{m.ID, m.Internal, m.HostPorts}
 			}
 		}
 	}
@@ -316,8 +320,18 @@ func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.An
 	h.stack, err = stack.New(stack.Config{
 		Tun: files[0], MTU: uint32(request.Way.MTU), Gateway: []netip.Addr{network.Gateway4, network.Gateway6},
 		Resolver: []netip.Addr{network.Resolver4, network.Resolver6}, DNS: h.names.Answer, HostAccess: h.hostAccess, Blocked: h.blocked,
+		Owner: h.owner, Shared: request.Way.Shared, Descriptors: h.files / outboundPart,
 	})
 	return &control.Answer{}, err
+}
+
+// outboundPart is which part of the descriptors the way out may have. Published ports have most of the others.
+const outboundPart = 4
+
+// owner is the pod that an address is of.
+func (h *helper) owner(from netip.Addr) string {
+	r, _ := h.rightsOf(from)
+	return r.pod
 }
 
 // hostAccess says whether a pod may reach a port of the host's loopback.

@@ -2,100 +2,41 @@ package stack
 
 import (
 	"net"
-	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// The buffers of a connection in each direction, bytes. What waits for a slow reader fills them; so with many
-// connections they are small, and a pod that opens all it may and reads nothing makes us hold 0.8 GB at worst.
-const (
-	largeBuffer = 512 << 10
-	smallBuffer = 64 << 10
-	pieceBuffer = 16 << 10
-)
-
-// tcpHandler accepts what policy allows and the host can connect to.
-func (s *Stack) tcpHandler() func(stack.TransportEndpointID, *stack.PacketBuffer) bool {
-	large := tcp.NewForwarder(s.netns, largeBuffer, s.limits.dials, s.serve)
-	small := tcp.NewForwarder(s.netns, smallBuffer, s.limits.dials, s.serve)
-	return func(id stack.TransportEndpointID, packet *stack.PacketBuffer) bool {
-		if s.roomy() {
-			return large.HandlePacket(id, packet)
-		}
-		return small.HandlePacket(id, packet)
-	}
-}
-
-// roomy reports whether a new connection may have large buffers.
-func (s *Stack) roomy() bool { return s.held.Load() < int64(s.limits.roomy) }
-
-// connection is a pod's TCP connection and the host's that continues it.
+// connection is a pod's TCP connection and the host's that continues it. It is over when both directions have come to
+// their end; when one of them fails; or when one side is found to be gone, whichever direction waits for it:
+//
+//	the pod's     the endpoint hears a RST, or none of its keepalive probes is answered: podGone
+//	the host's    the kernel hears a RST, or its own probes are not answered: up or down fails, or hostGone, which
+//	              looks on when the host's side has ended its direction and there is nothing more to read
+//
+// A direction that has ended, and another that goes on, is nothing of the kind, however long it takes: then both sides
+// answer the probes.
 type connection struct {
 	stack  *Stack
+	owner  string
 	host   *net.TCPConn
 	pod    tcpip.Endpoint
 	events waiter.Queue // of pod
 	once   sync.Once
 	buffer int64 // towards the pod, at most
 	pieces int   // small reads in a row
+
+	sent    atomic.Bool // up is at its end: the host's side has all that the pod had to say
+	fetched atomic.Bool // down is at its end
+	orphan  atomic.Bool // the pod's side is gone, and what it sent is on its way
 }
 
-// serve answers one SYN of a pod: it runs on a goroutine of its own.
-func (s *Stack) serve(request *tcp.ForwarderRequest) {
-	if !s.enter() {
-		request.Complete(false)
-		return
-	}
-	defer s.work.Done()
-	id := request.ID()
-	src := netip.AddrPortFrom(fromStack(id.RemoteAddress), id.RemotePort)
-	dst := netip.AddrPortFrom(fromStack(id.LocalAddress), id.LocalPort)
-	defer s.held.Add(-1)
-	if s.held.Add(1) > int64(s.limits.connections) {
-		s.counters.dropped.Add(1)
-		request.Complete(true)
-		return
-	}
-	if s.isResolver(dst) {
-		s.serveDNS(request, src.Addr())
-		return
-	}
-	destinations, err := s.destinations(src.Addr(), dst)
-	if err != nil {
-		s.counters.refused.Add(1)
-		request.Complete(true)
-		return
-	}
-	host, err := s.dial(destinations)
-	if err != nil {
-		s.counters.failed.Add(1)
-		request.Complete(true)
-		return
-	}
-	c := &connection{stack: s, host: host}
-	if c.accept(request) {
-		c.run()
-	}
-}
-
-// dial connects to the first of the destinations that takes the connection.
-func (s *Stack) dial(destinations []netip.AddrPort) (host *net.TCPConn, err error) {
-	// An end of connection that the host's side never sends must not hold the connection for ever.
-	dialer := net.Dialer{Timeout: s.limits.dial, KeepAlive: time.Minute}
-	for _, dst := range destinations {
-		var conn net.Conn
-		if conn, err = dialer.DialContext(s.ctx, "tcp", dst.String()); err == nil {
-			return conn.(*net.TCPConn), nil
-		}
-	}
-	return nil, err
-}
+// lastWords is how long the host's side has to take what a pod sent right before it reset the connection.
+const lastWords = time.Second
 
 // accept completes the handshake with the pod.
 func (c *connection) accept(request *tcp.ForwarderRequest) bool {
@@ -108,16 +49,11 @@ func (c *connection) accept(request *tcp.ForwarderRequest) bool {
 	request.Complete(false)
 	c.pod = pod
 	s := c.stack
-	if c.buffer = largeBuffer; !s.roomy() {
-		c.buffer = smallBuffer
-	}
 	pod.SocketOptions().SetSendBufferSize(c.buffer, true)
-	// A pod that is gone says nothing. Without the first the stack would send to it again for ever.
-	silent, idle, interval := tcpip.TCPUserTimeoutOption(s.limits.silent), tcpip.KeepaliveIdleOption(time.Minute), tcpip.KeepaliveIntervalOption(15*time.Second)
-	for _, option := range []tcpip.SettableSocketOption{&silent, &idle, &interval} {
-		pod.SetSockOpt(option)
-	}
+	interval := tcpip.KeepaliveIntervalOption(s.limits.interval)
+	pod.SetSockOpt(&interval)
 	pod.SetSockOptInt(tcpip.KeepaliveCountOption, 4)
+	c.probeAfter(s.limits.idle)
 	pod.SocketOptions().SetKeepAlive(true)
 
 	s.mu.Lock()
@@ -134,13 +70,26 @@ func (c *connection) accept(request *tcp.ForwarderRequest) bool {
 	return true
 }
 
+// probeAfter says how long nothing must have come from the pod before it is asked whether it is there.
+func (c *connection) probeAfter(idle time.Duration) {
+	option := tcpip.KeepaliveIdleOption(idle)
+	c.pod.SetSockOpt(&option)
+}
+
 // run copies both ways until both are at their end, or one fails.
 func (c *connection) run() {
+	// It runs under locks of the endpoint's.
+	gone := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { go c.podGone() })
+	c.events.EventRegister(&gone)
+	defer c.events.EventUnregister(&gone)
+	c.podGone() // before it was listened to
 	up := make(chan error, 1)
 	go func() {
 		err := c.up()
 		if err != nil {
 			c.abort()
+		} else if c.fetched.Load() {
+			c.host.SetReadDeadline(past) // hostGone looks no more
 		}
 		up <- err
 	}()
@@ -154,6 +103,25 @@ func (c *connection) run() {
 	c.stack.mu.Lock()
 	delete(c.stack.connections, c)
 	c.stack.mu.Unlock()
+}
+
+// podGone sees to what is left when the pod's side is not there any more.
+func (c *connection) podGone() {
+	switch state := tcp.EndpointState(c.pod.State()); {
+	case state == tcp.StateError && !c.sent.Load():
+		c.host.SetWriteDeadline(time.Now().Add(lastWords)) // up learns of it, once it need not wait for the host's side
+	case state == tcp.StateError || state == tcp.StateClose:
+		// It had ended its direction: the host's side gets all that it sent, and nobody waits for an answer. The kernel
+		// gives what is left then the time that an orphan has, tcp(7): tcp_fin_timeout, tcp_orphan_retries.
+		c.orphan.Store(true)
+		c.patient()
+		c.host.SetReadDeadline(past)
+	}
+}
+
+// patient gives the host's side more time to take what an orphan has left.
+func (c *connection) patient() {
+	c.host.SetWriteDeadline(time.Now().Add(c.stack.limits.orphan))
 }
 
 // abort resets both sides. It may be called from anywhere, again and again.

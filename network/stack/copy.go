@@ -3,6 +3,8 @@ package stack
 import (
 	"errors"
 	"io"
+	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -27,6 +29,9 @@ func (c *connection) up() error {
 			var got tcpip.ReadResult
 			got, result = c.pod.Read(&w, tcpip.ReadOptions{})
 			c.stack.counters.sent.Add(uint64(got.Count))
+			if got.Count > 0 && c.orphan.Load() {
+				c.patient()
+			}
 			switch {
 			case w.err == unix.EAGAIN:
 				w.err = nil
@@ -47,6 +52,8 @@ func (c *connection) up() error {
 		case *tcpip.ErrWouldBlock:
 			<-events
 		case *tcpip.ErrClosedForReceive:
+			c.sent.Store(true) // before the host's side can have ended for that, see hostGone
+			c.probeAfter(c.stack.limits.interval)
 			err := c.host.CloseWrite()
 			if errors.Is(err, unix.ENOTCONN) { // the other end has gone already; down learns of it
 				return nil
@@ -86,21 +93,45 @@ func (c *connection) down() error {
 		}
 	}
 	for {
-		if err := conn.Read(move); err != nil {
+		if err := conn.Read(move); c.orphan.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		if r.err == io.EOF {
 			c.pod.Shutdown(tcpip.ShutdownWrite)
-			return nil
+			return c.hostGone(conn)
 		}
 		if r.err != nil {
 			return r.err
 		}
-		if _, full := result.(*tcpip.ErrWouldBlock); !full {
+		switch result.(type) {
+		case *tcpip.ErrWouldBlock:
+			<-events
+		case *tcpip.ErrClosedForSend: // the pod had said all, and has gone: podGone sees to it
+			return nil
+		default:
 			return podError{result}
 		}
-		<-events
 	}
+}
+
+// errHostGone says that the host's side is not there any more.
+var errHostGone = errors.New("the host's side has gone")
+
+// hostGone waits until up is at its end, too: nil; or until the host's side is gone. Who neither reads nor writes would
+// not hear of that, be it a RST or that the kernel's probes are not answered.
+func (c *connection) hostGone(conn syscall.RawConn) error {
+	for c.fetched.Store(true); !c.sent.Load() && !c.orphan.Load(); {
+		err := conn.Read(func(fd uintptr) bool {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO)
+			return err != nil || info.State == unix.BPF_TCP_CLOSE
+		})
+		if !errors.Is(err, os.ErrDeadlineExceeded) && !c.sent.Load() {
+			return errors.Join(errHostGone, err)
+		}
+	}
+	return nil
 }
 
 // fit gives the buffer towards the pod a size for what comes in pieces of n bytes. It counts their bytes, but

@@ -6,7 +6,7 @@ import "sync/atomic"
 // headers.
 type Counters struct {
 	Connections int // TCP, open now
-	Sessions    int // UDP and ping, open now
+	Flows       int // mappings of UDP and ping, now
 
 	Opened  uint64 // TCP connections that were accepted
 	Failed  uint64 // TCP connections that the host could not make
@@ -24,11 +24,11 @@ type counters struct {
 // Counters returns them as they are now.
 func (s *Stack) Counters() Counters {
 	s.mu.Lock()
-	sessions := len(s.sessions)
+	flows := len(s.mappings)
 	s.mu.Unlock()
 	c := &s.counters
 	return Counters{
-		Connections: int(s.held.Load()), Sessions: sessions,
+		Connections: s.limits.connections.All().Used, Flows: flows,
 		Opened: c.opened.Load(), Failed: c.failed.Load(), Refused: c.refused.Load(),
 		Dropped: c.dropped.Load() + s.link.dropped.Load(), Queries: c.queries.Load(),
 		Sent: c.sent.Load(), Fetched: c.fetched.Load(),

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -62,13 +63,18 @@ func (s *Stack) answerDNS(flow flow, query []byte) {
 }
 
 // serveDNS answers the queries of one TCP connection, one after the other: RFC 1035 4.2.2.
-func (s *Stack) serveDNS(request *tcp.ForwarderRequest, from netip.Addr) {
+func (s *Stack) serveDNS(request *tcp.ForwarderRequest, a *attempt) {
 	var events waiter.Queue
+	id := request.ID()
 	endpoint, err := request.CreateEndpoint(&events)
 	request.Complete(err != nil)
+	s.settled(id, a)
 	if err != nil {
 		return
 	}
+	gone := tcpip.TCPUserTimeoutOption(s.limits.closing) // of a pod that never acknowledges the end
+	endpoint.SetSockOpt(&gone)
+	from := fromStack(id.RemoteAddress)
 	conn := gonet.NewTCPConn(&events, endpoint)
 	defer conn.Close()
 	stop := context.AfterFunc(s.ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })

@@ -108,13 +108,14 @@ func TestFlood(t *testing.T) {
 	var memory runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&memory)
-	if n := runtime.NumGoroutine(); n > 2*defaultLimits.dials+100 {
+	dials := sizesFor(defaultDescriptors).dials
+	if n := runtime.NumGoroutine(); n > 2*dials+100 {
 		t.Errorf("%d goroutines", n)
 	}
 	if memory.HeapAlloc > 32<<20 {
 		t.Errorf("%d bytes in use", memory.HeapAlloc)
 	}
-	if c := w.Counters(); c.Connections > 2*defaultLimits.dials || c.Sessions != 0 {
+	if c := w.Counters(); c.Connections > dials || c.Flows != 0 {
 		t.Errorf("counters: %+v", c)
 	}
 }

@@ -98,10 +98,15 @@ func (l *lab) openTun() (tun *os.File) {
 // start starts a Stack on the pod's tun, and gives that its addresses.
 func (l *lab) start(config Config) *Stack {
 	l.t.Helper()
+	return l.startWith(config, newLimits(sizesFor(defaultDescriptors), defaultTimes, config.Shared))
+}
+
+func (l *lab) startWith(config Config, limits limits) *Stack {
+	l.t.Helper()
 	config.Tun = l.openTun()
 	config.Gateway = []netip.Addr{gateway4, gateway6}
 	config.Resolver = []netip.Addr{resolver4, resolver6}
-	s, err := New(config)
+	s, err := newStack(config, limits)
 	if err != nil {
 		l.t.Fatal(err)
 	}

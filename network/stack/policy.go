@@ -79,13 +79,17 @@ func excluded(addr netip.Addr) bool {
 	return false
 }
 
+// nowhere are the errors that a route to an address can be.
+var nowhere = []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL}
+
 // hostsOwn asks the kernel whether packets to addr would stay on the host, or go to many: rtnetlink(7),
-// RTM_GETROUTE. It is asked each time, since addresses come and go. An address without any route is not the
-// host's; connect(2) will say what is wrong with it.
+// RTM_GETROUTE. It is asked each time, since addresses come and go. An address without any route, or with one that
+// leads nowhere (EHOSTUNREACH, EACCES and EINVAL are those of unreachable, prohibit and blackhole, ip-route(8)), is not
+// the host's; connect(2) will say the same of it.
 func (s *Stack) hostsOwn(addr netip.Addr) bool {
 	routes, err := s.routes.RouteGet(addr.AsSlice())
 	if err != nil {
-		return !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH)
+		return !slices.ContainsFunc(nowhere, func(is error) bool { return errors.Is(err, is) })
 	}
 	for _, route := range routes {
 		if route.Type != unix.RTN_UNICAST {

@@ -1,6 +1,10 @@
 package stack
 
 import (
+	"errors"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -67,43 +71,89 @@ func send(route *stack.Route, protocol tcpip.TransportProtocolNumber, head, data
 	_ = route.WritePacket(stack.NetworkHeaderParams{Protocol: protocol, TTL: 64}, packet)
 }
 
-// reason is why a datagram did not get anywhere: type and code of the ICMP message, RFC 792 and RFC 1812
-// 5.2.7.1, RFC 4443 3.1.
-type reason struct{ v4, v6 [2]byte }
+// reason is why something did not get anywhere: type and code of the ICMP message, RFC 792 and RFC 1812 5.2.7.1, RFC
+// 4443 3.1. Of IPv4's, Linux tells a connected UDP socket only such as it holds for final (icmp_err_convert in
+// net/ipv4/icmp.c); firm is one of these, of which it makes the same error.
+type reason struct{ v4, v6, firm [2]byte }
 
 var (
-	nobody     = reason{v4: [2]byte{3, 3}, v6: [2]byte{1, 4}}  // port unreachable
-	prohibited = reason{v4: [2]byte{3, 13}, v6: [2]byte{1, 1}} // administratively prohibited
+	nobody     = reason{v4: [2]byte{3, 3}, v6: [2]byte{1, 4}}  // port unreachable: ECONNREFUSED
+	prohibited = reason{v4: [2]byte{3, 13}, v6: [2]byte{1, 1}} // administratively prohibited: EHOSTUNREACH, in IPv6 EACCES
 )
 
-// unreachable tells the pod that its datagram, which began with head, did not get anywhere. It is shorter than
-// nearly all that can provoke it.
-func (s *Stack) unreachable(flow flow, head [8]byte, why reason) {
+// reasons are what the host's kernel says of a destination, and what makes the pod's say the same.
+var reasons = map[error]reason{
+	unix.ECONNREFUSED: nobody,
+	unix.EHOSTUNREACH: {v4: [2]byte{3, 1}, v6: [2]byte{1, 3}, firm: [2]byte{3, 10}},
+	unix.ENETUNREACH:  {v4: [2]byte{3, 0}, v6: [2]byte{1, 0}, firm: [2]byte{3, 9}},
+	unix.ENETDOWN:     {v4: [2]byte{3, 0}, v6: [2]byte{1, 0}, firm: [2]byte{3, 9}},
+	unix.EHOSTDOWN:    {v4: [2]byte{3, 7}, v6: [2]byte{1, 3}},
+	unix.EACCES:       prohibited, // a route that prohibits, ip-route(8)
+	unix.EPERM:        prohibited, // a packet filter
+	errRefused:        prohibited,
+}
+
+// reasonOf finds out what to tell a pod of an error; false: nothing. That is so for those of time, which its kernel
+// notices by itself, and of this process, such as too few descriptors, which may pass.
+func reasonOf(err error) (reason, bool) {
+	for known, why := range reasons {
+		if errors.Is(err, known) {
+			return why, true
+		}
+	}
+	return reason{}, false
+}
+
+// firmly is why so that a UDP socket hears of it, where the host's kernel would have said it to send(2) at once.
+func (why reason) firmly(flow flow) reason {
+	if flow.protocol == header.UDPProtocolNumber && why.firm != [2]byte{} {
+		why.v4 = why.firm
+	}
+	return why
+}
+
+// mostQuoted bounds how much of a datagram is quoted in an ICMP message about it.
+const mostQuoted = 128
+
+// quote is what an ICMP message quotes of what a pod sent: of a datagram its header, and how it began.
+func quote(flow flow, data []byte) []byte {
+	begin := data[:min(len(data), mostQuoted)]
+	if flow.ping() { // a message has its header already
+		return begin
+	}
+	head := make([]byte, header.UDPMinimumSize, header.UDPMinimumSize+len(begin))
+	header.UDP(head).Encode(&header.UDPFields{SrcPort: flow.src.Port(), DstPort: flow.dst.Port(), Length: uint16(len(head) + len(data))})
+	return append(head, begin...)
+}
+
+// unreachable tells the pod, as the destination would, that what it sent did not get anywhere.
+func (s *Stack) unreachable(flow flow, quoted []byte, why reason) {
+	s.unreachableFrom(flow.dst.Addr(), flow, quoted, why)
+}
+
+// unreachableFrom tells it as offender does, if that is somebody a pod may know of. What it says is as long as what
+// provoked it, and a header.
+func (s *Stack) unreachableFrom(offender netip.Addr, flow flow, quoted []byte, why reason) {
 	src, dst := flow.src.Addr(), flow.dst.Addr()
-	protocol := protocolOf(src)
-	route, err := s.netns.FindRoute(nic, toStack(dst), toStack(src), protocol, false)
+	if offender != dst && (offender.Is4() != src.Is4() || excluded(offender) || s.hostsOwn(offender)) {
+		offender = dst
+	}
+	route, err := s.netns.FindRoute(nic, toStack(offender), toStack(src), protocolOf(src), false)
 	if err != nil {
 		return
 	}
 	defer route.Release()
-	transport := header.UDPProtocolNumber
-	if protocol == header.IPv4ProtocolNumber {
-		if flow.ping {
-			transport = header.ICMPv4ProtocolNumber
-		}
-		message := make([]byte, 8+header.IPv4MinimumSize, 8+header.IPv4MinimumSize+len(head))
+	if src.Is4() {
+		message := make([]byte, 8+header.IPv4MinimumSize, 8+header.IPv4MinimumSize+len(quoted))
 		copy(message, why.v4[:])
 		ip := header.IPv4(message[8:])
-		ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(ip) + len(head)), TTL: 64, Protocol: uint8(transport), SrcAddr: toStack(src), DstAddr: toStack(dst)})
+		ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(ip) + len(quoted)), TTL: 64, Protocol: uint8(flow.protocol), SrcAddr: toStack(src), DstAddr: toStack(dst)})
 		ip.SetChecksum(^ip.CalculateChecksum())
-		sendICMP(route, append(message, head[:]...))
+		sendICMP(route, append(message, quoted...))
 		return
 	}
-	if flow.ping {
-		transport = header.ICMPv6ProtocolNumber
-	}
-	message := make([]byte, 8+header.IPv6MinimumSize, 8+header.IPv6MinimumSize+len(head))
+	message := make([]byte, 8+header.IPv6MinimumSize, 8+header.IPv6MinimumSize+len(quoted))
 	copy(message, why.v6[:])
-	header.IPv6(message[8:]).Encode(&header.IPv6Fields{PayloadLength: uint16(len(head)), TransportProtocol: transport, HopLimit: 64, SrcAddr: toStack(src), DstAddr: toStack(dst)})
-	sendICMP(route, append(message, head[:]...))
+	header.IPv6(message[8:]).Encode(&header.IPv6Fields{PayloadLength: uint16(len(quoted)), TransportProtocol: flow.protocol, HopLimit: 64, SrcAddr: toStack(src), DstAddr: toStack(dst)})
+	sendICMP(route, append(message, quoted...))
 }

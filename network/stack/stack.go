@@ -3,25 +3,27 @@
 // stack and those sockets, and it decides what is never reachable that way. It refuses to know who made the
 // device, what a pod is, and how names are found: its Config says so.
 //
-//	pod's kernel <-> tun <-> link.go <-> gVisor <-> connection.go  <-> TCP socket of the host
-//	                                          <-> session.go       <-> UDP or ping socket of the host
-//	                                          <-> dns.go           <-> Config.DNS
+//	pod's kernel <-> tun <-> link.go <-> gVisor <-> attempt.go, connection.go <-> TCP socket of the host
+//	                                          <-> mapping.go                  <-> UDP or ping socket of the host
+//	                                          <-> dns.go                      <-> Config.DNS
 //
 // Nobody but the destination ever answers for it: a connection is accepted when the host's connect(2) has
-// succeeded, a ping is answered when a reply has come. A pod is hostile, so all that it can make us keep is
-// bounded (limits), and policy.go is asked before any socket is made.
+// succeeded, a ping is answered when a reply has come, and an error that the host's kernel meets is told so that the
+// pod's says the same. A pod is hostile, so all that it can make us keep is bounded (limits), of which each pod has a
+// share, and policy.go is asked before anything is sent.
 package stack
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -65,30 +67,14 @@ type Config struct {
 
 	// Blocked says what else a source may not reach: networks that are internal, other networks; nil: nothing.
 	Blocked func(src, dst netip.Addr) bool
-}
 
-// limits bound what a pod can make us hold.
-type limits struct {
-	dials       int // TCP connections that are being made, by the host or by the pod
-	connections int // TCP connections in all
-	roomy       int // so many of them have large buffers, the others small ones
-	sessions    int // of UDP and ping
-	queries     int // of DNS, at the same time
+	// Owner says which pod a source is; nil: all are the same one. Shared says that there are several, and that no one
+	// is to take all there is of anything.
+	Owner  func(src netip.Addr) string
+	Shared bool
 
-	dial    time.Duration // for the host's connect(2)
-	silent  time.Duration // how long a pod may leave data unacknowledged
-	closing time.Duration // how long after both sides have ended
-	asked   time.Duration // a session that has no reply yet
-	replied time.Duration // a session that has
-	query   time.Duration // for Config.DNS, and between queries of one TCP connection
-}
-
-// The session timeouts are netfilter's (nf_conntrack-sysctl.rst: udp_timeout, and more than udp_timeout_stream);
-// a silent peer is given up after as long as Linux takes, tcp(7): tcp_retries2.
-var defaultLimits = limits{
-	dials: 512, connections: 4096, roomy: 256, sessions: 1024, queries: 256,
-	dial: 20 * time.Second, silent: 15 * time.Minute, closing: time.Minute,
-	asked: 30 * time.Second, replied: 180 * time.Second, query: 15 * time.Second,
+	// Descriptors is how many the Stack may have open; 0: 1024. How much of everything there may be follows from that.
+	Descriptors int
 }
 
 const nic tcpip.NICID = 1
@@ -107,11 +93,12 @@ type Stack struct {
 
 	mu          sync.Mutex
 	closed      bool
+	attempts    map[stack.TransportEndpointID]*attempt
 	connections map[*connection]struct{}
-	sessions    map[flow]*session
-	sweeper     *time.Timer // runs while there are sessions
+	mappings    map[origin]*mapping
+	flowsOf     map[string]*list.List // the mappings of each owner
+	sweeper     *time.Timer           // runs while there are mappings
 
-	held     atomic.Int64 // connections, from the end of the dial until nothing of them is left
 	queries  chan struct{}
 	counters counters
 }
@@ -119,7 +106,12 @@ type Stack struct {
 // New starts a stack on config.Tun, which it closes: the Stack goes on with a descriptor of its own. Its
 // goroutines hand each packet on to one another, so with few processors runtime.GOMAXPROCS(1) saves about a
 // third of the time that a byte takes.
-func New(config Config) (*Stack, error) { return newStack(config, defaultLimits) }
+func New(config Config) (*Stack, error) {
+	if config.Descriptors == 0 {
+		config.Descriptors = defaultDescriptors
+	}
+	return newStack(config, newLimits(sizesFor(config.Descriptors), defaultTimes, config.Shared))
+}
 
 func newStack(config Config, limits limits) (*Stack, error) {
 	if config.MTU == 0 {
@@ -142,7 +134,8 @@ func newStack(config Config, limits limits) (*Stack, error) {
 	}
 	s := &Stack{
 		config: config, limits: limits, link: link, routes: routes,
-		connections: map[*connection]struct{}{}, sessions: map[flow]*session{},
+		attempts: map[stack.TransportEndpointID]*attempt{}, connections: map[*connection]struct{}{},
+		mappings: map[origin]*mapping{}, flowsOf: map[string]*list.List{},
 		queries: make(chan struct{}, limits.queries),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -165,16 +158,19 @@ func newStack(config Config, limits limits) (*Stack, error) {
 
 // configure sets the stack up to take every packet, whatever its destination, and hand it to us.
 func (s *Stack) configure() error {
-	s.netns.SetTransportProtocolHandler(tcp.ProtocolNumber, s.tcpHandler())
+	for _, t := range s.limits.tiers {
+		t.forwarder = tcp.NewForwarder(s.netns, int(t.buffer), math.MaxInt, s.serve) // how many there may be is ours to say
+	}
+	s.netns.SetTransportProtocolHandler(tcp.ProtocolNumber, s.handleTCP)
 	s.netns.SetTransportProtocolHandler(udp.ProtocolNumber, s.handleUDP)
 	s.netns.SetTransportProtocolHandler(icmp.ProtocolNumber4, s.handlePing4)
 	s.netns.SetTransportProtocolHandler(icmp.ProtocolNumber6, s.handlePing6)
 	// The pod is microseconds away, so buffers need not grow; who waits for the other side of the world is the
 	// host's socket. For the same reason a lost packet that still wanders about is no concern: RFC 9293 asks
 	// for four minutes of TIME-WAIT, which would hold memory for each of many short connections.
-	moderate, wait, retries := tcpip.TCPModerateReceiveBufferOption(false), tcpip.TCPTimeWaitTimeoutOption(time.Second), tcpip.TCPSynRetriesOption(3)
-	sack := tcpip.TCPSACKEnabled(true)
-	for _, option := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &wait, &retries,
+	moderate, wait, answers := tcpip.TCPModerateReceiveBufferOption(false), tcpip.TCPTimeWaitTimeoutOption(time.Second), tcpip.TCPSynRetriesOption(3)
+	sack, retries := tcpip.TCPSACKEnabled(true), tcpip.TCPMaxRetriesOption(s.limits.retries)
+	for _, option := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &wait, &answers, &retries,
 		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: largeBuffer, Max: largeBuffer},
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: largeBuffer, Max: largeBuffer},
 	} {
@@ -200,6 +196,35 @@ func (s *Stack) configure() error {
 	return nil
 }
 
+// owner is the pod that a source belongs to.
+func (s *Stack) owner(src netip.Addr) string {
+	if s.config.Owner == nil {
+		return ""
+	}
+	return s.config.Owner(src)
+}
+
+// Forget ends all that a pod has open, which has ended itself.
+func (s *Stack) Forget(owner string) {
+	var connections []*connection
+	s.mu.Lock()
+	for c := range s.connections {
+		if c.owner == owner {
+			connections = append(connections, c)
+		}
+	}
+	for _, m := range s.mappings {
+		if m.owner == owner {
+			s.end(m)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range connections {
+		c.abort()
+	}
+	s.limits.forget(owner)
+}
+
 // enter reports whether the Stack still runs; then the caller's goroutine is waited for by Close until it
 // calls s.work.Done.
 func (s *Stack) enter() bool {
@@ -222,17 +247,17 @@ func (s *Stack) Close() error {
 		return os.ErrClosed
 	}
 	s.closed = true
-	connections, sessions := s.connections, s.sessions
-	s.connections, s.sessions = nil, nil
+	connections := s.connections
+	s.connections = nil
+	for _, m := range s.mappings {
+		s.end(m)
+	}
 	s.mu.Unlock()
 
 	s.cancel()
 	s.sweeper.Stop()
 	for c := range connections {
 		c.abort()
-	}
-	for _, session := range sessions {
-		session.close()
 	}
 	s.netns.Close() // ends handshakes too, and while the link still stands, so that the pod hears of it
 	s.work.Wait()

@@ -131,7 +131,7 @@ func TestTCPRefusedAndReset(t *testing.T) {
 			t.Errorf("%s: %v, not reset", family.name, err)
 		}
 	}
-	if _, err := l.dial("tcp", "192.0.2.1:80"); !errors.Is(err, unix.ECONNREFUSED) {
+	if _, err := l.dial("tcp", "192.0.2.1:80"); !errors.Is(err, unix.ENETUNREACH) {
 		t.Errorf("without a route on the host: %v", err)
 	}
 }
@@ -163,7 +163,7 @@ func TestHostOutOfReach(t *testing.T) {
 			t.Errorf("%s answered %d bytes by UDP", target, n)
 		}
 	}
-	if c := s.Counters(); c.Opened != 0 || c.Sessions != 0 || c.Refused == 0 {
+	if c := s.Counters(); c.Opened != 0 || c.Flows != 0 || c.Refused == 0 {
 		t.Errorf("counters: %+v", c)
 	}
 }
@@ -236,26 +236,20 @@ func TestUDP(t *testing.T) {
 			t.Errorf("%s: nobody there: %v", family.name, err)
 		}
 	}
-	if c := s.Counters(); c.Sessions != 4 {
+	if c := s.Counters(); c.Flows != 4 {
 		t.Errorf("counters: %+v", c)
 	}
 }
 
 // There are never more sessions than may be, the idlest goes first, and all end by themselves.
-func TestSessionsEnd(t *testing.T) {
+func TestFlowsEnd(t *testing.T) {
 	if !testns.Inside(t) {
 		return
 	}
 	l := newLab(t)
-	few := defaultLimits
-	few.sessions, few.asked, few.replied = 8, 400*time.Millisecond, 400*time.Millisecond
-	s, err := newStack(Config{Tun: l.openTun(), Gateway: []netip.Addr{gateway4}}, few)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	l.up(l.pod, "tun0", "10.0.2.100/24")
-	testns.In(t, l.pod, func() { testns.Run(t, "ip", "route", "add", "default", "via", "10.0.2.2") })
+	few, soon := sizesFor(defaultDescriptors), defaultTimes
+	few.flows, soon.asked, soon.replied = 8, 400*time.Millisecond, 400*time.Millisecond
+	s := l.startWith(Config{}, newLimits(few, soon, false))
 	l.echoUDP(l.other, "10.9.0.2:53")
 	for range 40 {
 		conn, err := l.dial("udp", "10.9.0.2:53")
@@ -263,17 +257,22 @@ func TestSessionsEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		exchange(t, conn, "hello")
-		if n := s.Counters().Sessions; n > 8 {
-			t.Fatalf("%d sessions", n)
+		if n := s.Counters().Flows; n > 8 {
+			t.Fatalf("%d flows", n)
 		}
 	}
-	eventually(t, "the sessions end", func() bool { return s.Counters().Sessions == 0 })
+	eventually(t, "the sessions end", func() bool { return s.Counters().Flows == 0 })
 }
 
 // eventually waits until a condition holds, two seconds at most.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(2 * time.Second)
+	within(t, 2*time.Second, what, condition)
+}
+
+func within(t *testing.T, limit time.Duration, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(limit)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
@@ -380,15 +379,9 @@ func TestConnectionLimit(t *testing.T) {
 		return
 	}
 	l := newLab(t)
-	few := defaultLimits
-	few.connections, few.roomy = 4, 2
-	s, err := newStack(Config{Tun: l.openTun(), Gateway: []netip.Addr{gateway4}}, few)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	l.up(l.pod, "tun0", "10.0.2.100/24")
-	testns.In(t, l.pod, func() { testns.Run(t, "ip", "route", "add", "default", "via", "10.0.2.2") })
+	few := sizesFor(defaultDescriptors)
+	few.connections, few.tiers = 4, []int{2, 1}
+	s := l.startWith(Config{}, newLimits(few, defaultTimes, false))
 	l.listen(l.other, "10.9.0.2:80", echo)
 	for range 2 {
 		var open []net.Conn

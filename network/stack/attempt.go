@@ -1,0 +1,131 @@
+package stack
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// attempt is a pod's connection that is being made, from its SYN until the pod knows how that went.
+type attempt struct {
+	owner string
+	head  [8]byte // how the SYN began, for an ICMP error about it: ports and sequence number, which the pod looks at
+	tier  *tier
+}
+
+// handleTCP takes a segment that belongs to no connection. To what is no SYN gVisor answers: false says so.
+func (s *Stack) handleTCP(id stack.TransportEndpointID, packet *stack.PacketBuffer) bool {
+	head := header.TCP(packet.TransportHeader().Slice())
+	if len(head) < header.TCPMinimumSize || head.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
+		return false
+	}
+	s.mu.Lock()
+	_, again := s.attempts[id]
+	s.mu.Unlock()
+	if again { // the pod's kernel is impatient
+		return true
+	}
+	owner := s.owner(fromStack(id.RemoteAddress))
+	if !s.limits.dials.Take(owner) {
+		return true // it will ask again; by then there may be place
+	}
+	a := &attempt{owner: owner, head: [8]byte(head), tier: s.limits.tier(owner)}
+	s.mu.Lock()
+	s.attempts[id] = a
+	s.mu.Unlock()
+	if !a.tier.forwarder.HandlePacket(id, packet) {
+		s.settled(id, a)
+		a.tier.limit.Give(owner)
+		return false
+	}
+	return true
+}
+
+// settled says that a connection is there, or will not be.
+func (s *Stack) settled(id stack.TransportEndpointID, a *attempt) {
+	s.mu.Lock()
+	delete(s.attempts, id)
+	s.mu.Unlock()
+	s.limits.dials.Give(a.owner)
+}
+
+// serve answers one SYN of a pod: it runs on a goroutine of its own, until nothing of the connection is left.
+func (s *Stack) serve(request *tcp.ForwarderRequest) {
+	if !s.enter() {
+		request.Complete(false)
+		return
+	}
+	defer s.work.Done()
+	id := request.ID()
+	s.mu.Lock()
+	a := s.attempts[id]
+	s.mu.Unlock()
+	defer a.tier.limit.Give(a.owner)
+	if !s.limits.connections.Take(a.owner) {
+		request.Complete(true)
+		s.settled(id, a)
+		return
+	}
+	defer s.limits.connections.Give(a.owner)
+	src := netip.AddrPortFrom(fromStack(id.RemoteAddress), id.RemotePort)
+	dst := netip.AddrPortFrom(fromStack(id.LocalAddress), id.LocalPort)
+	if s.isResolver(dst) {
+		s.serveDNS(request, a)
+		return
+	}
+	host, err := s.dial(src, dst)
+	if err != nil {
+		s.decline(request, a, flow{src: src, dst: dst, protocol: header.TCPProtocolNumber}, err)
+		return
+	}
+	c := &connection{stack: s, owner: a.owner, host: host, buffer: a.tier.buffer}
+	accepted := c.accept(request)
+	s.settled(id, a)
+	if accepted {
+		c.run()
+	}
+}
+
+// dial connects to the first of the destinations that takes the connection.
+func (s *Stack) dial(src, dst netip.AddrPort) (host *net.TCPConn, err error) {
+	destinations, err := s.destinations(src.Addr(), dst)
+	if err != nil {
+		return nil, err
+	}
+	// An end of connection that the host's side never sends must not hold the connection for ever.
+	alive := net.KeepAliveConfig{Enable: true, Idle: s.limits.idle, Interval: s.limits.interval, Count: s.limits.probes}
+	dialer := net.Dialer{Timeout: s.limits.dial, KeepAliveConfig: alive}
+	for _, dst := range destinations {
+		var conn net.Conn
+		if conn, err = dialer.DialContext(s.ctx, "tcp", dst.String()); err == nil {
+			return conn.(*net.TCPConn), nil
+		}
+	}
+	return nil, err
+}
+
+// decline tells the pod why there is no connection, in the way in which its kernel makes the same error of it. Where
+// there was no answer, or none is known, it gets none: it asks again, and in the end says ETIMEDOUT by itself.
+func (s *Stack) decline(request *tcp.ForwarderRequest, a *attempt, flow flow, err error) {
+	why, told := reasonOf(err)
+	refused := errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, errRefused)
+	if errors.Is(err, errRefused) {
+		s.counters.refused.Add(1)
+	} else {
+		s.counters.failed.Add(1)
+	}
+	if told && !refused {
+		s.unreachable(flow, a.head[:], why)
+	}
+	id := request.ID()
+	request.Complete(refused)
+	s.settled(id, a)
+}
+
+var past = time.Unix(1, 0)
