@@ -77,6 +77,7 @@ func none(t *testing.T, s *Stack, why string) {
 // A pod that has closed, and whose server has not, keeps nothing once its kernel has forgotten the connection; and so
 // does one that is gone without a word.
 func TestPodGone(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
@@ -106,6 +107,7 @@ func TestPodGone(t *testing.T) {
 // A server that is gone keeps nothing either: one that has closed altogether, and one that says nothing any more,
 // where the pod waits for it and where it does not.
 func TestServerGone(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
@@ -124,6 +126,9 @@ func TestServerGone(t *testing.T) {
 	if _, err := ended.Read(make([]byte, 1)); err != io.EOF {
 		t.Error(err)
 	}
+	eventually(t, "the host's kernel knows that the server has its end", func() bool {
+		return testns.Run(t, "ss", "-Htn", "state", "fin-wait-2") != ""
+	})
 	_, server = l.connect(83)
 	server.CloseWrite()
 	testns.In(t, l.other, func() { testns.Run(t, "ip", "addr", "del", "10.9.0.2/24", "dev", "c0") })
@@ -133,6 +138,7 @@ func TestServerGone(t *testing.T) {
 // Whoever is there keeps its connection, however long nothing happens: open, ended in either direction, and with a
 // reader that does not read.
 func TestLive(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
@@ -184,6 +190,7 @@ func (l *lab) narrow() {
 // What a pod has sent before it ended and went arrives, though its kernel knows nothing of it any more; but whoever
 // takes none of it does not keep it for ever.
 func TestOrphan(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
@@ -229,6 +236,7 @@ func TestOrphan(t *testing.T) {
 // A pod that resets a connection whose server reads nothing resets that of the host, too; and one that is written to
 // after it closed does.
 func TestPodResets(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
@@ -257,6 +265,7 @@ func TestPodResets(t *testing.T) {
 
 // What a pod had open is gone when it is said to have ended.
 func TestForget(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}

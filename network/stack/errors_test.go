@@ -36,6 +36,7 @@ func (l *lab) nowhereRoutes() {
 // Why a connection or a datagram gets nowhere a pod hears as the host does: of its own routes and of those of others.
 // No ICMP message makes EACCES of IPv4's.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
@@ -131,6 +132,7 @@ func TestErrorQueue(t *testing.T) {
 
 // A ping that gets nowhere says so.
 func TestPingErrors(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
@@ -153,6 +155,7 @@ func TestPingErrors(t *testing.T) {
 
 // Where nothing answers, the pod's own kernel says so in its own time.
 func TestTimedOut(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
