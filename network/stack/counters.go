@@ -3,7 +3,7 @@ package stack
 import "sync/atomic"
 
 // Counters say what a Stack has done. Bytes are those of TCP streams, UDP datagrams and echo messages, without
-// headers.
+// headers. What limits refused Uses says.
 type Counters struct {
 	Connections int // TCP, open now
 	Flows       int // mappings of UDP and ping, now
@@ -11,7 +11,7 @@ type Counters struct {
 	Opened  uint64 // TCP connections that were accepted
 	Failed  uint64 // TCP connections that the host could not make
 	Refused uint64 // connections, datagrams and pings that policy refused
-	Dropped uint64 // packets that were malformed, or that a limit or a full device did not let through
+	Dropped uint64 // packets that were malformed, from strangers, or that a full socket or device did not let through
 	Queries uint64 // DNS queries answered
 	Sent    uint64 // bytes from pods to the host
 	Fetched uint64 // bytes from the host to pods

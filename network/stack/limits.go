@@ -32,8 +32,8 @@ type times struct {
 	query    time.Duration // for Config.DNS, and between queries of one TCP connection
 }
 
-// A flow's times are RFC 4787's, 4.3: at least two minutes, better five. A silent peer is given up after as long as Linux takes,
-// tcp(7): tcp_retries2; and so is an orphan: its probes get rarer until two minutes lie between them.
+// A flow's times are RFC 4787's, 4.3: at least two minutes, better five. Who acknowledges nothing is given up as Linux does
+// it, tcp(7): tcp_retries2, after 15 minutes. So is an orphan: its probes get rarer until two minutes lie between them.
 var defaultTimes = times{
 	dial: 20 * time.Second, idle: time.Minute, interval: 15 * time.Second, probes: 9,
 	retries: 15, orphan: 4 * time.Minute, closing: time.Minute,

@@ -41,7 +41,7 @@ func (f flow) origin() origin {
 }
 
 // mapping is a socket of the host's that sends for an origin, RFC 4787: one, so that all who are sent to see the same
-// port; and each address that was sent to may answer, from whatever port.
+// port (4.1); and each address that was sent to may answer, from whatever port (5).
 type mapping struct {
 	stack  *Stack
 	owner  string
@@ -94,7 +94,8 @@ func (s *Stack) handlePing6(id stack.TransportEndpointID, packet *stack.PacketBu
 }
 
 // handlePing takes an echo request. Those to our own addresses it leaves to gVisor: false says so.
-func (s *Stack) handlePing(id stack.TransportEndpointID, packet *stack.PacketBuffer, request byte, protocol tcpip.TransportProtocolNumber) bool {
+func (s *Stack) handlePing(id stack.TransportEndpointID, packet *stack.PacketBuffer, request byte,
+	protocol tcpip.TransportProtocolNumber) bool {
 	dst := fromStack(id.LocalAddress)
 	if s.own(dst) {
 		return false
@@ -259,7 +260,8 @@ func (s *Stack) open(flow flow, to netip.AddrPort) (*mapping, error) {
 		file.Close()
 		return nil, err
 	}
-	m := &mapping{stack: s, owner: s.owner(flow.src.Addr()), origin: flow.origin(), file: file, conn: conn, peers: map[netip.Addr]*peer{}}
+	m := &mapping{stack: s, owner: s.owner(flow.src.Addr()), origin: flow.origin(), file: file, conn: conn,
+		peers: map[netip.Addr]*peer{}}
 	m.last.Store(time.Now().UnixNano())
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -147,13 +147,15 @@ func (s *Stack) unreachableFrom(offender netip.Addr, flow flow, quoted []byte, w
 		message := make([]byte, 8+header.IPv4MinimumSize, 8+header.IPv4MinimumSize+len(quoted))
 		copy(message, why.v4[:])
 		ip := header.IPv4(message[8:])
-		ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(ip) + len(quoted)), TTL: 64, Protocol: uint8(flow.protocol), SrcAddr: toStack(src), DstAddr: toStack(dst)})
+		ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(ip) + len(quoted)), TTL: 64, Protocol: uint8(flow.protocol),
+			SrcAddr: toStack(src), DstAddr: toStack(dst)})
 		ip.SetChecksum(^ip.CalculateChecksum())
 		sendICMP(route, append(message, quoted...))
 		return
 	}
 	message := make([]byte, 8+header.IPv6MinimumSize, 8+header.IPv6MinimumSize+len(quoted))
 	copy(message, why.v6[:])
-	header.IPv6(message[8:]).Encode(&header.IPv6Fields{PayloadLength: uint16(len(quoted)), TransportProtocol: flow.protocol, HopLimit: 64, SrcAddr: toStack(src), DstAddr: toStack(dst)})
+	header.IPv6(message[8:]).Encode(&header.IPv6Fields{PayloadLength: uint16(len(quoted)), TransportProtocol: flow.protocol,
+		HopLimit: 64, SrcAddr: toStack(src), DstAddr: toStack(dst)})
 	sendICMP(route, append(message, quoted...))
 }

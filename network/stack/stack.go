@@ -4,7 +4,7 @@
 // device, what a pod is, and how names are found: its Config says so.
 //
 //	pod's kernel <-> tun <-> link.go <-> gVisor <-> attempt.go, connection.go <-> TCP socket of the host
-//	                                          <-> mapping.go                  <-> UDP or ping socket of the host
+//	                                          <-> mapping.go, datagram.go     <-> UDP or ping socket of the host
 //	                                          <-> dns.go                      <-> Config.DNS
 //
 // Nobody but the destination ever answers for it: a connection is accepted when the host's connect(2) has
@@ -168,8 +168,8 @@ func (s *Stack) configure() error {
 	// The pod is microseconds away, so buffers need not grow; who waits for the other side of the world is the
 	// host's socket. For the same reason a lost packet that still wanders about is no concern: RFC 9293 asks
 	// for four minutes of TIME-WAIT, which would hold memory for each of many short connections.
-	moderate, wait, answers := tcpip.TCPModerateReceiveBufferOption(false), tcpip.TCPTimeWaitTimeoutOption(time.Second), tcpip.TCPSynRetriesOption(3)
-	sack, retries := tcpip.TCPSACKEnabled(true), tcpip.TCPMaxRetriesOption(s.limits.retries)
+	moderate, wait := tcpip.TCPModerateReceiveBufferOption(false), tcpip.TCPTimeWaitTimeoutOption(time.Second)
+	sack, answers, retries := tcpip.TCPSACKEnabled(true), tcpip.TCPSynRetriesOption(3), tcpip.TCPMaxRetriesOption(s.limits.retries)
 	for _, option := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &wait, &answers, &retries,
 		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: largeBuffer, Max: largeBuffer},
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: largeBuffer, Max: largeBuffer},
