@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -17,6 +18,9 @@ type attempt struct {
 	owner string
 	head  [8]byte // how the SYN began, for an ICMP error about it: ports and sequence number, which the pod looks at
 	tier  *tier
+
+	ctx  context.Context // ends with the attempt, or with the pod
+	stop context.CancelFunc
 }
 
 // handleTCP takes a segment that belongs to no connection. To what is no SYN gVisor answers: false says so.
@@ -36,6 +40,7 @@ func (s *Stack) handleTCP(id stack.TransportEndpointID, packet *stack.PacketBuff
 		return true // it will ask again; by then there may be place
 	}
 	a := &attempt{owner: owner, head: [8]byte(head), tier: s.limits.tier(owner)}
+	a.ctx, a.stop = context.WithCancel(s.ctx)
 	s.mu.Lock()
 	s.attempts[id] = a
 	s.mu.Unlock()
@@ -52,6 +57,7 @@ func (s *Stack) settled(id stack.TransportEndpointID, a *attempt) {
 	s.mu.Lock()
 	delete(s.attempts, id)
 	s.mu.Unlock()
+	a.stop()
 	s.limits.dials.Give(a.owner)
 }
 
@@ -79,12 +85,12 @@ func (s *Stack) serve(request *tcp.ForwarderRequest) {
 		s.serveDNS(request, a)
 		return
 	}
-	host, err := s.dial(src, dst)
+	host, err := s.dial(a.ctx, src, dst)
 	if err != nil {
 		s.decline(request, a, flow{src: src, dst: dst, protocol: header.TCPProtocolNumber}, err)
 		return
 	}
-	c := &connection{stack: s, owner: a.owner, host: host, buffer: a.tier.buffer}
+	c := &connection{stack: s, attempt: a, host: host}
 	accepted := c.accept(request)
 	s.settled(id, a)
 	if accepted {
@@ -93,7 +99,7 @@ func (s *Stack) serve(request *tcp.ForwarderRequest) {
 }
 
 // dial connects to the first of the destinations that takes the connection.
-func (s *Stack) dial(src, dst netip.AddrPort) (host *net.TCPConn, err error) {
+func (s *Stack) dial(ctx context.Context, src, dst netip.AddrPort) (host *net.TCPConn, err error) {
 	destinations, err := s.destinations(src.Addr(), dst)
 	if err != nil {
 		return nil, err
@@ -103,7 +109,7 @@ func (s *Stack) dial(src, dst netip.AddrPort) (host *net.TCPConn, err error) {
 	dialer := net.Dialer{Timeout: s.limits.dial, KeepAliveConfig: alive}
 	for _, dst := range destinations {
 		var conn net.Conn
-		if conn, err = dialer.DialContext(s.ctx, "tcp", dst.String()); err == nil {
+		if conn, err = dialer.DialContext(ctx, "tcp", dst.String()); err == nil {
 			return conn.(*net.TCPConn), nil
 		}
 	}

@@ -21,14 +21,13 @@ import (
 // A direction that has ended, and another that goes on, is nothing of the kind, however long it takes: then both sides
 // answer the probes.
 type connection struct {
-	stack  *Stack
-	owner  string
-	host   *net.TCPConn
-	pod    tcpip.Endpoint
-	events waiter.Queue // of pod
-	once   sync.Once
-	buffer int64 // towards the pod, at most
-	pieces int   // small reads in a row
+	stack   *Stack
+	attempt *attempt // that it came from
+	host    *net.TCPConn
+	pod     tcpip.Endpoint
+	events  waiter.Queue // of pod
+	once    sync.Once
+	pieces  int // small reads in a row
 
 	sent    atomic.Bool // up is at its end: the host's side has all that the pod had to say
 	fetched atomic.Bool // down is at its end
@@ -49,7 +48,7 @@ func (c *connection) accept(request *tcp.ForwarderRequest) bool {
 	request.Complete(false)
 	c.pod = pod
 	s := c.stack
-	pod.SocketOptions().SetSendBufferSize(c.buffer, true)
+	pod.SocketOptions().SetSendBufferSize(c.attempt.tier.buffer, true)
 	interval := tcpip.KeepaliveIntervalOption(s.limits.interval)
 	pod.SetSockOpt(&interval)
 	pod.SetSockOptInt(tcpip.KeepaliveCountOption, 4)
@@ -57,7 +56,7 @@ func (c *connection) accept(request *tcp.ForwarderRequest) bool {
 	pod.SocketOptions().SetKeepAlive(true)
 
 	s.mu.Lock()
-	closed := s.closed
+	closed := s.closed || c.attempt.ctx.Err() != nil
 	if !closed {
 		s.connections[c] = struct{}{}
 	}

@@ -138,7 +138,7 @@ func (c *connection) hostGone(conn syscall.RawConn) error {
 // each takes 700 more while it waits: a sender of single bytes, and a pod that reads none of them, would
 // otherwise make us hold a thousandfold. While the small buffer is full they grow together in the host's socket.
 func (c *connection) fit(n int) {
-	size := c.buffer
+	size := c.attempt.tier.buffer
 	if c.pieces++; n >= pieceBuffer {
 		c.pieces = 0
 	} else if c.pieces > 64 {

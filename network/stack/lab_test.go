@@ -160,6 +160,24 @@ func (l *lab) dial(network, addr string) (conn net.Conn, err error) {
 	return conn, err
 }
 
+// hang begins so many connections of the pod's to addr, where nothing answers, and waits for none.
+func (l *lab) hang(n int, addr [4]byte) {
+	l.t.Helper()
+	testns.In(l.t, l.pod, func() {
+		for i := range n {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			if err != nil {
+				l.t.Error(err)
+				return
+			}
+			l.t.Cleanup(func() { unix.Close(fd) })
+			if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: addr, Port: 1000 + i}); err != unix.EINPROGRESS {
+				l.t.Error(err)
+			}
+		}
+	})
+}
+
 // echoUDP serves UDP in the namespace behind where (nil: the host's).
 func (l *lab) echoUDP(where *os.File, addr string) {
 	l.t.Helper()

@@ -47,9 +47,7 @@ func TestDialsAreShared(t *testing.T) {
 	}
 	l, s := neighbours(t)
 	l.listen(l.other, "10.9.0.2:80", echo)
-	for i := range 12 {
-		go l.dialFrom("10.0.2.100", join("192.0.2.1", 1000+i), 5*time.Second)
-	}
+	l.hang(12, [4]byte{192, 0, 2, 1}) // from 10.0.2.100
 	eventually(t, "the greedy one has his share", func() bool { return s.Uses("greedy")[1].Own.Refused > 0 })
 	conn, err := l.dialFrom("10.0.2.101", "10.9.0.2:80", time.Second)
 	if err != nil {

@@ -208,8 +208,13 @@ func (s *Stack) owner(src netip.Addr) string {
 func (s *Stack) Forget(owner string) {
 	var connections []*connection
 	s.mu.Lock()
+	for _, a := range s.attempts {
+		if a.owner == owner {
+			a.stop()
+		}
+	}
 	for c := range s.connections {
-		if c.owner == owner {
+		if c.attempt.owner == owner {
 			connections = append(connections, c)
 		}
 	}

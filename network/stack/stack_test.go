@@ -264,10 +264,10 @@ func TestFlowsEnd(t *testing.T) {
 	eventually(t, "the sessions end", func() bool { return s.Counters().Flows == 0 })
 }
 
-// eventually waits until a condition holds, two seconds at most.
+// eventually waits until a condition holds, ten seconds at most.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	within(t, 2*time.Second, what, condition)
+	within(t, 10*time.Second, what, condition)
 }
 
 func within(t *testing.T, limit time.Duration, what string, condition func() bool) {
