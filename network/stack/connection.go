@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -137,12 +138,23 @@ func (c *connection) reset() {
 	c.host.Close()
 }
 
+// soon makes the host's kernel forget the connection as soon as the other side has all there is: the pod's kernel has
+// waited for an answer already, as long as it does, tcp(7): TCP_LINGER2. Without it that takes a minute more.
+func (c *connection) soon() {
+	if conn, err := c.host.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_LINGER2, 1) })
+	}
+}
+
 // finish closes both sides and waits until the pod has acknowledged everything: until then its data is here.
 func (c *connection) finish() {
 	closed, events := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr)
 	c.events.EventRegister(&closed)
 	defer c.events.EventUnregister(&closed)
 	c.once.Do(func() {
+		if c.orphan.Load() {
+			c.soon()
+		}
 		c.host.Close()
 		c.pod.Close()
 	})

@@ -90,6 +90,7 @@ func TestPodGone(t *testing.T) {
 	pod.Write([]byte("x"))
 	pod.Close()
 	none(t, s, "a pod that closed is forgotten")
+	within(t, patience, "the host's kernel forgets it, too", func() bool { return testns.Run(t, "ss", "-Htan") == "" })
 	server.Read(make([]byte, 1))
 	if n, err := server.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the server got %d bytes and %v, not the end", n, err)
