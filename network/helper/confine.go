@@ -90,8 +90,9 @@ func checked(pid int) []seccomp.Rule {
 // set and get are the options of sockets that the helper has to do with, by their levels.
 var (
 	set = map[uint32][]uint32{
-		unix.SOL_SOCKET:   {unix.SO_REUSEADDR, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_LINGER, unix.SO_OOBINLINE, unix.SO_BINDTOIFINDEX},
-		unix.IPPROTO_TCP:  {unix.TCP_NODELAY, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT, unix.TCP_USER_TIMEOUT},
+		unix.SOL_SOCKET: {unix.SO_REUSEADDR, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_LINGER, unix.SO_OOBINLINE, unix.SO_BINDTOIFINDEX},
+		unix.IPPROTO_TCP: {unix.TCP_NODELAY, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT, unix.TCP_USER_TIMEOUT,
+			unix.TCP_LINGER2},
 		unix.IPPROTO_IP:   {unix.IP_PKTINFO, unix.IP_BIND_ADDRESS_NO_PORT, unix.IP_RECVERR},
 		unix.IPPROTO_IPV6: {unix.IPV6_V6ONLY, unix.IPV6_RECVPKTINFO, unix.IPV6_RECVERR},
 	}
