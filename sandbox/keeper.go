@@ -157,13 +157,16 @@ func (p *Pod) awaitKeeper() error {
 
 // endKeeper ends one that can't do it, and what it has kept open: whoever calls this does it in its place.
 func (p *Pod) endKeeper() error {
-	return p.withKeeper(func(keeper *os.File) error {
-		if err := unix.PidfdSendSignal(int(keeper.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
-			return fmt.Errorf("pidfd_send_signal: %w", err)
-		}
-		_, err := ended(keeper, time.Now().Add(untilGiveUp))
-		return err
-	})
+	return p.withKeeper(killNow)
+}
+
+// killNow ends a process, and waits until it is gone.
+func killNow(pidfd *os.File) error {
+	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("pidfd_send_signal: %w", err)
+	}
+	_, err := ended(pidfd, time.Now().Add(untilGiveUp))
+	return err
 }
 
 // withKeeper does something with the keeper, if there is one, and it is not this process.
@@ -172,13 +175,18 @@ func (p *Pod) withKeeper(do func(keeper *os.File) error) error {
 	if err != nil || state.Keeper == nil || state.Keeper.PID == os.Getpid() {
 		return err
 	}
-	keeper, err := state.Keeper.Open()
+	return state.Keeper.with(do)
+}
+
+// with does something with a process, if it has not ended.
+func (h Holder) with(do func(pidfd *os.File) error) error {
+	pidfd, err := h.Open()
 	if errors.Is(err, ErrExited) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer keeper.Close()
-	return do(keeper)
+	defer pidfd.Close()
+	return do(pidfd)
 }

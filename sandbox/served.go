@@ -412,6 +412,9 @@ func (p *Pod) endHelper(netns *os.File) error {
 	if err != nil {
 		return nil // there is nothing to be known; the helper ends with the pod
 	}
+	if err := p.endKeeper(); err != nil { // first: it has the ports, too
+		return err
+	}
 	if state.Helper != nil {
 		if err := endProcess(*state.Helper, "the helper of the pod's network"); err != nil {
 			return err
