@@ -148,7 +148,7 @@ func (p *Pod) keep(h *helper) error {
 
 // kill ends a helper that was started for what did not come about.
 func (h *helper) kill() {
-	_ = h.keeper.with(killNow) // first: it has the ports, and would start another
+	_ = h.keeper.with(killNow)                                        // first: it has the ports, and would start another
 	_ = unix.PidfdSendSignal(int(h.pidfd.Fd()), unix.SIGKILL, nil, 0) // gone already is as good
 	_, _ = ended(h.pidfd, time.Now().Add(untilGiveUp))
 	h.close()
