@@ -273,6 +273,7 @@ static int podsh_getcwd(void)
 {
 	char path[PATH_MAX];
 
+	path[0] = 0;
 	if (syscall(SYS_getcwd, path, sizeof(path)) > 0 && path[0] == '/')
 		return 0;
 	errno = EXDEV;
