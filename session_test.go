@@ -202,6 +202,7 @@ var sessionVerbs = map[string]func(ts *testscript.TestScript, neg bool, args []s
 	"holder":     verbHolder,
 	"json":       verbJSON,
 	"remember":   verbRemember,
+	"layout":     verbLayout,
 	"rootfs":     verbRootfs,
 	"send":       verbSend,
 	"tarball":    verbTarball,

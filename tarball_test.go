@@ -4,13 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// tarball FILE ENTRY...: a tar with what tar(1) would not put there. An entry is dir:NAME, file:NAME, device:NAME,
-// link:NAME:TARGET (symbolic) or hard:NAME:TARGET.
+// tarball FILE ENTRY...: a tar with what tar(1) would not put there. An entry is dir:NAME[:MODE[:OWNER]], file:NAME,
+// device:NAME, link:NAME:TARGET (symbolic) or hard:NAME:TARGET.
 func verbTarball(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: tarball FILE ENTRY...")
@@ -25,6 +26,7 @@ func verbTarball(ts *testscript.TestScript, neg bool, args []string) {
 		switch kind {
 		case "dir":
 			h.Typeflag = tar.TypeDir
+			setFolder(ts, h, target)
 		case "file":
 			h.Typeflag, body = tar.TypeReg, "hostile\n"
 		case "link":
@@ -43,4 +45,21 @@ func verbTarball(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(w.Close())
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text.Bytes(), 0o644))
+}
+
+// setFolder reads MODE[:OWNER]; nothing is 755 and root.
+func setFolder(ts *testscript.TestScript, h *tar.Header, text string) {
+	h.Linkname = ""
+	mode, owner, hasOwner := strings.Cut(text, ":")
+	if mode == "" {
+		return
+	}
+	var err error
+	h.Mode, err = strconv.ParseInt(mode, 8, 32)
+	ts.Check(err)
+	if hasOwner {
+		h.Uid, err = strconv.Atoi(owner)
+		ts.Check(err)
+		h.Gid = h.Uid
+	}
 }

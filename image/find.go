@@ -14,8 +14,11 @@ import (
 // MaxDocument bounds manifests and configurations, as registries do.
 const MaxDocument = 4 << 20
 
-// maxLayers is what an overlay takes, OVL_MAX_STACK in fs/overlayfs.
-const maxLayers = 500
+// maxLayers is what an overlay takes, OVL_MAX_STACK in fs/overlayfs; less one, for the layer that podsh may add (Stack).
+const maxLayers = 499
+
+// maxManifestLayers bounds those that a manifest has, one that is there twice among them.
+const maxManifestLayers = 10_000
 
 // maxLayerSize is beyond what anybody ships; sizes below it add up without an overflow.
 const maxLayerSize = 1 << 40
@@ -73,12 +76,24 @@ func Parse(manifestText []byte, configText func(Descriptor) ([]byte, error)) (*I
 		img.Layers = append(img.Layers, Layer{c.RootFS.DiffIDs[i], layer.Digest, layer.Size, layer.MediaType})
 		img.Size += layer.Size
 	}
+	if n := img.distinct(); n > maxLayers {
+		return nil, fmt.Errorf("%d layers are more than the %d that an overlay takes", n, maxLayers)
+	}
 	return img, nil
 }
 
+// distinct counts the layers, those that are the same once.
+func (i *Image) distinct() int {
+	seen := map[string]bool{}
+	for _, layer := range i.Layers {
+		seen[layer.DiffID] = true
+	}
+	return len(seen)
+}
+
 func (m *manifest) check() error {
-	if len(m.Layers) > maxLayers {
-		return fmt.Errorf("%d layers are more than the %d that an overlay takes", len(m.Layers), maxLayers)
+	if len(m.Layers) > maxManifestLayers {
+		return fmt.Errorf("%d layers are more than anybody makes", len(m.Layers))
 	}
 	if !IsDigest(m.Config.Digest) {
 		return fmt.Errorf("malformed digest %q of the configuration", m.Config.Digest)

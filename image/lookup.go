@@ -19,6 +19,7 @@ const maxLinks = 40
 // found is a path of an overlay: which of its layers have it. Of folders there may be many, the highest last.
 type found struct {
 	layers []int // descriptors, O_PATH
+	from   []int // and which of all layers each is of
 	stat   unix.Stat_t
 	link   string
 }
@@ -134,13 +135,13 @@ func split(name string) []string {
 
 func openLayers(layers []string) (*found, error) {
 	f := &found{}
-	for _, layer := range layers {
+	for i, layer := range layers {
 		fd, err := unix.Open(layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			f.close()
 			return nil, err
 		}
-		f.layers = append(f.layers, fd)
+		f.layers, f.from = append(f.layers, fd), append(f.from, i)
 	}
 	if len(f.layers) == 0 {
 		return nil, fs.ErrNotExist
@@ -171,7 +172,7 @@ func (f *found) enter(name string) (*found, error) {
 			unix.Close(fd)
 			break // it hides what lies below
 		}
-		next.layers = append([]int{fd}, next.layers...)
+		next.layers, next.from = append([]int{fd}, next.layers...), append([]int{f.from[i]}, next.from...)
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR || isOpaque(fd) {
 			break
 		}

@@ -52,6 +52,8 @@ type Event struct {
 	Size  int64  `json:"size,omitempty"`
 	Ready bool   `json:"ready,omitempty"` // it is whole, and in the store
 
+	// Implied tells which folders of a layer had to be made, of which it says nothing itself: at the end of Unpack.
+	Implied []string `json:"implied,omitempty"`
 	// Warning is worth a word, and no more.
 	Warning string `json:"warning,omitempty"`
 

@@ -20,6 +20,7 @@ import (
 //	partial/blob-*, import-*    blobs that are being written
 //	layers/MAP/HEX/             layers unpacked, by DiffID; MAP names the ids that their files belong to
 //	layers/MAP/new-*, gone-*    those in the making, and on their way out
+//	layers/MAP/implied-HEX      which of its folders a layer says nothing of (implied.go)
 //	layers/MAP/lock-*           flock(2): held by whoever makes the layer
 //	lock                        flock(2): held while index.json changes
 //	pulling                     flock(2): held, shared, while blobs are there that no image has yet

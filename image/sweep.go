@@ -128,6 +128,8 @@ func (s *Store) sweepLayers(wanted map[string]bool, u *Use) error {
 			path := filepath.Join(all, name)
 			if isHex(name) && !wanted[name] && !u.Layers[path] {
 				err = errors.Join(err, s.sweepLayer(all, name, name, u))
+			} else if hex, ok := strings.CutPrefix(name, "implied-"); ok && !wanted[hex] && !u.Layers[filepath.Join(all, hex)] {
+				err = errors.Join(err, s.sweepImplied(all, hex))
 			} else if hex, ok := strings.CutPrefix(name, "new-"); ok {
 				err = errors.Join(err, s.sweepLayer(all, hex, name, u))
 			} else if strings.HasPrefix(name, "gone-") {
@@ -136,6 +138,21 @@ func (s *Store) sweepLayers(wanted map[string]bool, u *Use) error {
 		}
 	}
 	return err
+}
+
+// sweepImplied removes what was written down of a layer that is gone, unless somebody is at it.
+func (s *Store) sweepImplied(all, hex string) error {
+	lock := filepath.Join(all, "lock-"+hex)
+	unlock, busy, err := lockFile(lock, unix.LOCK_EX|unix.LOCK_NB)
+	if busy || err != nil {
+		return err
+	}
+	defer unlock()
+	defer os.Remove(lock)
+	if err := os.Remove(filepath.Join(all, "implied-"+hex)); !isMissing(err) {
+		return err
+	}
+	return nil
 }
 
 // sweepLayer removes a layer, or what was to become one, unless somebody is at it.

@@ -99,11 +99,14 @@ func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, erro
 			return nil, err
 		}
 	}
-	if err := facts.readRoot(spec, o.Detailed); err != nil {
-		p.Close()
-		return nil, err
+	err = facts.readRoot(spec, o.Detailed)
+	if err == nil {
+		facts.Dir.Root, err = pod.imageRoot(spec.Rootfs.Layers)
 	}
-	if err := checkRoot(pod, facts); err != nil {
+	if err == nil {
+		err = checkRoot(pod, facts)
+	}
+	if err != nil {
 		p.Close()
 		return nil, err
 	}

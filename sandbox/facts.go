@@ -62,7 +62,11 @@ type Facts struct {
 type dirFacts struct {
 	Missing map[string]bool // folders that podsh mounts on, and that are not there
 	Files   map[string]bool // /etc/hosts and its like, where they are regular files
+	Root    *rootFacts      // what an image says of "/"; nil: nothing
 }
+
+// rootFacts are whom a root belongs to, as the pod counts, and its mode.
+type rootFacts struct{ Mode, UID, GID uint32 }
 
 // Version of a kernel.
 type Version struct{ Major, Minor int }

@@ -45,19 +45,25 @@ func (p *Pod) mapName() string {
 	return name
 }
 
-// Layers makes sure that the layers of an image are unpacked for the pod, and returns where, the lowest first. tell
-// hears how far that has got; it is called by several at a time.
+// Layers makes sure that the layers of an image are unpacked for the pod, and returns where, the lowest first. One that an
+// image has twice, as buildkit's empty ones, is there once: an overlay refuses to have a folder twice, and what the topmost
+// has, has the last word. tell hears how far that has got; it is called by several at a time.
 func (p *Pod) Layers(store *image.Store, img *image.Image, tell func(image.Event)) ([]string, error) {
 	if p.Namespaces["user"].Kind == "path" {
 		return nil, fail(nil, []string{"podsh create without --userns path:FILE"}, "pod %q has ids that podsh does not know, so nothing can be unpacked for it", p.Title())
 	}
-	paths, missing := make([]string, len(img.Layers)), []image.Layer{}
-	for i, layer := range img.Layers {
-		paths[i] = store.LayerPath(p.mapName(), layer)
+	paths, missing := []string{}, []image.Layer{}
+	for _, layer := range slices.Backward(img.Layers) {
+		path := store.LayerPath(p.mapName(), layer)
+		if slices.Contains(paths, path) {
+			continue
+		}
+		paths = append(paths, path)
 		if !store.HasLayer(p.mapName(), layer) {
 			missing = append(missing, layer)
 		}
 	}
+	slices.Reverse(paths)
 	room := make(chan struct{}, runtime.NumCPU())
 	errs := make([]error, len(missing))
 	var group sync.WaitGroup
@@ -69,7 +75,10 @@ func (p *Pod) Layers(store *image.Store, img *image.Image, tell func(image.Event
 		})
 	}
 	group.Wait()
-	return paths, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return p.corrected(store, paths)
 }
 
 // Where unpacking a layer stops: what is more is no layer, but an attack.
@@ -91,7 +100,17 @@ func (p *Pod) UnpackLayer(store *image.Store, layer image.Layer, tell func(image
 		err = p.giveToRoot(fresh.Dir)
 	}
 	if err == nil {
-		err = p.unpack(blob, fresh.Dir, &layer, tell)
+		var implied []string
+		err = p.unpack(blob, fresh.Dir, &layer, func(event image.Event) {
+			if event.Implied != nil {
+				implied = event.Implied
+			} else {
+				tell(event)
+			}
+		})
+		if err == nil {
+			err = fresh.SaveImplied(implied)
+		}
 	}
 	if err != nil {
 		return errors.Join(err, fresh.Discard())
@@ -113,11 +132,11 @@ func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(im
 	if unix.Statfs(dir, &fs) == nil {
 		limits.Bytes = min(limits.Bytes, max(1, int64(fs.Bavail)*fs.Bsize-leastFree))
 	}
-	file, err := inMemory(program.Open())
+	file, done, err := imageProgram.open()
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer done()
 	ours, theirs, err := Stream()
 	if err != nil {
 		return err
@@ -135,6 +154,35 @@ func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(im
 	}
 	_, err = converse(ours, &image.Request{Do: image.Unpack, Layer: layer, Limits: limits, Squash: p.OneID}, tell)
 	return err
+}
+
+// sharedProgram is the program of images, open while somebody unpacks: to open it takes longer than most layers do.
+type sharedProgram struct {
+	mutex sync.Mutex
+	file  *os.File
+	users int
+}
+
+var imageProgram sharedProgram
+
+func (s *sharedProgram) open() (file *os.File, done func(), err error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.users == 0 {
+		if s.file, err = inMemory(program.Open()); err != nil {
+			return nil, nil, err
+		}
+	}
+	s.users++
+	return s.file, s.close, nil
+}
+
+func (s *sharedProgram) close() {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.users--; s.users == 0 {
+		s.file.Close()
+	}
 }
 
 // Descriptors that the executor of an unpacker finds open.

@@ -64,7 +64,6 @@ type creation struct {
 	inside    bool                      // the new root is the only one
 	proc, sys nsenter.Result            // mounts of the pod's own, of which others can't exchange what is in them
 	taken     map[source]nsenter.Result // mounts of what is the host's
-	layers    []nsenter.Result          // of the root, the lowest first
 	member    *containerFacts           // where what is made is no pod, but a container in one
 	mounts    nsenter.Result            // a container's mount namespace
 	shm       nsenter.Result            // the pod's shared memory, where a container has that

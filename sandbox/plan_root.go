@@ -88,8 +88,10 @@ func (p *creation) takeSources() {
 	if p.pod.Spec.Rootfs.Kind == "dir" {
 		p.take(p.dirSource())
 	}
-	for _, layer := range p.pod.Spec.Rootfs.Layers {
-		p.layers = append(p.layers, p.call(unix.SYS_OPENAT, unix.AT_FDCWD, layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
+	for i, layer := range p.pod.Spec.Rootfs.Layers {
+		fd := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+		p.call(unix.SYS_DUP3, fd, firstLayerFD+i, unix.O_CLOEXEC) // at once: many that stay open reach up to there
+		p.call(unix.SYS_CLOSE, fd)
 	}
 	if p.pod.Upper != "" {
 		p.take(p.upperSource())
@@ -178,58 +180,39 @@ func (p *creation) overlay() {
 	} else {
 		upper, folders = "disk/", append(folders, "disk")
 	}
-	dir := p.dirSource()
-	below, lower, byHand := "the layers of its root", layerPaths(len(p.layers)), strings.Join(reversed(p.pod.Spec.Rootfs.Layers), ":")
+	dir, layers := p.dirSource(), p.pod.Spec.Rootfs.Layers
+	below, byHand := "the layers of its root", strings.Join(reversed(layers), ":")
 	var cmd []string
 	if dir.path != "" {
-		below, lower, byHand = dir.path+", which stays as it is", "lower", "lower"
+		below, byHand = dir.path+", which stays as it is", "lower"
 		folders = append(folders, "lower")
 		cmd = append(cmd, p.bindByHand(dir, "lower"))
 	}
 	if p.pod.Upper != "" {
 		cmd = append(cmd, "mkdir -p "+quote(p.pod.Upper), p.bindByHand(p.upperSource(), "disk"), "mkdir disk/upper disk/work")
 	}
-	options := fmt.Sprintf(",upperdir=%supper,workdir=%[1]swork", upper)
+	userxattr := ""
 	if p.pod.Namespaces["user"].Kind != "host" {
-		options += ",userxattr" // Linux 5.11: trusted.* is for root alone
+		userxattr = ",userxattr" // Linux 5.11: trusted.* is for root alone
 	}
-	cmd = append([]string{"mkdir " + strings.Join(folders, " ")}, append(cmd, quoteAll("mount", "-t", "overlay", "-o", "nodev,lowerdir="+byHand+options, "overlay", "root"))...)
+	options := fmt.Sprintf("nodev,lowerdir=%s,upperdir=%supper,workdir=%[2]swork%s", byHand, upper, userxattr)
+	cmd = append([]string{"mkdir " + strings.Join(folders, " ")}, append(cmd, quoteAll("mount", "-t", "overlay", "-o", options, "overlay", "root"))...)
 	p.explain("lay a folder for "+whose+" writes over "+below, "mount(8) overlay", strings.Join(cmd, "\n"))
 	for _, folder := range folders {
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, folder, 0o755)
+		p.makeOverlayFolder(folder)
 	}
 	if dir.path != "" {
 		p.attach(dir, "lower")
 		p.call(unix.SYS_CLOSE, p.taken[dir])
 	}
-	for i, layer := range p.layers {
-		p.call(unix.SYS_DUP3, layer, firstLayerFD+i, unix.O_CLOEXEC)
-		p.call(unix.SYS_CLOSE, layer)
-	}
 	if p.pod.Upper != "" {
 		p.attach(p.upperSource(), "disk")
 		p.call(unix.SYS_CLOSE, p.taken[p.upperSource()])
-		for _, folder := range []string{"disk/upper", "disk/work"} { // there, where a container starts once more
-			p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, folder, 0o755)
+		for _, folder := range []string{"disk/upper", "disk/work"} {
+			p.makeOverlayFolder(folder)
 		}
 	}
-	p.call(unix.SYS_MOUNT, "overlay", "root", "overlay", unix.MS_NODEV, "lowerdir="+lower+options)
-	if len(p.layers) > 0 {
-		p.call(unix.SYS_CLOSE_RANGE, firstLayerFD, firstLayerFD+len(p.layers)-1, 0)
-	}
-}
-
-// firstLayerFD is where the lowest layer of a root stands open for mount(2), at a number that is known now.
-const firstLayerFD = 256
-
-// layerPaths names the layers for an overlay, the highest first. By their descriptors: with their paths the text
-// of options would soon be longer than the page that mount(2) takes.
-func layerPaths(n int) string {
-	var paths []string
-	for i := range n {
-		paths = append(paths, fmt.Sprintf("/proc/self/fd/%d", firstLayerFD+n-1-i))
-	}
-	return strings.Join(paths, ":")
+	p.mountOverlay(len(layers), upper, userxattr)
 }
 
 func reversed(list []string) []string {

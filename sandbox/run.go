@@ -120,6 +120,10 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 	if folders := c.folders(); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
 		f.readLayers(folders) // once more, with what the container has written itself
 	}
+	var err error
+	if f.Dir.Root, err = c.pod.imageRoot(c.Root.Layers); err != nil {
+		return err
+	}
 	return checkRoot(view, f)
 }
 

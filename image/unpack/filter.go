@@ -100,6 +100,7 @@ func (u *unpacking) accept(h *tar.Header) (bool, error) {
 		}
 		return false, nil
 	}
+	u.noteImplied(h)
 	u.noteFolder(h)
 	if err := u.saveTimes(h); err != nil {
 		return false, err

@@ -36,6 +36,7 @@ type unpacking struct {
 	bytes    int64
 	piece    piece
 	parent   parent // open, if it has a name
+	implied  implied
 	white    whiteouts
 	sparse   sparse
 	warnings warnings
@@ -73,6 +74,7 @@ func unpackInto(ctx context.Context, root string, blob *os.File, request *image.
 		return u.explain(ctx, err)
 	}
 	u.warnings.tell(tell)
+	tell(image.Event{Implied: u.impliedNames()})
 	tell(image.Event{Blob: layer.Digest, Done: source.read.Load(), Size: layer.Size})
 	return nil
 }

@@ -1,0 +1,74 @@
+package sandbox
+
+import (
+	"archive/tar"
+	"bytes"
+	"path/filepath"
+	"time"
+
+	"github.com/podsh/podsh/image"
+)
+
+// corrected puts a layer above the others where an overlay of them would show folders otherwise than they are meant: those
+// that a layer has without a word about them (image.Stack).
+func (p *Pod) corrected(store *image.Store, layers []string) ([]string, error) {
+	stack, err := image.NewStack(layers)
+	if err != nil {
+		return nil, err
+	}
+	wrong := stack.Wrong()
+	if len(wrong) == 0 {
+		return layers, nil
+	}
+	var text bytes.Buffer
+	w := tar.NewWriter(&text)
+	for _, name := range image.Names(wrong) {
+		folder := p.inside(wrong[name])
+		h := &tar.Header{Typeflag: tar.TypeDir, Name: name[1:] + "/", Mode: int64(folder.Mode), Uid: int(folder.UID), Gid: int(folder.GID),
+			ModTime: time.Unix(folder.Modified.Unix()), Format: tar.FormatPAX}
+		if err := w.WriteHeader(h); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	layer, err := store.PutLayer(text.Bytes())
+	if err == nil {
+		err = p.UnpackLayer(store, layer, func(image.Event) {})
+	}
+	return append(layers, store.LayerPath(p.mapName(), layer)), err
+}
+
+// inside is a folder of an unpacked layer as the pod counts ids.
+func (p *Pod) inside(f image.Folder) image.Folder {
+	if p.mapName() == "host" {
+		return f
+	}
+	for _, id := range []struct {
+		id  *uint32
+		ids []IDMap
+	}{{&f.UID, p.UIDMap}, {&f.GID, p.GIDMap}} {
+		if inside, ok := mapID(id.ids, *id.id, false); ok {
+			*id.id = inside
+		}
+	}
+	return f
+}
+
+// imageRoot is what an image says of its root, whose layers these are; nil, where it says nothing.
+func (p *Pod) imageRoot(layers []string) (*rootFacts, error) {
+	if len(layers) == 0 || filepath.Base(filepath.Dir(layers[0])) != p.mapName() {
+		return nil, nil // a folder of somebody's
+	}
+	stack, err := image.NewStack(layers)
+	if err != nil {
+		return nil, err
+	}
+	root, ok := stack.Root()
+	if !ok {
+		return nil, nil
+	}
+	root = p.inside(root)
+	return &rootFacts{root.Mode, root.UID, root.GID}, nil
+}
