@@ -22,8 +22,8 @@ func imageCommand() *cli.Command {
 		Usage: "fetch, list and remove images",
 		Description: `Images are kept below $XDG_DATA_HOME/podsh/images (~/.local/share), an OCI image
 layout that skopeo reads as well, and their layers unpacked beside it. One that comes
-from no registry is called localhost/NAME; NAME will do, unless there is one of that
-name from Docker Hub.
+from no registry and has no name of its own is called localhost/NAME. NAME and
+localhost/NAME find each other, unless there are both.
 
 Examples:
   podsh image pull nginx
@@ -512,7 +512,8 @@ func imageLoadCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "load",
 		Usage: "take in images from an archive or a layout",
-		Description: `Reads what podsh image save, docker save, podman save and skopeo write.
+		Description: `Reads what podsh image save, docker save, podman save and skopeo write, and prints
+the names of what it took in; of an image without a name the id.
 
 Examples:
   podsh image load -i web.tar
@@ -535,7 +536,12 @@ Examples:
 			}
 			images, err := pull(&image.Request{Source: source}, c.Bool("quiet"))
 			for _, img := range images {
-				fmt.Println(img.Title())
+				for _, name := range img.Names {
+					fmt.Println(image.Familiar(name))
+				}
+				if len(img.Names) == 0 {
+					fmt.Println(img.Title())
+				}
 			}
 			return err
 		},

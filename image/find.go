@@ -70,8 +70,8 @@ func Parse(manifestText []byte, configText func(Descriptor) ([]byte, error)) (*I
 		OS: c.OS, Arch: c.Architecture, Variant: c.Variant, Config: c.Config, History: c.History, Layers: []Layer{},
 	}
 	for i, layer := range m.Layers {
-		if !IsDigest(c.RootFS.DiffIDs[i]) {
-			return nil, fmt.Errorf("malformed digest %q of layer %d", c.RootFS.DiffIDs[i], i+1)
+		if err := CheckDigest(c.RootFS.DiffIDs[i], fmt.Sprintf("layer %d", i+1)); err != nil {
+			return nil, err
 		}
 		img.Layers = append(img.Layers, Layer{c.RootFS.DiffIDs[i], layer.Digest, layer.Size, layer.MediaType})
 		img.Size += layer.Size
@@ -95,15 +95,15 @@ func (m *manifest) check() error {
 	if len(m.Layers) > maxManifestLayers {
 		return fmt.Errorf("%d layers are more than anybody makes", len(m.Layers))
 	}
-	if !IsDigest(m.Config.Digest) {
-		return fmt.Errorf("malformed digest %q of the configuration", m.Config.Digest)
+	if err := CheckDigest(m.Config.Digest, "its configuration"); err != nil {
+		return err
 	}
 	if m.Config.Size < 0 || m.Config.Size > MaxDocument {
 		return fmt.Errorf("a configuration of %d bytes", m.Config.Size)
 	}
 	for i, layer := range m.Layers {
-		if !IsDigest(layer.Digest) {
-			return fmt.Errorf("malformed digest %q of layer %d", layer.Digest, i+1)
+		if err := CheckDigest(layer.Digest, fmt.Sprintf("layer %d", i+1)); err != nil {
+			return err
 		}
 		if layer.Size < 0 || layer.Size > maxLayerSize {
 			return fmt.Errorf("layer %d of %d bytes", i+1, layer.Size)
@@ -128,8 +128,8 @@ func (s *Store) load(d Descriptor) (*Image, error) {
 
 // readDocument reads a manifest or a configuration.
 func (s *Store) readDocument(digest string) ([]byte, error) {
-	if !IsDigest(digest) {
-		return nil, fmt.Errorf("malformed digest %q", digest)
+	if err := CheckDigest(digest, "a manifest"); err != nil {
+		return nil, err
 	}
 	f, err := os.Open(s.BlobPath(digest))
 	if err != nil {
@@ -169,14 +169,18 @@ func (s *Store) images(all *index) []*Image {
 	return images
 }
 
-// references are what a name may mean: an image of that registry, else, where it names none, one that is from none. Those
-// are called localhost/NAME, by podsh as by podman.
+// references are what a name may mean: an image of that registry, else one that is from none. Those are called
+// localhost/NAME by podsh, where nobody has given them another name, and by podman; who is used to docker says NAME.
 func references(name string) []Reference {
 	ref, err := ParseReference(name)
 	if err != nil {
 		return nil
 	}
-	if local, err := ParseReference(localRegistry + "/" + name); ref.Registry == hub && err == nil {
+	other := localRegistry + "/" + name
+	if ref.Registry == localRegistry {
+		other = strings.TrimPrefix(name, localRegistry+"/")
+	}
+	if local, err := ParseReference(other); err == nil && (ref.Registry == hub || ref.Registry == localRegistry) {
 		return []Reference{ref, local}
 	}
 	return []Reference{ref}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 )
@@ -52,6 +53,19 @@ func Familiar(name string) string {
 	return r.Familiar()
 }
 
+// forms are what other places of images are called, by podsh and by others, and what there is in their place.
+var forms = []struct{ prefix, why, hint string }{
+	{"oci:", "that is a layout", "a name is needed here: %s, or another"},
+	{"oci-archive:", "that is an archive", "`podsh image load -i %s`, and then its name"},
+	{"docker-archive:", "that is an archive", "`podsh image load -i %s`, and then its name"},
+	{"docker://", "names of registries have no prefix", "without docker://: %s"},
+	{"https://", "it is no address of a web page", "without https://: %s"},
+	{"http://", "it is no address of a web page", "without http://, and with --plain-http: podsh image pull --plain-http %s"},
+	{"docker-daemon:", "docker's own images are not read", "docker save %s | podsh image load"},
+	{"containers-storage:", "podman's own images are not read", "podman save %s | podsh image load"},
+	{"dir:", "that is a folder of skopeo's", "skopeo copy dir:%s oci:LAYOUT:NAME, and then oci:LAYOUT:NAME"},
+}
+
 // ParseReference reads [HOST[:PORT]/]NAME[:TAG][@DIGEST]. A first part is a host if it has a dot or a port, or is
 // localhost.
 func ParseReference(text string) (Reference, error) {
@@ -61,14 +75,17 @@ func ParseReference(text string) (Reference, error) {
 	if isHex(text) {
 		return bad("that is an id")
 	}
-	for _, form := range []string{"oci:", "oci-archive:", "docker-archive:"} {
-		if strings.HasPrefix(text, form) {
-			return bad("that is a layout or an archive")
+	for _, form := range forms {
+		if rest, ok := strings.CutPrefix(text, form.prefix); ok {
+			return Reference{}, Fail(ErrInvalid, fmt.Sprintf(form.hint, rest), "malformed image name %q: %s", text, form.why)
 		}
 	}
 	r := Reference{Registry: hub}
 	rest, digest, hasDigest := strings.Cut(text, "@")
 	if hasDigest {
+		if err := CheckDigest(digest, "it"); otherAlgorithm(digest) {
+			return bad(err.Error())
+		}
 		if !IsDigest(digest) {
 			return bad("a digest is sha256: and 64 hex digits")
 		}
@@ -115,6 +132,28 @@ func only(text, of string) bool { return strings.Trim(text, of) == "" }
 func IsDigest(text string) bool {
 	hex, ok := strings.CutPrefix(text, "sha256:")
 	return ok && isHex(hex)
+}
+
+// lengths are how many hex digits a digest has, by the other algorithms that image-spec, "descriptor.md", knows.
+var lengths = map[string]int{"sha384": 96, "sha512": 128, "blake3": 64}
+
+func otherAlgorithm(digest string) bool {
+	algorithm, hex, _ := strings.Cut(digest, ":")
+	n := lengths[algorithm]
+	return n > 0 && len(hex) == n && only(hex, digits+"abcdef")
+}
+
+// CheckDigest says what is wrong with a digest, and what it is of.
+func CheckDigest(digest, of string) error {
+	switch {
+	case IsDigest(digest):
+		return nil
+	case otherAlgorithm(digest):
+		algorithm, _, _ := strings.Cut(digest, ":")
+		return Fail(ErrInvalid, "push or write it anew with digests of sha256, as all tools do of themselves",
+			"the digest of %s is one of %s, and podsh knows only sha256", of, algorithm)
+	}
+	return fmt.Errorf("malformed digest %q of %s", digest, of)
 }
 
 func isHex(text string) bool { return len(text) == 64 && only(text, digits+"abcdef") }

@@ -194,8 +194,8 @@ func (l *layout) resolve(group []image.Descriptor) (*found, error) {
 			return nil, err
 		}
 	}
-	if !image.IsDigest(d.Digest) {
-		return nil, fmt.Errorf("malformed digest %q in index.json", d.Digest)
+	if err := image.CheckDigest(d.Digest, "a manifest in index.json"); err != nil {
+		return nil, err
 	}
 	text, err := l.readBlob(d)
 	if err != nil {

@@ -3,6 +3,7 @@ package transfer
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -16,16 +17,15 @@ func TestManifests(t *testing.T) {
 	good := string(b.manifest)
 	for _, c := range []struct{ manifest, words string }{
 		{`{"schemaVersion":1,"name":"x"}`, "schema 1"},
-		{`{"schemaVersion":2}`, `malformed digest "" of the configuration`},
+		{`{"schemaVersion":2}`, `malformed digest "" of its configuration`},
 		{`hello`, "malformed manifest"},
 		{strings.Repeat(" ", image.MaxDocument+1), "more than 4 MB"},
 		{strings.Replace(good, configs[1], "application/vnd.cncf.helm.config.v1+json", 1), `no image to run, but of type "application/vnd.cncf.helm.config.v1+json"`},
-		{strings.Replace(good, layers[4], ociGzip+"+encrypted", 1), "layer 1 is encrypted"},
-		{strings.Replace(good, layers[4], "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1), "layer 1 may not be kept by the registry"},
-		{strings.Replace(good, layers[4], "application/x-squashfs", 1), `layer 1 is of an unknown type: "application/x-squashfs"`},
+		{strings.Replace(good, dockerGzip, ociGzip+"+encrypted", 1), "layer 1 is encrypted"},
+		{strings.Replace(good, dockerGzip, "application/x-squashfs", 1), `layer 1 is of an unknown type: "application/x-squashfs"`},
 		{strings.Replace(good, b.digest, "sha256:../../../../etc/passwd", 1), "malformed digest"},
-		{strings.Replace(good, b.digest, "sha512:"+strings.Repeat("0", 128), 1), "malformed digest"},
-		{strings.Replace(good, `"layers":[`, `"layers":[{"mediaType":"`+layers[4]+`","size":1,"digest":"sha256:`+strings.Repeat("0", 64)+`"},`, 1), "the manifest has 2 layers, and the configuration 1"},
+		{strings.Replace(good, b.digest, "sha512:"+strings.Repeat("0", 128), 1), "the digest of layer 1 is one of sha512, and podsh knows only sha256"},
+		{strings.Replace(good, `"layers":[`, `"layers":[{"mediaType":"`+dockerGzip+`","size":1,"digest":"sha256:`+strings.Repeat("0", 64)+`"},`, 1), "the manifest has 2 layers, and the configuration 1"},
 		{strings.Replace(good, `"size":`, `"size":-`, 1), "a configuration of -"},
 		{strings.Replace(good, `"layers":[{`, `"layers":[{"size":9223372036854775807,"x":{`, 1), "malformed manifest"},
 	} {
@@ -40,6 +40,26 @@ func TestManifests(t *testing.T) {
 		}
 	}
 }
+
+// TestForeign: a layer that a registry may not have is taken where it has it, and where it has not that is said.
+func TestForeign(t *testing.T) {
+	b := startBroken(t, randomImage(t, 100, 1, "amd64"))
+	for _, kind := range []string{"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", ociForeignTar + "+gzip"} {
+		manifest := b.manifest
+		b.manifest = bytes.Replace(manifest, []byte(dockerGzip), []byte(kind), 1)
+		b.serve = b.whole
+		img, _, err := pull(t, newStore(t), b.host+"/x")
+		if err != nil || img.Layers[0].MediaType != ociForeignTar+"+gzip" {
+			t.Error(kind, img, err)
+		}
+		b.serve = http.NotFound
+		_, _, err = pull(t, newStore(t), b.host+"/x")
+		wantError(t, err, "layer "+b.digest+" is not there: by its type, \""+ociForeignTar)
+		b.manifest = manifest
+	}
+}
+
+const dockerGzip = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 // TestWrongManifest: a registry that sends another manifest than the one that was asked for.
 func TestWrongManifest(t *testing.T) {

@@ -5,10 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"mime"
+	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/podsh/podsh/image"
 )
@@ -27,28 +32,36 @@ var (
 	indexes   = []string{ociIndex, "application/vnd.docker.distribution.manifest.list.v2+json"}
 	manifests = []string{ociManifest, "application/vnd.docker.distribution.manifest.v2+json"}
 	configs   = []string{ociConfig, "application/vnd.docker.container.image.v1+json"}
-	layers    = []string{
-		ociTar, ociGzip, ociTar + "+zstd",
-		"application/vnd.docker.image.rootfs.diff.tar",
-		"application/vnd.docker.image.rootfs.diff.tar.gzip",
-		"application/vnd.docker.image.rootfs.diff.tar.zstd",
-	}
 )
 
-// unfit are media types of layers that are known, and can't be taken.
-var unfit = []struct{ mark, why string }{
-	{"encrypted", "is encrypted"},
-	{"nondistributable", "may not be kept by the registry, but lies elsewhere"},
-	{"foreign", "may not be kept by the registry, but lies elsewhere"},
+// layerKinds are the media types of layers before the word that says how they are compressed, and OCI's names for them.
+var layerKinds = []struct {
+	kind, oci string
+	foreign   bool // a registry may not have them, but may all the same
+}{
+	{ociTar, ociTar, false},
+	{ociForeignTar, ociForeignTar, true},
+	{"application/vnd.docker.image.rootfs.diff.tar", ociTar, false},
+	{"application/vnd.docker.image.rootfs.foreign.diff.tar", ociForeignTar, true},
 }
 
-// fromDocker are OCI's names for what Docker calls otherwise.
-var fromDocker = map[string]string{
-	manifests[1]: ociManifest,
-	configs[1]:   ociConfig,
-	layers[3]:    layers[0],
-	layers[4]:    layers[1],
-	layers[5]:    layers[2],
+const ociForeignTar = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+
+// compressions are those words; how a layer is compressed is seen when it is read.
+var compressions = []string{"gzip", "zstd", "xz", "bzip2"}
+
+// layerType reads the media type of a layer: what OCI calls it, and whether a registry may lack it.
+func layerType(mediaType string) (oci string, foreign, ok bool) {
+	for _, k := range layerKinds {
+		rest, is := strings.CutPrefix(mediaType, k.kind)
+		if is && rest == "" {
+			return k.oci, k.foreign, true
+		}
+		if is && (rest[0] == '+' || rest[0] == '.') && slices.Contains(compressions, rest[1:]) {
+			return k.oci + "+" + rest[1:], k.foreign, true
+		}
+	}
+	return "", false, false
 }
 
 // newManifest is a manifest that is written here.
@@ -67,7 +80,7 @@ func (m *newManifest) encode() ([]byte, image.Descriptor, error) {
 // convert makes one of OCI's of a manifest of Docker's, which say the same: skopeo and umoci read no other in a
 // layout. The image keeps its digest.
 func (f *found) convert() error {
-	if fromDocker[f.descriptor.MediaType] == "" {
+	if f.descriptor.MediaType != manifests[1] {
 		return nil
 	}
 	m := newManifest{Layers: []image.Descriptor{}}
@@ -75,9 +88,12 @@ func (f *found) convert() error {
 		return fmt.Errorf("malformed manifest: %w", err)
 	}
 	m.MediaType = ociManifest
-	m.Config.MediaType = cmp.Or(fromDocker[m.Config.MediaType], m.Config.MediaType)
+	if m.Config.MediaType == configs[1] {
+		m.Config.MediaType = configs[0]
+	}
 	for i, layer := range m.Layers {
-		m.Layers[i].MediaType = cmp.Or(fromDocker[layer.MediaType], layer.MediaType)
+		oci, _, _ := layerType(layer.MediaType)
+		m.Layers[i].MediaType = cmp.Or(oci, layer.MediaType)
 	}
 	var err error
 	f.origin.Digest = f.descriptor.Digest
@@ -87,17 +103,28 @@ func (f *found) convert() error {
 
 func checkLayers(img *image.Image) error {
 	for i, layer := range img.Layers {
-		if slices.Contains(layers, layer.MediaType) {
-			continue
+		_, _, known := layerType(layer.MediaType)
+		switch {
+		case known:
+		case strings.Contains(layer.MediaType, "encrypted"):
+			return fmt.Errorf("layer %d is encrypted: %q", i+1, layer.MediaType)
+		default:
+			return fmt.Errorf("layer %d is of an unknown type: %q", i+1, layer.MediaType)
 		}
-		for _, known := range unfit {
-			if strings.Contains(layer.MediaType, known.mark) {
-				return fmt.Errorf("layer %d %s: %q", i+1, known.why, layer.MediaType)
-			}
-		}
-		return fmt.Errorf("layer %d is of an unknown type: %q", i+1, layer.MediaType)
 	}
 	return nil
+}
+
+// sayForeign says why a layer may be missing, if that is so.
+func sayForeign(d image.Descriptor, err error) error {
+	_, foreign, _ := layerType(d.MediaType)
+	var answer *transport.Error
+	missing := errors.Is(err, fs.ErrNotExist) || errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound
+	if !foreign || !missing {
+		return err
+	}
+	return image.Fail(err, "an image with all its layers is what whoever made it can push: docker's --allow-nondistributable-artifacts",
+		"layer %s is not there: by its type, %q, a registry need not have it", d.Digest, d.MediaType)
 }
 
 func checkConfig(d image.Descriptor) error {

@@ -127,8 +127,8 @@ func (w wanted) resolve(text []byte, mediaType string, read func(image.Descripto
 		if err != nil {
 			return nil, err
 		}
-		if !image.IsDigest(next.Digest) {
-			return nil, fmt.Errorf("malformed digest %q in its index", next.Digest)
+		if err := image.CheckDigest(next.Digest, "a manifest in its index"); err != nil {
+			return nil, err
 		}
 		if text, err = read(next); err != nil {
 			return nil, err

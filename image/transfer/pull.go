@@ -164,13 +164,17 @@ func (p *pulling) take(ctx context.Context, f *found) (*image.Image, error) {
 		return nil, err
 	}
 	if len(f.names) == 0 {
-		return p.store.Add(f.descriptor, "", f.origin)
+		img, err = p.store.Add(f.descriptor, "", f.origin)
 	}
 	for _, name := range f.names {
 		if img, err = p.store.Add(f.descriptor, name, f.origin); err != nil {
-			return nil, err
+			break
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
+	img.Names = append([]string{}, f.names...) // others that it has here came from elsewhere
 	return img, nil
 }
 
@@ -234,7 +238,7 @@ func (p *pulling) layers(ctx context.Context, img *image.Image) error {
 			if ctx.Err() != nil {
 				return
 			}
-			if errs[i] = p.blob(ctx, layer); errs[i] != nil {
+			if errs[i] = sayForeign(layer, p.blob(ctx, layer)); errs[i] != nil {
 				cancel()
 			}
 		})
