@@ -553,8 +553,8 @@ func imageImportCommand() *cli.Command {
 		Name:      "import",
 		Usage:     "make an image of a root file system in a tar",
 		ArgsUsage: "FILE NAME",
-		Description: `FILE is a tar of a root file system, plain or compressed by gzip or zstd; - is
-standard input.
+		Description: `FILE is a tar of a root file system, plain or compressed by gzip, zstd, xz or bzip2;
+- is standard input.
 
 Examples:
   podsh image import --cmd bash debian.tar.gz my/debian:12

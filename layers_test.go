@@ -12,7 +12,7 @@ import (
 func TestLayers(t *testing.T) {
 	const own = "github.com/podsh/podsh/"
 	heavy := []string{"gvisor.dev/", "github.com/miekg/dns", "github.com/containernetworking/", "github.com/vishvananda/", "net/http",
-		"github.com/google/go-containerregistry", "github.com/containerd/", "github.com/klauspost/"}
+		"github.com/google/go-containerregistry", "github.com/containerd/", "github.com/klauspost/", "github.com/therootcompany/", "github.com/BurntSushi/"}
 	for _, layer := range []struct {
 		of     []string // arguments of go list
 		lacks  []string

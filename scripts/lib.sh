@@ -142,7 +142,7 @@ add_range() {
 need_for_tests() {
 	native_compiler
 	need "${compiler[@]}" libc.a=libc6-dev newuidmap=uidmap unshare=util-linux setpriv=util-linux ip=iproute2 \
-		strace=strace busybox=busybox-static ps=procps useradd=passwd script=bsdutils \
+		strace=strace xz=xz-utils bzip2=bzip2 zstd=zstd busybox=busybox-static ps=procps useradd=passwd script=bsdutils \
 		nginx=nginx-light curl=curl socat=socat ping=iputils-ping dig=bind9-dnsutils dnsmasq=dnsmasq-base nft=nftables \
 		slirp4netns=slirp4netns pasta=passt skopeo=skopeo umoci=umoci mmdebstrap=mmdebstrap jq=jq perl=perl \
 		docker-registry=docker-registry podman=podman zsh=zsh fish=fish

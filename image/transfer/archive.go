@@ -11,10 +11,8 @@ import (
 	"os"
 	"path"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/image/compression"
 )
 
 // maxEntries is how many files an archive of images may have.
@@ -132,41 +130,9 @@ func (i *interruptible) Read(p []byte) (int, error) {
 	return i.Reader.Read(p)
 }
 
-// magics are how compressed files begin, and what reads them; nil: nothing here does.
-var magics = []struct {
-	magic, name string
-	open        func(io.Reader) (io.ReadCloser, error)
-}{
-	{"\x1f\x8b", "gzip", func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }},
-	{"\x28\xb5\x2f\xfd", "zstd", func(r io.Reader) (io.ReadCloser, error) {
-		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	}},
-	{"\xfd7zXZ\x00", "xz", nil},
-	{"BZh", "bzip2", nil},
-}
-
 // decompressed reads what is compressed, or as it is.
 func decompressed(r io.Reader) (plain io.ReadCloser, kind string, err error) {
-	b := bufio.NewReaderSize(r, pieceSize)
-	start, err := b.Peek(6)
-	if err != nil && err != io.EOF {
-		return nil, "", err
-	}
-	for _, m := range magics {
-		if len(start) < len(m.magic) || string(start[:len(m.magic)]) != m.magic {
-			continue
-		}
-		if m.open == nil {
-			return nil, "", image.Fail(image.ErrInvalid, fmt.Sprintf("pipe it through `%s -dc`; - reads standard input", m.name), "it is compressed by %s, which is not known here", m.name)
-		}
-		plain, err = m.open(b)
-		return plain, m.name, err
-	}
-	return io.NopCloser(b), "", nil
+	return compression.Open(bufio.NewReaderSize(r, pieceSize), compression.ArchiveWindow)
 }
 
 // scan notes where each file is.

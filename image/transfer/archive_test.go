@@ -134,7 +134,7 @@ func TestImportErrors(t *testing.T) {
 		{"gzip, cut off", "ends in the middle", gzipOf(t, plain)[:80]},
 		{"no tar", "is no tar", []byte(strings.Repeat("hello\n", 200))},
 		{"empty", "is no tar", nil},
-		{"xz", "compressed by xz", []byte("\xfd7zXZ\x00\x00\x00")},
+		{"xz", "is no tar", []byte("\xfd7zXZ\x00\x00\x00")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			store := newStore(t)

@@ -89,10 +89,10 @@ func explainImport(title string, err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return image.Fail(err, "is it whole?", "%q ends in the middle", title)
 	}
-	return image.Fail(err, "it takes a tar, plain or compressed by gzip or zstd", "%q is no tar of a root file system: %v", title, err)
+	return image.Fail(err, "it takes a tar, plain or compressed by gzip, zstd, xz or bzip2", "%q is no tar of a root file system: %v", title, err)
 }
 
-// importLayer writes a layer into the store. What is not compressed is, fast.
+// importLayer writes a layer into the store. What is not compressed as layers are is, fast.
 func importLayer(ctx context.Context, store *image.Store, r io.Reader) (image.Layer, error) {
 	blob, err := os.CreateTemp(store.Partial(), "import-")
 	if err != nil {
@@ -140,7 +140,7 @@ func (l *layerWriter) write(r io.Reader) (image.Layer, error) {
 	}
 	defer plain.Close()
 	layer := image.Layer{MediaType: ociGzip}
-	if kind != "" {
+	if kind == "gzip" || kind == "zstd" { // what else reads layers knows no other
 		layer.MediaType = ociTar + "+" + kind
 		err = raw.start(l)
 		if err == nil {

@@ -13,8 +13,10 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/podsh/podsh/image"
+	"github.com/therootcompany/xz"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/image"
 )
 
 var (
@@ -35,6 +37,10 @@ var damages = []struct {
 	{zstd.ErrWindowSizeExceeded, "its zstd window is of more than 16 MiB"},
 	{zstd.ErrDecoderSizeExceeded, "its zstd window is of more than 16 MiB"},
 	{zstd.ErrMagicMismatch, "it is not zstd all through"},
+	{xz.ErrFormat, "it is not xz all through"},
+	{xz.ErrData, "its xz data is damaged"},
+	{xz.ErrBuf, "it is cut short"},
+	{xz.ErrMemlimit, "its xz dictionary is of more than 64 MiB"},
 }
 
 // broken is an error of the blob: reading, decompressing, or as a tar.

@@ -21,9 +21,15 @@ func TestCompressions(t *testing.T) {
 	b := tarOf(t, dir("etc/"), file("etc/passwd", "root:x:0:0"), file("zeros", string(make([]byte, 3<<20))))
 	for name, blob := range map[string][]byte{
 		"plain": b, "gzip": gzipped(t, b), "zstd": zstandard(t, b),
+		"xz": packedBy(t, "xz", b), "xz -9": packedBy(t, "xz -9", b), "bzip2": packedBy(t, "bzip2", b), "empty bzip2": packedBy(t, "bzip2", nil),
+		"two xzs": append(packedBy(t, "xz", b[:700]), packedBy(t, "xz", b[700:])...), "two bzip2s": append(packedBy(t, "bzip2", b[:700]), packedBy(t, "bzip2", b[700:])...),
 		"two gzips": append(gzipped(t, b[:700]), gzipped(t, b[700:])...),
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "empty bzip2" {
+				unpackBlob(t, blob, requestOf(blob, nil)).mustWork(t)
+				return
+			}
 			u := unpackBlob(t, blob, requestOf(blob, b)).mustWork(t)
 			if got, err := os.ReadFile(filepath.Join(u.root, "etc/passwd")); string(got) != "root:x:0:0" {
 				t.Errorf("%q, %v", got, err)
@@ -50,6 +56,10 @@ func TestBroken(t *testing.T) {
 		{"gzip cut short", z[:len(z)/2], b, "cut short"},
 		{"gzip of a header only", z[:6], b, "cut short"},
 		{"zstd cut short", zstandard(t, b)[:60], b, "cut short"},
+		{"xz cut short", packedBy(t, "xz", b)[:60], b, "cut short"},
+		{"bzip2 cut short", packedBy(t, "bzip2", b)[:60], b, "cut short"},
+		{"garbage after xz", append(packedBy(t, "xz", b), "garbage!!!!!"...), b, "not xz all through"},
+		{"xz that wants a gigabyte", packedBy(t, "xz --lzma2=dict=1GiB", b), b, "of more than 64 MiB"},
 		{"checksum of gzip", flipped, b, "checksum"},
 		{"garbage after gzip", append(bytes.Clone(z), "garbage!!!!"...), b, "not gzip all through"},
 		{"tar cut short", b[:5000], b[:5000], "cut short"},

@@ -2,7 +2,6 @@ package unpack
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -15,44 +14,15 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/image/compression"
 )
 
 const (
 	chunkSize  = 256 << 10
 	chunkCount = 24
 	blobBuffer = 128 << 10
-
-	// maxWindow is what a zstd stream may ask to be remembered: zstd -19 asks for 8 MiB, --ultra and --long for more.
-	maxWindow = 16 << 20
 )
-
-// compressions are told by how a blob begins; one that begins otherwise is not compressed.
-var compressions = []struct {
-	name  string
-	magic []byte
-	open  func(io.Reader) (io.Reader, func(), error)
-}{
-	{"gzip", []byte{0x1f, 0x8b}, openGzip},
-	{"zstd", []byte{0x28, 0xb5, 0x2f, 0xfd}, openZstd},
-	{"zstd", []byte{0x50, 0x2a, 0x4d, 0x18}, openZstd}, // a frame to be skipped, which pzstd begins with
-}
-
-func openGzip(r io.Reader) (io.Reader, func(), error) {
-	z, err := gzip.NewReader(r)
-	return z, func() {}, err
-}
-
-func openZstd(r io.Reader) (io.Reader, func(), error) {
-	z, err := zstd.NewReader(r, zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-	if err != nil {
-		return nil, nil, err
-	}
-	return z, z.Close, nil
-}
 
 var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha512": sha512.New}
 
@@ -118,9 +88,9 @@ func (s *source) Write(p []byte) (int, error) {
 
 func (s *source) decompress(blob io.Reader) {
 	b := bufio.NewReaderSize(io.TeeReader(blob, s), blobBuffer)
-	r, done, err := decompressor(b, s.layer.Digest)
+	r, _, err := compression.Open(b, compression.LayerWindow)
 	if err == nil {
-		defer done()
+		defer r.Close()
 	}
 	for err == nil {
 		var c chunk
@@ -150,19 +120,6 @@ func (s *source) decompress(blob io.Reader) {
 	case s.full <- chunk{err: err}:
 	case <-s.ctx.Done():
 	}
-}
-
-func decompressor(b *bufio.Reader, digest string) (io.Reader, func(), error) {
-	magic, err := b.Peek(4)
-	if err != nil && err != io.EOF {
-		return nil, nil, err
-	}
-	for _, c := range compressions {
-		if bytes.HasPrefix(magic, c.magic) {
-			return c.open(b)
-		}
-	}
-	return b, func() {}, nil
 }
 
 func (s *source) hash() {

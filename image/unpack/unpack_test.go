@@ -238,6 +238,19 @@ func zstandard(t testing.TB, b []byte) []byte {
 	return w.EncodeAll(b, nil)
 }
 
+// packedBy is what a program makes of bytes.
+func packedBy(t testing.TB, command string, b []byte) []byte {
+	t.Helper()
+	words := strings.Fields(command)
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Stdin = bytes.NewReader(b)
+	packed, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return packed
+}
+
 // TestInUserNamespace runs the others once more as root of a user namespace.
 func TestInUserNamespace(t *testing.T) {
 	if inUserNamespace() {
