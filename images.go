@@ -42,7 +42,9 @@ func imagePullCommand() *cli.Command {
 		ArgsUsage: "IMAGE...",
 		Description: `IMAGE is a reference (nginx means docker.io/library/nginx:latest), oci:DIR[:TAG],
 oci-archive:FILE or docker-archive:FILE. Credentials are those of docker login,
-podman login and skopeo login. A pull that was interrupted goes on where it was.
+podman login and skopeo login; mirrors, registries without TLS and certificates are
+as registries.conf, daemon.json and certs.d have it for podman and docker. A pull
+that was interrupted goes on where it was.
 
 Examples:
   podsh image pull debian:bookworm

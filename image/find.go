@@ -209,6 +209,9 @@ func (s *Store) Find(ref string) (*Image, error) {
 			}
 		}
 	}
+	if i := slices.IndexFunc(all.Manifests, func(d Descriptor) bool { return d.isShort(ref) }); i >= 0 {
+		return s.named(all, all.Manifests[i])
+	}
 	hex := strings.TrimPrefix(ref, "sha256:")
 	if len(hex) >= 4 && only(hex, digits+"abcdef") {
 		if img, err := s.byID(all, hex); img != nil || err != nil {
@@ -229,6 +232,13 @@ func matches(d Descriptor, r Reference) bool {
 	}
 	has, err := ParseReference(name)
 	return err == nil && has.Registry == r.Registry && has.Repository == r.Repository
+}
+
+// isShort says whether a name is the short one that an image was found by, in a registry that registries.conf names.
+func (d Descriptor) isShort(name string) bool {
+	short := d.Annotations[annotationShort]
+	ref, err := ParseReference(name)
+	return err == nil && short != "" && short == ref.String()
 }
 
 // named loads an image with all its names.

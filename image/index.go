@@ -11,6 +11,7 @@ const (
 	annotationName   = "org.opencontainers.image.ref.name"
 	annotationIndex  = "podsh.index"  // the digest of the index that it was chosen from
 	annotationOrigin = "podsh.digest" // the digest of the manifest that this one was made of
+	annotationShort  = "podsh.short"  // what the name was that it was found by, if that was a short one of another registry's
 )
 
 // Descriptor points to a blob, image-spec "descriptor.md".
@@ -84,10 +85,11 @@ func (s *Store) change(do func(*index) error) error {
 type Origin struct {
 	Index  string // the digest of the index that it was chosen from, if it was
 	Digest string // of the manifest that it was made of, if it was: a layout has OCI's alone
+	Short  string // what was asked for, if that named no registry and means another one than docker.io
 }
 
 func (d Descriptor) origin() Origin {
-	return Origin{d.Annotations[annotationIndex], d.Annotations[annotationOrigin]}
+	return Origin{Index: d.Annotations[annotationIndex], Digest: d.Annotations[annotationOrigin]}
 }
 
 // identity is the digest of an image, which is that of its registry.
@@ -134,6 +136,9 @@ func (x *index) enter(d Descriptor, name string, from Origin) Descriptor {
 		x.unname(name)
 	}
 	for _, other := range x.Manifests {
+		if from.Short != "" && other.Annotations[annotationShort] == from.Short {
+			delete(other.Annotations, annotationShort)
+		}
 		// The same image came another way, such as by an archive of ours: it keeps the digest that others know it by.
 		if has := other.origin().Digest; other.Digest == d.Digest && has != from.Digest {
 			if from.Index == "" {
@@ -143,7 +148,7 @@ func (x *index) enter(d Descriptor, name string, from Origin) Descriptor {
 		}
 	}
 	d = Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: map[string]string{}}
-	for key, value := range map[string]string{annotationName: name, annotationIndex: from.Index, annotationOrigin: from.Digest} {
+	for key, value := range map[string]string{annotationName: name, annotationIndex: from.Index, annotationOrigin: from.Digest, annotationShort: from.Short} {
 		if value != "" {
 			d.Annotations[key] = value
 		}
@@ -173,6 +178,7 @@ func (x *index) unname(name string) {
 			x.Manifests = slices.Delete(x.Manifests, i, i+1)
 		} else {
 			delete(d.Annotations, annotationName)
+			delete(d.Annotations, annotationShort)
 		}
 		return
 	}

@@ -62,7 +62,9 @@ func openXZ(r io.Reader, _ uint64) (io.ReadCloser, error) {
 	return io.NopCloser(x), nil
 }
 
-func openBzip2(r io.Reader, _ uint64) (io.ReadCloser, error) { return io.NopCloser(bzip2.NewReader(r)), nil }
+func openBzip2(r io.Reader, _ uint64) (io.ReadCloser, error) {
+	return io.NopCloser(bzip2.NewReader(r)), nil
+}
 
 // Open reads what is compressed, or as it is: then name is "".
 func Open(b *bufio.Reader, window uint64) (plain io.ReadCloser, name string, err error) {

@@ -20,16 +20,12 @@ import (
 const (
 	maxTries   = 5
 	maxRestart = 50
-	maxStall   = time.Minute // without a byte
 	eventPause = 100 * time.Millisecond
 	pieceSize  = 256 << 10
 )
 
 // firstWait is the time before a blob is tried once more; it doubles each time.
 var firstWait = 200 * time.Millisecond
-
-// errStalled is what ends a transfer without a byte in maxStall.
-var errStalled = fmt.Errorf("nothing came for %s", maxStall)
 
 // digestError is a blob that is not what it should be.
 type digestError struct{ want, has string }
@@ -195,6 +191,7 @@ func (b *bringing) untilWhole(ctx context.Context) error {
 		if tries++; tries >= maxTries || n >= maxRestart || ctx.Err() != nil || !b.source.again(err) {
 			return err
 		}
+		b.source.retries(err)
 		if err := pause(ctx, wait); err != nil {
 			return err
 		}
@@ -215,10 +212,6 @@ func pause(ctx context.Context, wait time.Duration) error {
 
 // transfer copies what the source sends, to its end.
 func (b *bringing) transfer(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stall := time.AfterFunc(maxStall, func() { cancel(errStalled) })
-	defer stall.Stop()
 	blob, at, err := b.source.open(ctx, b.d, b.done)
 	if err == nil {
 		defer blob.Close()
@@ -238,7 +231,6 @@ func (b *bringing) transfer(ctx context.Context) error {
 		}
 		b.hash.Write(piece[:n])
 		b.done += int64(n)
-		stall.Reset(maxStall)
 		b.progress()
 	}
 	if cause := context.Cause(ctx); cause != nil {

@@ -1,9 +1,11 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +56,9 @@ var causes = []cause{
 		return image.Fail(err, "is there a proxy on the way that changes things?", "image %q: registry %q sent a blob with a %v", r.ref.Familiar(), r.ref.Registry, err)
 	}},
 	{isCertificate, explainCertificate},
+	{is[*tokenError], func(r *registry, err error) error {
+		return webPage(err, "registry %q: the service that it gets its tokens from sends none, but a web page or the like", r.ref.Registry)
+	}},
 	{is[*transport.Error], explainAnswer},
 	{is[*brokenOff], func(r *registry, err error) error {
 		return image.Fail(err, "pull it again: it goes on where it was", "image %q: registry %q is gone half-way: %v", r.ref.Familiar(), r.ref.Registry, innermost(err))
@@ -65,6 +70,11 @@ var causes = []cause{
 	}},
 	{func(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }, func(r *registry, err error) error {
 		return image.Fail(err, "does the registry run, and is the port right?", "registry %q: connection refused", r.ref.Registry)
+	}},
+	{is[*stalled], func(r *registry, err error) error {
+		var silent *stalled
+		errors.As(err, &silent) // one of several errors it may be: https is tried first
+		return image.Fail(err, "pull it again: it goes on where it was", "registry %q: %v", r.ref.Registry, silent)
 	}},
 	{func(err error) bool { return errors.Is(err, errPlain) || errors.Is(err, http.ErrSchemeMismatch) }, func(r *registry, err error) error {
 		return image.Fail(err, "podsh image pull --plain-http "+r.ref.Familiar(), "registry %q speaks no TLS: %v", r.ref.Registry, errPlain)
@@ -81,7 +91,7 @@ func is[T error](err error) bool {
 
 // isGone: the network, or a registry that ends in the middle.
 func isGone(err error) bool {
-	return errors.Is(err, errStalled) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || is[net.Error](err)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || is[net.Error](err)
 }
 
 // explain puts an error of the registry into words.
@@ -100,7 +110,11 @@ func (r *registry) explain(err error) error {
 // innermost is an error without what http says of its request.
 func innermost(err error) error {
 	var broken *brokenOff
-	if errors.As(err, &broken) {
+	var silent *stalled
+	if errors.As(err, &broken) && errors.As(err, &silent) {
+		return fmt.Errorf("%v after %d of %d bytes", silent, broken.done, broken.size)
+	}
+	if broken != nil {
 		return fmt.Errorf("it ended after %d of %d bytes", broken.done, broken.size)
 	}
 	var request *url.Error
@@ -110,12 +124,33 @@ func innermost(err error) error {
 	return err
 }
 
+// tokenError is an answer of a token service that is none.
+type tokenError struct{ err error }
+
+func (e *tokenError) Error() string { return e.err.Error() }
+func (e *tokenError) Unwrap() error { return e.err }
+
+// tokenTrouble marks such an answer: it is the only JSON that is read below HTTP.
+func tokenTrouble(err error) error {
+	if is[*json.SyntaxError](err) || is[*json.UnmarshalTypeError](err) {
+		return &tokenError{err}
+	}
+	return err
+}
+
+// isWebPage says whether a text is HTML, or XML.
+func isWebPage(text []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")) }
+
+func webPage(err error, format string, args ...any) error {
+	return image.Fail(err, "is there a proxy on the way, or a page to log in to? a browser shows it", format, args...)
+}
+
 func isCertificate(err error) bool {
 	return is[*tls.CertificateVerificationError](err) || is[x509.UnknownAuthorityError](err) || is[x509.HostnameError](err) || is[x509.CertificateInvalidError](err)
 }
 
 func explainCertificate(r *registry, err error) error {
-	const unknown = "add its certificate: SSL_CERT_FILE=FILE podsh …, or as root copy it to /usr/local/share/ca-certificates and run update-ca-certificates"
+	unknown := "put its certificate into ~/.config/containers/certs.d/" + r.ref.Registry + "/ca.crt, or say SSL_CERT_FILE=FILE podsh …"
 	var hostname x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	switch {
@@ -136,7 +171,12 @@ func explainAnswer(r *registry, err error) error {
 		return slices.ContainsFunc(answer.Errors, func(d transport.Diagnostic) bool { return slices.Contains(codes, d.Code) })
 	}
 	login := fmt.Sprintf("`skopeo login %s` or `podman login %s`, or in ~/.docker/config.json {\"auths\":{%q:{\"auth\":\"BASE64 OF USER:PASSWORD\"}}}", host, host, host)
+	if r.problem != nil {
+		login = credentialsHint(r.problem)
+	}
 	switch code := answer.StatusCode; {
+	case busy(code) && r.patience.tooLong():
+		return image.Fail(err, "try later; who has logged in is often allowed more", "registry %q has had too many requests, and wants none for %s", host, r.patience.asked())
 	case code == http.StatusTooManyRequests:
 		return image.Fail(err, "try later; who has logged in is allowed more: "+login, "registry %q: too many requests", host)
 	case code == http.StatusUnauthorized, code == http.StatusForbidden:

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sys/unix"
@@ -21,8 +23,8 @@ import (
 func TestExplain(t *testing.T) {
 	asked := func(err error) error { return &url.Error{Op: "Get", URL: "https://host.example/v2/", Err: err} }
 	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", unix.ECONNREFUSED)}
-	r := &registry{ref: image.Reference{Registry: "host.example", Repository: "web", Tag: "1"}, base: "https://host.example/v2/web"}
-	none := &registry{ref: r.ref}
+	r := &registry{ref: image.Reference{Registry: "host.example", Repository: "web", Tag: "1"}, base: "https://host.example/v2/web", patience: &patience{}}
+	none := &registry{ref: r.ref, patience: r.patience}
 	for _, c := range []struct {
 		name  string
 		r     *registry
@@ -34,7 +36,7 @@ func TestExplain(t *testing.T) {
 		{"redirected to no TLS", r, asked(errPlain), `registry "host.example" speaks no TLS`, false},
 		{"nobody listens", r, errors.Join(asked(refused), asked(errPlain)), `registry "host.example": connection refused`, false},
 		{"no answer", r, asked(&net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}), `registry "host.example": read tcp: i/o timeout`, true},
-		{"stalled", r, errStalled, `registry "host.example": nothing came for 1m0s`, true},
+		{"stalled", r, &stalled{30 * time.Second}, `registry "host.example": nothing came for 30s`, true},
 		{"gone", r, asked(io.EOF), `registry "host.example": EOF`, true},
 		{"gone half-way", r, &brokenOff{1, 2, io.ErrUnexpectedEOF}, `image "host.example/web:1": registry "host.example" is gone half-way: it ended after 1 of 2 bytes`, true},
 		{"no registry", none, &transport.Error{StatusCode: 404}, `"host.example" is no registry: it has no /v2/`, false},
@@ -42,6 +44,7 @@ func TestExplain(t *testing.T) {
 		{"no such name", r, &transport.Error{StatusCode: 404, Errors: []transport.Diagnostic{{Code: transport.NameUnknownErrorCode}}}, `registry "host.example" has no image "web"`, false},
 		{"forbidden", r, &transport.Error{StatusCode: 403}, `wants credentials`, false},
 		{"too many", r, &transport.Error{StatusCode: 429}, `registry "host.example": too many requests`, true},
+		{"a page for a token", r, &tokenError{&json.SyntaxError{}}, `registry "host.example": the service that it gets its tokens from sends none, but a web page`, false},
 		{"disk full", r, &diskError{&os.PathError{Op: "write", Path: "x", Err: unix.ENOSPC}}, "the disk is full", false},
 		{"quota", r, &diskError{&os.PathError{Op: "write", Path: "x", Err: unix.EDQUOT}}, "the disk quota is used up", false},
 	} {

@@ -1,7 +1,9 @@
 package transfer
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,9 +12,31 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// keychain asks docker's file and its helpers first, then podman's and skopeo's: authn asks those only where there is
-// no file of docker's at all.
-var keychain = authn.NewMultiKeychain(authn.DefaultKeychain, podmanKeychain{})
+// findCredentials asks docker's file and its helpers first, then podman's and skopeo's: authn asks those only where there is
+// no file of docker's at all. problem is what kept it from asking all of them: who wants a public image can do without, and
+// docker's settings are often copied to where their helpers are not.
+func findCredentials(ctx context.Context, resource authn.Resource) (found authn.Authenticator, problem error) {
+	for _, keychain := range []authn.Keychain{authn.DefaultKeychain, podmanKeychain{}} {
+		found, err := authn.Resolve(ctx, keychain, resource)
+		if err == nil && found != authn.Anonymous {
+			return found, nil
+		}
+		problem = errors.Join(problem, err)
+	}
+	return authn.Anonymous, problem
+}
+
+// credentialsHint says what to do about a problem with credentials.
+func credentialsHint(problem error) string {
+	file := filepath.Join("~", ".docker", "config.json")
+	if folder := os.Getenv("DOCKER_CONFIG"); folder != "" {
+		file = filepath.Join(folder, "config.json")
+	}
+	if strings.Contains(problem.Error(), "docker-credential-") {
+		return fmt.Sprintf(`install the program that "credsStore" or "credHelpers" in %s names, or take that line out`, file)
+	}
+	return "look into " + file
+}
 
 // podmanKeychain reads containers-auth.json(5).
 type podmanKeychain struct{}

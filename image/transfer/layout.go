@@ -253,6 +253,8 @@ func rest(r *io.SectionReader, c io.Closer, from int64) (io.ReadCloser, int64, e
 
 func (l *layout) again(error) bool { return false }
 
+func (l *layout) retries(error) {}
+
 func (l *layout) explain(err error) error { return explainFile(l.title, err) }
 
 // explainFile puts an error of a folder or an archive into words.

@@ -27,6 +27,9 @@ type source interface {
 	// again says whether it makes sense to open a blob once more after that error.
 	again(err error) bool
 
+	// retries is told the error after which a blob is opened once more.
+	retries(err error)
+
 	// explain puts an error into words.
 	explain(err error) error
 

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sys/unix"
@@ -20,23 +20,25 @@ import (
 	"github.com/podsh/podsh/image"
 )
 
-// registry is a source that speaks the distribution-spec.
+// registry is a registry that speaks the distribution-spec, and the image that is wanted of it.
 type registry struct {
-	ref    image.Reference
-	base   string // https://HOST/v2/REPOSITORY; the transport knows better whether it is http
-	client *http.Client
-	wanted wanted
+	ref      image.Reference
+	base     string // https://HOST/v2/REPOSITORY; the transport knows better whether it is http
+	client   *http.Client
+	wanted   wanted
+	tell     func(image.Event)
+	patience *patience
+	problem  error // with credentials
 }
 
-// openRegistry connects to the registry that the source names, and learns what it wants for credentials.
-func openRegistry(ctx context.Context, p *pulling, rest string) (source, error) {
-	ref, err := image.ParseReference(rest)
-	if err != nil {
-		return nil, err
-	}
-	r := &registry{ref: ref, wanted: p.wanted}
+// connect speaks with a registry for the first time, and learns what it wants for credentials. What goes wrong then is
+// in words.
+func connect(ctx context.Context, p *pulling, at place) (*registry, error) {
+	ref := at.ref
+	r := &registry{ref: ref, wanted: p.wanted, tell: p.tell}
 	var options []name.Option
-	if p.PlainHTTP || isLoopback(ref.Registry) {
+	plain := p.PlainHTTP || at.insecure
+	if plain || isLoopback(ref.Registry) {
 		options = append(options, name.Insecure) // to be tried where https fails
 	}
 	host, err := name.NewRegistry(ref.Registry, options...)
@@ -44,14 +46,22 @@ func openRegistry(ctx context.Context, p *pulling, rest string) (source, error) 
 		return nil, image.Fail(image.ErrInvalid, "HOST[:PORT]/NAME", "malformed registry %q", ref.Registry)
 	}
 	repository := host.Repo(strings.Split(ref.Repository, "/")...)
-	credentials, err := authn.Resolve(ctx, keychain, repository)
-	if err != nil {
-		return nil, image.Fail(err, "look into ~/.docker/config.json", "credentials for %q: %v", ref.Registry, err)
+	credentials, problem := findCredentials(ctx, repository)
+	if r.problem = problem; problem != nil {
+		p.tell(image.Event{Warning: fmt.Sprintf("credentials for %q are not known: %v", ref.Registry, problem)})
 	}
+	inner := newTransport()
+	if inner.TLSClientConfig, err = trust(ref.Registry); err != nil {
+		return nil, err
+	}
+	if at.insecure {
+		inner.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // registries.conf says so of this one
+	}
+	r.patience = &patience{inner: &guard{plain, inner}, title: ref.Registry, tell: func(w string) { p.tell(image.Event{Warning: w}) }}
 	var authenticated http.RoundTripper
-	err = tried(ctx, r.againFirst, func() (err error) {
-		authenticated, err = transport.NewWithContext(ctx, host, credentials, &guard{p.PlainHTTP, newTransport()}, []string{repository.Scope(transport.PullScope)})
-		return err
+	err = r.tried(ctx, r.againFirst, func() (err error) {
+		authenticated, err = transport.NewWithContext(ctx, host, credentials, r.patience, []string{repository.Scope(transport.PullScope)})
+		return tokenTrouble(err)
 	})
 	if err != nil {
 		return nil, r.explain(err)
@@ -64,13 +74,12 @@ func openRegistry(ctx context.Context, p *pulling, rest string) (source, error) 
 // newTransport is like http.DefaultTransport, but it neither waits for ever nor touches what is compressed.
 func newTransport() *http.Transport {
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   atOnce,
-		TLSHandshakeTimeout:   20 * time.Second,
-		ResponseHeaderTimeout: maxStall,
-		DisableCompression:    true,
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: atOnce,
+		TLSHandshakeTimeout: 10 * time.Second,
+		DisableCompression:  true,
 	}
 }
 
@@ -123,17 +132,12 @@ func (r *registry) find(ctx context.Context) ([]*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	named := r.ref
-	if named.Digest != "" {
-		named.Tag = "" // nobody has compared the two
-	}
-	f.names = []string{named.String()}
 	return []*found{f}, nil
 }
 
 // manifest fetches a manifest or an index, by tag or digest.
 func (r *registry) manifest(ctx context.Context, which string) (text []byte, mediaType string, err error) {
-	err = tried(ctx, r.again, func() (err error) {
+	err = r.tried(ctx, r.again, func() (err error) {
 		text, mediaType, err = r.manifestOnce(ctx, which)
 		return err
 	})
@@ -141,13 +145,14 @@ func (r *registry) manifest(ctx context.Context, which string) (text []byte, med
 }
 
 // tried does something, more than once where that may help.
-func tried(ctx context.Context, again func(error) bool, do func() error) error {
+func (r *registry) tried(ctx context.Context, again func(error) bool, do func() error) error {
 	wait := firstWait
 	for tries := 1; ; tries++ {
 		err := do()
 		if err == nil || tries == maxTries || !again(err) || ctx.Err() != nil {
 			return err
 		}
+		r.retries(err)
 		if err := pause(ctx, wait); err != nil {
 			return err
 		}
@@ -155,14 +160,24 @@ func tried(ctx context.Context, again func(error) bool, do func() error) error {
 	}
 }
 
+// retries tells that a registry was silent, before it is asked once more.
+func (r *registry) retries(err error) {
+	var silent *stalled
+	if errors.As(err, &silent) {
+		r.tell(image.Event{Warning: fmt.Sprintf("registry %q: %v; it is asked again, for what is missing", r.ref.Registry, silent)})
+	}
+}
+
 func (r *registry) manifestOnce(ctx context.Context, which string) (text []byte, mediaType string, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, maxStall, errStalled)
-	defer cancel()
 	answer, err := r.get(ctx, "/manifests/"+which, http.Header{"Accept": append(append([]string{}, indexes...), manifests...)})
 	if err != nil {
 		return nil, "", err
 	}
 	defer answer.Body.Close()
+	if encoding := answer.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, "", image.Fail(errEncoded, "the registry, or a proxy before it, is not to compress what is asked for as it is",
+			"registry %q sends a manifest with Content-Encoding %q, which nobody has asked for", r.ref.Registry, encoding)
+	}
 	text, err = io.ReadAll(io.LimitReader(answer.Body, image.MaxDocument+1))
 	if err != nil {
 		return nil, "", err
@@ -170,8 +185,14 @@ func (r *registry) manifestOnce(ctx context.Context, which string) (text []byte,
 	if len(text) > image.MaxDocument {
 		return nil, "", fmt.Errorf("its manifest has more than %d MB", image.MaxDocument>>20)
 	}
+	if isWebPage(text) {
+		return nil, "", webPage(errors.New("a manifest begins with {"), "registry %q answers with a web page, and no manifest", r.ref.Registry)
+	}
 	return text, answer.Header.Get("Content-Type"), nil
 }
+
+// errEncoded is an answer in a form that nobody has asked for.
+var errEncoded = errors.New("unexpected Content-Encoding")
 
 func (r *registry) get(ctx context.Context, path string, header http.Header) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+path, nil)
@@ -228,13 +249,13 @@ func (r *registry) again(err error) bool {
 	var disk *diskError
 	var answer *transport.Error
 	switch {
-	case errors.As(err, &disk), isCertificate(err), errors.Is(err, errPlain):
+	case errors.As(err, &disk), isCertificate(err), errors.Is(err, errPlain), hinted(err), r.patience.tooLong():
 		return false
 	case errors.As(err, &answer): // before that https may have been tried in vain
 		return answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout || answer.StatusCode >= 500
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return false
-	case errors.Is(err, errStalled), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+	case is[*stalled](err), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return true
 	}
 	var network net.Error

@@ -128,7 +128,7 @@ func TestPullErrors(t *testing.T) {
 // TestGuard: what is not encrypted goes to this machine alone.
 func TestGuard(t *testing.T) {
 	called := ""
-	inner := roundTripper(func(r *http.Request) (*http.Response, error) { called = r.URL.Host; return nil, errStalled })
+	inner := roundTripper(func(r *http.Request) (*http.Response, error) { called = r.URL.Host; return nil, errPlain })
 	for _, c := range []struct {
 		url          string
 		plain, allow bool

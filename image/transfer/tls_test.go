@@ -65,6 +65,17 @@ func certificate(t *testing.T, until time.Time) (file, key string) {
 	return file, key
 }
 
+// hence is when certificates of tests end.
+var hence = time.Now().Add(time.Hour)
+
+// pushTrusting pushes an image to a registry with a certificate.
+func pushTrusting(t *testing.T, ref, certificate string) {
+	t.Helper()
+	transport := newTransport()
+	transport.TLSClientConfig = trusting(t, certificate)
+	push(t, ref, randomImage(t, 100, 1, "amd64"), remote.WithTransport(transport))
+}
+
 // TestTLS: the authority is unknown here, since crypto/x509 reads SSL_CERT_FILE once in a process; another process
 // pulls with it.
 func TestTLS(t *testing.T) {
@@ -74,11 +85,9 @@ func TestTLS(t *testing.T) {
 		}
 		return
 	}
-	file, key := certificate(t, time.Now().Add(time.Hour))
+	file, key := certificate(t, hence)
 	r := startRegistry(t, fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", file, key), "")
-	transport := newTransport()
-	transport.TLSClientConfig = trusting(t, file)
-	push(t, r.host+"/web", randomImage(t, 100, 1, "amd64"), remote.WithTransport(transport))
+	pushTrusting(t, r.host+"/web", file)
 
 	_, _, err := pull(t, newStore(t), r.host+"/web")
 	wantError(t, err, `registry "`+r.host+`": its certificate is signed by an unknown authority`)
