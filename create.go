@@ -161,7 +161,7 @@ func unpackRoot(spec *sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
-	p := newProgress(true)
+	p := newProgress(false)
 	layers, err := sandbox.UsualLayers(images, img, p.ignore)
 	if err == nil {
 		spec.Rootfs = rootfs.Layers(layers)

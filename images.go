@@ -83,7 +83,7 @@ func pull(request *image.Request, quiet bool) ([]*image.Image, error) {
 	p := newProgress(quiet)
 	u := &unpacking{store: store, progress: p, layers: map[string]image.Layer{}, room: make(chan struct{}, runtime.NumCPU())}
 	images, err := sandbox.AskImages(request, os.Stdin, nil, func(event image.Event) {
-		p.tell("downloading", event)
+		p.tell(isDownloading, event)
 		u.hear(event)
 	})
 	u.group.Wait()
@@ -137,7 +137,7 @@ func (u *unpacking) hear(event image.Event) {
 	u.group.Go(func() {
 		u.room <- struct{}{}
 		defer func() { <-u.room }()
-		if err := sandbox.UnpackUsually(u.store, layer, func(event image.Event) { u.progress.tell("unpacking", event) }); err != nil {
+		if err := sandbox.UnpackUsually(u.store, layer, func(event image.Event) { u.progress.tell(isUnpacking, event) }); err != nil {
 			u.mutex.Lock()
 			u.errs = append(u.errs, err)
 			u.mutex.Unlock()
@@ -508,7 +508,7 @@ func imageSave(c *cli.Context) error {
 }
 
 // ignore hears nothing but warnings.
-func (p *progress) ignore(event image.Event) { p.tell("", image.Event{Warning: event.Warning}) }
+func (p *progress) ignore(event image.Event) { p.tell(isUnpacking, image.Event{Warning: event.Warning}) }
 
 func imageLoadCommand() *cli.Command {
 	return &cli.Command{

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -24,24 +27,35 @@ func verbLayout(ts *testscript.TestScript, neg bool, args []string) {
 	l := &testLayout{ts.MkAbs(args[0])}
 	ts.Check(os.MkdirAll(filepath.Join(l.dir, "blobs", "sha256"), 0o755))
 	ts.Check(os.WriteFile(filepath.Join(l.dir, "oci-layout"), []byte(`{"imageLayoutVersion": "1.0.0"}`), 0o644))
+	config := `{"Cmd": ["sh"], "Env": ["PATH=/bin"]}`
+	if text := ts.Getenv("CONFIG"); text != "" {
+		config = text
+	}
+	ts.Check(l.image(args[1], config, ts.MkAbs, filesOf(ts, args[2:])))
+}
+
+// image makes an image of layers, each [TYPE=]FILE.
+func (l *testLayout) image(tag, config string, abs func(string) string, files []string) error {
 	layers, diffIDs := []testBlob{}, []string{}
-	for _, arg := range filesOf(ts, args[2:]) {
-		layer, diffID, err := l.layer(ts.MkAbs, arg)
-		ts.Check(err)
+	for _, file := range files {
+		layer, diffID, err := l.layer(abs, file)
+		if err != nil {
+			return err
+		}
 		layers, diffIDs = append(layers, layer), append(diffIDs, diffID)
 	}
-	config := json.RawMessage(`{"Cmd": ["sh"], "Env": ["PATH=/bin"]}`)
-	if text := ts.Getenv("CONFIG"); text != "" {
-		config = json.RawMessage(text)
+	described, err := l.json("application/vnd.oci.image.config.v1+json", map[string]any{"os": "linux", "architecture": runtime.GOARCH,
+		"config": json.RawMessage(config), "rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
+	if err != nil {
+		return err
 	}
-	image, err := l.json("application/vnd.oci.image.config.v1+json", map[string]any{"os": "linux", "architecture": runtime.GOARCH, "config": config,
-		"rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
-	ts.Check(err)
 	const kind = "application/vnd.oci.image.manifest.v1+json"
-	manifest, err := l.json(kind, map[string]any{"schemaVersion": 2, "mediaType": kind, "config": image, "layers": layers})
-	ts.Check(err)
-	manifest.Annotations = map[string]string{"org.opencontainers.image.ref.name": args[1]}
-	ts.Check(l.add(manifest))
+	manifest, err := l.json(kind, map[string]any{"schemaVersion": 2, "mediaType": kind, "config": described, "layers": layers})
+	if err != nil {
+		return err
+	}
+	manifest.Annotations = map[string]string{"org.opencontainers.image.ref.name": tag}
+	return l.add(manifest)
 }
 
 // testLayout is the folder of an OCI layout.
@@ -135,4 +149,15 @@ func filesOf(ts *testscript.TestScript, args []string) []string {
 		all = append(all, files...)
 	}
 	return all
+}
+
+// tarOfFolder is a layer with a folder in it.
+func tarOfFolder(t *testing.T, name string) []byte {
+	t.Helper()
+	var text bytes.Buffer
+	w := tar.NewWriter(&text)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755}), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return text.Bytes()
 }

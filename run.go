@@ -174,7 +174,7 @@ func (m *making) layers(pod *sandbox.Pod) ([]string, error) {
 		return nil, nil
 	}
 	p := newProgress(false)
-	return pod.Layers(m.images, m.image, func(event image.Event) { p.tell("unpacking", event) })
+	return pod.Layers(m.images, m.image, func(event image.Event) { p.tell(isUnpacking, event) })
 }
 
 // container describes the container in its pod.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/podsh/podsh/image"
@@ -80,8 +81,10 @@ func tooManyBytes(layer *image.Layer, most int64) error {
 func (u *unpacking) accept(h *tar.Header) (bool, error) {
 	switch h.Typeflag {
 	case tar.TypeChar, tar.TypeBlock:
-		// Refused in user namespaces, mknod(2); of no use in a pod, which has its own /dev, elsewhere.
-		u.warnings.devices.add(h.Name)
+		// Refused in user namespaces, mknod(2); of no use in a pod, elsewhere. Those of /dev nobody misses: a pod has its own.
+		if !strings.HasPrefix(path.Clean("/"+h.Name), "/dev/") {
+			u.warnings.devices.add(h.Name)
+		}
 		return false, nil
 	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeFifo:
 	default:
@@ -139,6 +142,9 @@ func (u *unpacking) squash(h *tar.Header) {
 // xattrs is what is known of the folder: whether it keeps users' attributes.
 type xattrs struct{ probed, refused bool }
 
+// ofTheHost are attributes that mean something only where an image was made, and that nobody misses elsewhere.
+var ofTheHost = []string{"security.selinux", "security.ima", "security.evm", "trusted.overlay.", "user.overlay.", "com.apple."}
+
 // filterXattrs leaves the attributes that an image may have.
 func (u *unpacking) filterXattrs(h *tar.Header) {
 	if h.Typeflag == tar.TypeLink {
@@ -149,7 +155,9 @@ func (u *unpacking) filterXattrs(h *tar.Header) {
 		if !is || u.keepXattr(h, name) {
 			return false
 		}
-		u.warnings.xattrs.add(h.Name + ": " + name)
+		if !slices.ContainsFunc(ofTheHost, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			u.warnings.xattrs.add(h.Name + ": " + name)
+		}
 		return true
 	})
 }

@@ -133,6 +133,8 @@ func TestAttributes(t *testing.T) {
 		entry{tar.Header{Name: "d/user", PAXRecords: pax("user.mime", "text")}, "text"},
 		entry{tar.Header{Name: "d/lsm", PAXRecords: pax("security.selinux", "x")}, "text"},
 		entry{tar.Header{Name: "d/ovl", PAXRecords: pax("user.overlay.redirect", "/x")}, "text"},
+		entry{tar.Header{Name: "d/sum", PAXRecords: pax("trusted.md5sum", "x")}, "text"},
+		entry{tar.Header{Name: "./dev/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}, ""},
 		entry{tar.Header{Name: "d/fifo", Typeflag: tar.TypeFifo, Mode: 0o600}, ""},
 		entry{tar.Header{Name: "d/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}, ""},
 		entry{tar.Header{Name: "d/sda", Typeflag: tar.TypeBlock, Devmajor: 8}, ""},
@@ -156,7 +158,7 @@ func TestAttributes(t *testing.T) {
 			t.Errorf("%s: xattrs %q, %v; want %q", name, got, err, want)
 		}
 	}
-	want := []string{`device nodes left out of the layer: 2, the first is "d/null"`, `extended attributes left out of the layer: 2, the first is "d/lsm: security.selinux"`}
+	want := []string{`device nodes left out of the layer: 2, the first is "d/null"`, `extended attributes left out of the layer: 1, the first is "d/sum: trusted.md5sum"`}
 	if got := u.warnings(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("warnings: %q", got)
 	}
