@@ -120,7 +120,8 @@ func (w *walker) follow(place nsenter.Result, call nsenter.Call) {
 		w.close(call)
 	case unix.SYS_FCHDIR, unix.SYS_CHDIR:
 		fd, ok := call.Args[0].(nsenter.Result)
-		w.own = ok && (w.opened[fd].Nr == unix.SYS_FSMOUNT || w.opened[fd].Nr == unix.SYS_OPEN_TREE)
+		w.own = ok && (w.opened[fd].Nr == unix.SYS_FSMOUNT || w.opened[fd].Nr == unix.SYS_OPEN_TREE) ||
+			!w.inside && call.Args[0] == "/proc/self/fd" // where only our own descriptors have names
 	case unix.SYS_UMOUNT2:
 		w.inside = true
 	case unix.SYS_SETNS:
