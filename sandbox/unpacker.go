@@ -1,0 +1,147 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/image/program"
+	"github.com/podsh/podsh/nsenter"
+)
+
+// unpack runs the program of images with the folder as its root: whatever is in the blob, there is nothing else that it
+// could reach. It is root of a user namespace like the pod's, so that the files belong to whom they should.
+func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(image.Event)) error {
+	limits := image.Limits{Bytes: mostLayerBytes, Entries: mostLayerEntries}
+	var fs unix.Statfs_t
+	if unix.Statfs(dir, &fs) == nil {
+		limits.Bytes = min(limits.Bytes, max(1, int64(fs.Bavail)*fs.Bsize-leastFree))
+	}
+	file, done, err := imageProgram.open()
+	if err != nil {
+		return err
+	}
+	defer done()
+	ours, theirs, err := Stream()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	executor, err := p.unpacker(blob, theirs, file)
+	theirs.Close()
+	if err != nil {
+		return err
+	}
+	defer executor.Kill()
+	plan, then := p.planUnpack(dir)
+	if err := leadAway(executor, plan, then); err != nil {
+		return plan.explainFailure(err)
+	}
+	_, err = converse(ours, &image.Request{Do: image.Unpack, Layer: layer, Limits: limits, Squash: p.OneID}, tell)
+	return err
+}
+
+// sharedProgram is the program of images, open while somebody unpacks: to open it takes longer than most layers do.
+type sharedProgram struct {
+	mutex sync.Mutex
+	file  *os.File
+	users int
+}
+
+var imageProgram sharedProgram
+
+func (s *sharedProgram) open() (file *os.File, done func(), err error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.users == 0 {
+		if s.file, err = inMemory(program.Open()); err != nil {
+			return nil, nil, err
+		}
+	}
+	s.users++
+	return s.file, s.close, nil
+}
+
+func (s *sharedProgram) close() {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.users--; s.users == 0 {
+		s.file.Close()
+	}
+}
+
+// Descriptors that the executor of an unpacker finds open.
+const (
+	unpackBlobFD    = nsenter.EnterFD
+	unpackTalkFD    = nsenter.EnterFD + 1
+	unpackProgramFD = nsenter.EnterFD + 2
+)
+
+// unpacker starts an executor in a user namespace like the pod's.
+func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	attr := &syscall.SysProcAttr{Setsid: true}
+	if p.mapName() == "host" {
+		return nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
+	}
+	attr.Cloneflags = unix.CLONE_NEWUSER
+	for c := capability.Cap(0); c <= lastCap(); c++ {
+		attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c)) // they last through the execs, capabilities(7)
+	}
+	executor, err := nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
+	if errno, ok := unwrapped(err).(syscall.Errno); ok {
+		return nil, withHints(fmt.Errorf("make a user namespace to unpack in: %w", errno), hintsFor("clone", errno))
+	}
+	if err != nil {
+		return nil, userNamespaceRefused(err)
+	}
+	if err := p.writeMaps(executor.PID, !(os.Geteuid() == 0 && hasCapability(capability.CAP_SYS_ADMIN))); err != nil {
+		executor.Kill()
+		return nil, err
+	}
+	return executor, nil
+}
+
+// userNamespaceRefused says why no user namespace could be made to unpack in, as far as this machine can be asked.
+func userNamespaceRefused(err error) error {
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	return withHints(fmt.Errorf("unpack in a user namespace: %w", err), hintsFor("clone", errno))
+}
+
+// planUnpack lists what is done to leave the program of images alone with a folder.
+func (p *Pod) planUnpack(dir string) (plan Plan, then int) {
+	b := &builder{}
+	b.explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
+	b.call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, allFDs, 0)
+	b.call(unix.SYS_DUP3, unpackBlobFD, 0, 0)
+	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC|unix.CLONE_NEWPID)
+	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	b.call(unix.SYS_MOUNT, dir, dir, 0, unix.MS_BIND, 0)
+	b.call(unix.SYS_CHDIR, dir) // as ourselves: the way to it may be closed to the pod's root
+	b.explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
+	b.beRoot(p)
+	b.explain("become the program that unpacks, which does the rest before it starts", "execveat(2)", "")
+	b.closeOnExec(unpackProgramFD, nsenter.PlanFD, unpackTalkFD)
+	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{image.UnpackName}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	then = b.calls
+	keep := toUnpack
+	if p.mapName() == "host" {
+		keep = append(slices.Clip(keep), capability.CAP_SYS_ADMIN) // overlayfs knows opaque folders of root's by trusted.*, xattr(7)
+	}
+	b.beAlone(p, lastCap(), keep)
+	b.call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
+	b.call(unix.SYS_CLOSE, unpackTalkFD)
+	return b.steps, then
+}
