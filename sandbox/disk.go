@@ -37,6 +37,17 @@ func (c *Container) volumeOwners() map[string]owner {
 	return owners
 }
 
+// missingVolumes are the folders of volumes that the image has not.
+func (c *Container) missingVolumes() []string {
+	var missing []string
+	for _, dir := range c.Volumes {
+		if _, _, _, err := image.StatIn(c.folders(), dir); errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, dir)
+		}
+	}
+	return missing
+}
+
 // removeVolumes removes the volumes that are new, and so still empty: who comes next finds them new once more, and they
 // get their owners.
 func (m *containerFacts) removeVolumes() {

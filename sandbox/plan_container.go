@@ -28,6 +28,7 @@ type containerFacts struct {
 	term      string
 	ignored   []unix.Signal // by podsh's caller
 	owners    map[string]owner
+	missing   []string // of the image's volumes
 }
 
 // owner is whom a new volume of the pod belongs to: what the image has in its place, as the pod counts.
@@ -203,6 +204,20 @@ func (p *creation) makeWorkdir() {
 	}
 	p.explain("make sure of the folder that the command starts in", "mkdir(2)", "mkdir -p "+quote(here(dir)))
 	p.makeFolders(dir)
+}
+
+// makeVolumes makes the folders of the image's volumes that the image lacks, as docker does.
+func (p *creation) makeVolumes() {
+	if p.member == nil || p.pod.Spec.Rootfs.Mode != "overlay" {
+		return
+	}
+	for _, dir := range p.member.missing {
+		if slices.ContainsFunc(p.pod.Spec.Volumes, func(v rootfs.Volume) bool { return strings.HasPrefix(dir+"/", v.Destination+"/") }) {
+			continue // what is somebody's stays as it is
+		}
+		p.explain("make the folder of a volume of the image's, which lacks it", "mkdir(2)", "mkdir -p "+quote(here(dir)))
+		p.makeFolders(dir)
+	}
 }
 
 // keepWritable makes mounts of the image's volumes, before all that is not one becomes read-only. Those that something

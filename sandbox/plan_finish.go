@@ -263,6 +263,7 @@ func (p *creation) finishRoot() {
 	}
 	p.mountAsked()
 	p.makeWorkdir()
+	p.makeVolumes()
 	if spec.ReadOnly && spec.Rootfs.Mode != "rw" && spec.Rootfs.Mode != "ro" {
 		p.keepWritable()
 		p.explain("make the root read-only", "mount(8)", "mount -o remount,bind,ro,nosuid,nodev .")

@@ -92,6 +92,7 @@ func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *contai
 	if err = c.readRoot(f, view); err != nil {
 		return nil, nil, err
 	}
+	member.missing = c.missingVolumes()
 	if member.who, err = c.identify(f, view); err != nil {
 		return nil, nil, err
 	}
