@@ -422,7 +422,9 @@ func imageSave(c *cli.Context) error {
 }
 
 // ignore hears nothing but warnings.
-func (p *progress) ignore(event image.Event) { p.tell(isUnpacking, image.Event{Warning: event.Warning}) }
+func (p *progress) ignore(event image.Event) {
+	p.tell(isUnpacking, image.Event{Warning: event.Warning})
+}
 
 func imageLoadCommand() *cli.Command {
 	return &cli.Command{
