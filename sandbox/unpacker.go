@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -104,20 +103,13 @@ func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
 		return nil, withHints(fmt.Errorf("make a user namespace to unpack in: %w", errno), hintsFor("clone", errno))
 	}
 	if err != nil {
-		return nil, userNamespaceRefused(err)
+		return nil, err
 	}
 	if err := p.writeMaps(executor.PID, !(os.Geteuid() == 0 && hasCapability(capability.CAP_SYS_ADMIN))); err != nil {
 		executor.Kill()
 		return nil, err
 	}
 	return executor, nil
-}
-
-// userNamespaceRefused says why no user namespace could be made to unpack in, as far as this machine can be asked.
-func userNamespaceRefused(err error) error {
-	var errno syscall.Errno
-	errors.As(err, &errno)
-	return withHints(fmt.Errorf("unpack in a user namespace: %w", err), hintsFor("clone", errno))
 }
 
 // planUnpack lists what is done to leave the program of images alone with a folder.
