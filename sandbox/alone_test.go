@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -19,6 +20,9 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	conn := os.NewFile(image.RequestFD, "podsh")
+	if _, err := bufio.NewReader(conn).ReadBytes('\n'); err != nil { // who asks is to be told, not cut off
+		os.Exit(1)
+	}
 	if err := json.NewEncoder(conn).Encode(image.Event{Error: asItIs()}); err != nil {
 		os.Exit(1)
 	}
