@@ -182,7 +182,8 @@ func rm(c *cli.Context) error {
 		return err
 	}
 	var failed errorList
-	failed.add(atOnce(slices.DeleteFunc(pods, func(p *sandbox.Pod) bool { return p.IsHub }), remove))
+	isHub := func(p *sandbox.Pod) bool { return p.IsHub && p.Status() == sandbox.Running }
+	failed.add(atOnce(slices.DeleteFunc(pods, isHub), remove))
 	failed.add(store.ReleaseHub()) // the last pod in it takes it along, but there may have been none
 	return failed.last
 }

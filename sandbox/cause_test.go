@@ -113,7 +113,7 @@ func TestCauses(t *testing.T) {
 
 // TestNoCause: where nothing is wrong, nothing is named but what is always so.
 func TestNoCause(t *testing.T) {
-	always := map[string]bool{"clone ENOMEM": true, "setns ESRCH": true, " ENFILE": true}
+	always := map[string]bool{"clone ENOMEM": true, "setns ESRCH": true, " EMFILE": true, " ENFILE": true}
 	for _, c := range causes {
 		errnos := c.errnos
 		if len(errnos) == 0 {

@@ -49,15 +49,15 @@ func Propose(spec *Spec, store *Store, o Options) (proposal *Proposal, err error
 			return nil, nameTaken(spec.Name, id)
 		}
 	}
+	defer func() {
+		if err != nil && spec.Net.OnNetworks() && !o.DryRun {
+			_ = store.ReleaseHub() // it may have been made for this pod alone; if not, rm of the last pod will
+		}
+	}()
 	nets, release, err := store.readNet(spec, o)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil && nets.Hub != nil && !o.DryRun {
-			_ = store.ReleaseHub() // it may have been made for this pod alone; if not, rm of the last pod will
-		}
-	}()
 	facts, err := readFacts(spec, store)
 	if err != nil {
 		release()

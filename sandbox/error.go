@@ -3,6 +3,10 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sentinel errors, for errors.Is.
@@ -39,8 +43,25 @@ func withHint(err error, format string, args ...any) error {
 	return &failure{err.Error(), err, []string{fmt.Sprintf(format, args...)}}
 }
 
-// Hints lists the hints of an error and of all that it wraps, outermost first.
+// Hints lists the hints of an error and of all that it wraps, outermost first. What may fail wherever a file is
+// opened is explained here.
 func Hints(err error) []string {
+	hints := hintsIn(err)
+	for _, errno := range []syscall.Errno{unix.EMFILE, unix.ENFILE} {
+		if !errors.Is(err, errno) {
+			continue
+		}
+		for _, hint := range hintsFor("", errno) {
+			if !slices.Contains(hints, hint) {
+				hints = append([]string{hint}, hints...)
+			}
+		}
+	}
+	return hints
+}
+
+// hintsIn are those that an error brings along.
+func hintsIn(err error) []string {
 	var hints []string
 	if f, ok := err.(interface{ Hints() []string }); ok {
 		hints = append(hints, f.Hints()...)
@@ -48,11 +69,11 @@ func Hints(err error) []string {
 	switch wrapper := err.(type) {
 	case interface{ Unwrap() error }:
 		if inner := wrapper.Unwrap(); inner != nil {
-			hints = append(hints, Hints(inner)...)
+			hints = append(hints, hintsIn(inner)...)
 		}
 	case interface{ Unwrap() []error }:
 		for _, inner := range wrapper.Unwrap() {
-			hints = append(hints, Hints(inner)...)
+			hints = append(hints, hintsIn(inner)...)
 		}
 	}
 	return hints

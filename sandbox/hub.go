@@ -42,7 +42,7 @@ func (s *Store) Hub() (*Pod, error) {
 func (s *Store) lockHub(how int) (hub *Pod, unlock func(), err error) {
 	f, err := os.OpenFile(s.path("hub.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, nil, s.full(err)
+		return nil, nil, s.full(withHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.path("hub.lock")))
 	}
 	for {
 		if err = unix.Flock(int(f.Fd()), how); err != unix.EINTR {
@@ -83,6 +83,9 @@ func (s *Store) ensureHub() error {
 	defer unlock()
 	if hub != nil {
 		return nil
+	}
+	if err := s.removeDeadHub(); err != nil { // once another has its place nobody would look for it
+		return err
 	}
 	spec := &Spec{Hostname: "hub", Namespaces: map[string]Choice{}}
 	spec.Rootfs.Kind = "host"
@@ -147,14 +150,16 @@ func (s *Store) ReleaseHub() error {
 	return s.forgetHub()
 }
 
-// madeIn says whether there are pods that were made in a hub, even if they have ended: they hold addresses.
+// madeIn says whether there are pods that were made in a hub, even if they have ended: they hold addresses. Networks
+// on the host outlive a hub, so there it may have been any.
 func (s *Store) madeIn(hub string) (bool, error) {
 	ids, err := s.ids()
 	if err != nil {
 		return false, err
 	}
+	onHost := networksOnHost()
 	for _, id := range ids {
-		if pod, err := s.load(id); err == nil && pod.Hub == hub {
+		if pod, err := s.load(id); err == nil && (pod.Hub == hub || pod.Hub != "" && onHost) {
 			return true, nil
 		}
 	}
@@ -163,18 +168,45 @@ func (s *Store) madeIn(hub string) (bool, error) {
 
 // forgetHub removes what describes it. One that is dead is removed as a pod, too.
 func (s *Store) forgetHub() error {
-	if id, err := os.ReadFile(s.path(hubFile)); err == nil {
-		if dead, err := s.load(strings.TrimSpace(string(id))); err == nil {
-			if err := dead.remove(true); err != nil {
-				return err
-			}
-		}
+	if err := s.removeDeadHub(); err != nil {
+		return err
 	}
 	err := errors.Join(os.RemoveAll(s.path("leases")), os.Remove(s.path(hubFile)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
+}
+
+// removeDeadHub removes the pod that was the hub. Whoever asks has the hub alone, and knows that it has ended.
+func (s *Store) removeDeadHub() error {
+	id, err := os.ReadFile(s.path(hubFile))
+	if err != nil {
+		return nil // there was none; if that can't be read, the hub could not have been looked for
+	}
+	dead, err := s.load(strings.TrimSpace(string(id)))
+	if err != nil {
+		return nil // it is gone
+	}
+	return dead.remove(true)
+}
+
+// removeHub removes a hub by its name, once it has ended: one that runs is needed, or just being made.
+func (s *Store) removeHub(hub *Pod) error {
+	_, unlock, err := s.lockHub(unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	if hub.Status() == Running {
+		unlock()
+		return fail(nil, []string{"it goes with the last of them: podsh rm -f --all removes all"}, "pod %q is the hub of the pods on networks", hub.Title())
+	}
+	err = hub.remove(true)
+	unlock()
+	if err != nil {
+		return err
+	}
+	return s.ReleaseHub()
 }
 
 // clearNetworks takes networks away that are on the host; those in a hub go with it. hub may be nil.

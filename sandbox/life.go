@@ -273,7 +273,7 @@ func ending(pidfd *os.File) bool {
 // and its description. The last goes last, so that what can't be removed can still be seen.
 func (p *Pod) Remove(force bool) error {
 	if p.IsHub {
-		return fail(nil, []string{"it goes with the last of them: podsh rm -f --all removes all"}, "pod %q is the hub of the pods on networks", p.Title())
+		return p.store.removeHub(p)
 	}
 	err := p.remove(force)
 	if err == nil && p.Hub != "" {

@@ -226,7 +226,7 @@ func (p *creation) attachByHand(i int, on *network.Network) string {
 }
 
 // readNet looks at the networks that a spec names, and makes the hub where they are, but for a dry run.
-// release lets the hub go again.
+// release lets the hub go again; after an error there is nothing to let go.
 func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), err error) {
 	facts.IPv6 = exists("/proc/sys/net/ipv6")
 	release = func() {}
@@ -236,8 +236,23 @@ func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), 
 	}
 	if o.DryRun {
 		facts.Hub, err = s.Hub()
-	} else if facts.Hub, release, err = s.useHub(); err == nil {
-		facts.Networks, err = s.networksNamed(spec.Net.Networks...) // once more: now none can be removed
+	} else {
+		facts.Hub, release, err = s.useHub()
+	}
+	if err != nil {
+		return facts, nil, err
+	}
+	if err := s.lookAround(&facts, spec, o); err != nil {
+		release()
+		return facts, nil, err
+	}
+	return facts, release, nil
+}
+
+// lookAround looks at the networks once more, now that none can be removed, and at what they allow.
+func (s *Store) lookAround(facts *netFacts, spec *Spec, o Options) (err error) {
+	if facts.Networks, err = s.networksNamed(spec.Net.Networks...); err != nil {
+		return err
 	}
 	if facts.Hub != nil {
 		facts.OnHost = !facts.Hub.own("net")
@@ -247,15 +262,11 @@ func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), 
 			facts.Unmade = n.Name
 		}
 	}
-	if err == nil && facts.OnHost && spec.Net.HostAccess {
-		err = fail(nil, []string{"--net outbound --host-access, or let the service listen on the network's gateway"},
+	if facts.OnHost && spec.Net.HostAccess {
+		return fail(nil, []string{"--net outbound --host-access, or let the service listen on the network's gateway"},
 			"--host-access does not go with root's networks: they are on the host, and no helper stands between")
 	}
-	if err != nil {
-		release()
-		return facts, nil, err
-	}
-	return facts, release, nil
+	return nil
 }
 
 // enterHub: the user namespace of a pod on networks is a child of the hub's.
