@@ -76,7 +76,7 @@ func serve(conn *os.File, startsPrograms bool) int {
 			return 1
 		}
 	}
-	h.names = names.New(names.Config{HostAddresses: h.hostAddresses})
+	h.names = names.New(names.Config{HostAddresses: h.hostAddresses, Queries: max(1, h.files/8)})
 	go h.take(conn, true)
 	<-h.end
 	h.program.stop()
@@ -230,6 +230,10 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 		}
 	}
 	if h.stack != nil || len(h.resolves) > 0 {
+		if h.members[request.Pod] != nil {
+			q := control.Usage(h.names.Queries(request.Pod))
+			report.Queries = &q
+		}
 		servers, err := h.names.Upstream()
 		if err != nil {
 			report.Warnings = append(report.Warnings, err.Error())

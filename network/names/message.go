@@ -17,6 +17,7 @@ type request struct {
 	tcp   bool
 	limit int // bytes that the answer may have
 	asker *pod
+	place *place // among those that wait for a server
 }
 
 // receive takes in a message of a pod. It returns the answer if that needs no server, or nil if it deserves
@@ -47,10 +48,10 @@ func (f *Forwarder) receive(query []byte, from netip.Addr, tcp bool) (*request, 
 	if answer, ok := f.answer(x, r); ok {
 		return nil, answer
 	}
-	switch {
-	case r.asker.internal:
+	if r.asker.internal {
 		return nil, r.reply(dns.RcodeNameError)
-	case !f.queries.take(r.asker.id):
+	}
+	if r.place = f.queries.take(f.closed, r.asker.id); r.place == nil {
 		return nil, r.reply(dns.RcodeServerFailure)
 	}
 	return r, nil

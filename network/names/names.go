@@ -16,11 +16,11 @@ import (
 // HostName is the name of the host that runs the pods.
 const HostName = "host.containers.internal"
 
-// Bounds of what pods can make the forwarder hold at one time. The second figure of a pair is one pod's share,
-// so that no pod can take the names of the others away.
+// Bounds of what pods can make the forwarder hold at one time. The second figure of a pair is the most that one pod
+// gets; of what all want their shares are equal (shares.go).
 const (
-	maxQueries, maxQueriesEach         = 256, 128 // waiting for a server; beyond: SERVFAIL
-	maxConnections, maxConnectionsEach = 64, 32   // TCP; beyond: closed
+	maxQueries                         = 1024   // waiting for a server, one pod half of them; beyond: SERVFAIL
+	maxConnections, maxConnectionsEach = 64, 32 // TCP; beyond: closed
 )
 
 // ttl is how long a pod's name may be remembered, in seconds: pods come and go.
@@ -33,6 +33,8 @@ type Config struct {
 	// HostAddresses are those at which the pod at from reaches the host, the meaning of HostName. If it is nil,
 	// or there are none, the name does not exist.
 	HostAddresses func(from netip.Addr) []netip.Addr
+	// Queries is how many may wait for a server at a time, each with a descriptor; at most, and if it is 0, 1024.
+	Queries int
 }
 
 // Member is a pod that may ask.
@@ -51,8 +53,9 @@ type Forwarder struct {
 	directory     directory
 	resolv        resolvConf
 	hostAddresses func(netip.Addr) []netip.Addr
-	queries       quota
-	connections   quota
+	queries       shares
+	connections   shares
+	health        health
 	closed        context.Context
 	close         context.CancelFunc
 }
@@ -62,8 +65,11 @@ func New(config Config) *Forwarder {
 	f := &Forwarder{
 		resolv:        resolvConf{path: config.ResolvConf, settings: settings{timeout: defaultTimeout, attempts: defaultAttempts}},
 		hostAddresses: config.HostAddresses,
-		queries:       quota{all: maxQueries, each: maxQueriesEach},
-		connections:   quota{all: maxConnections, each: maxConnectionsEach},
+		queries:       shares{all: maxQueries, each: maxQueries / 2},
+		connections:   shares{all: maxConnections, each: maxConnectionsEach},
+	}
+	if n := config.Queries; n > 0 && n < maxQueries {
+		f.queries.all, f.queries.each = n, max(1, n/2)
 	}
 	if f.resolv.path == "" {
 		f.resolv.path = "/etc/resolv.conf"
@@ -79,7 +85,14 @@ func New(config Config) *Forwarder {
 func (f *Forwarder) Set(member Member) { f.directory.set(member) }
 
 // Remove forgets the member with this ID, if there is one.
-func (f *Forwarder) Remove(id string) { f.directory.remove(id) }
+func (f *Forwarder) Remove(id string) {
+	f.directory.remove(id)
+	f.queries.forget(id)
+	f.connections.forget(id)
+}
+
+// Queries says how many questions of a pod wait for a server.
+func (f *Forwarder) Queries(id string) Usage { return f.queries.usage(id) }
 
 // Close ends all that waits for a server or a pod: the calls of Serve return nil.
 func (f *Forwarder) Close() { f.close() }

@@ -74,13 +74,17 @@ func (f *Forwarder) ServeTCP(listener net.Listener) error {
 		}
 		from := address(conn.RemoteAddr())
 		pod := f.directory.index().byAddr[from]
-		if pod == nil || !f.connections.take(pod.id) {
+		var place *place
+		if pod != nil {
+			place = f.connections.take(f.closed, pod.id)
+		}
+		if place == nil {
 			conn.Close()
 			continue
 		}
 		connected.Go(func() {
-			defer f.connections.give(pod.id)
-			f.converse(conn, from)
+			defer place.give()
+			f.converse(place, conn, from)
 		})
 	}
 }
@@ -95,10 +99,10 @@ func passing(err error) bool {
 	return false
 }
 
-// converse answers the queries on one connection, each in its turn.
-func (f *Forwarder) converse(socket net.Conn, from netip.Addr) {
+// converse answers the queries on one connection, each in its turn, until ctx ends.
+func (f *Forwarder) converse(ctx context.Context, socket net.Conn, from netip.Addr) {
 	defer socket.Close()
-	defer context.AfterFunc(f.closed, func() { socket.Close() })()
+	defer context.AfterFunc(ctx, func() { socket.Close() })()
 	conn := &dns.Conn{Conn: socket}
 	buffer := make([]byte, maxDatagram)
 	for {
@@ -107,7 +111,7 @@ func (f *Forwarder) converse(socket net.Conn, from netip.Addr) {
 		if err != nil { // too long a query among them
 			return
 		}
-		answer := f.Answer(f.closed, buffer[:n], from, true)
+		answer := f.Answer(ctx, buffer[:n], from, true)
 		if answer == nil {
 			return
 		}
@@ -123,37 +127,4 @@ func address(addr net.Addr) netip.Addr {
 		return plain(known.AddrPort().Addr())
 	}
 	return netip.Addr{}
-}
-
-// quota bounds how many of a thing there are, in all and for each pod.
-type quota struct {
-	all, each int
-
-	mu   sync.Mutex
-	used int
-	by   map[string]int
-}
-
-// take reports whether the pod may have one more; if so, give must follow.
-func (q *quota) take(id string) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.used >= q.all || q.by[id] >= q.each {
-		return false
-	}
-	if q.by == nil {
-		q.by = map[string]int{}
-	}
-	q.used++
-	q.by[id]++
-	return true
-}
-
-func (q *quota) give(id string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.used--
-	if q.by[id]--; q.by[id] == 0 {
-		delete(q.by, id)
-	}
 }

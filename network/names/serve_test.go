@@ -127,10 +127,11 @@ func TestShares(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	f := newForwarder(t, Config{ResolvConf: resolvConfOf(t, "127.0.0.3")})
+	const most = 32
+	f := newForwarder(t, Config{ResolvConf: resolvConfOf(t, "127.0.0.3"), Queries: most})
 	var pods []net.Conn
 	ended := listen(t, f)
-	for i := range 3 {
+	for i := range 6 {
 		ip := net.IPv4(127, 0, 1, byte(i))
 		f.Set(Member{ID: fmt.Sprint(i), Names: []string{fmt.Sprint("pod", i)},
 			Networks: map[string][]netip.Addr{"n": {netip.MustParseAddr(ip.String())}}})
@@ -151,14 +152,30 @@ func TestShares(t *testing.T) {
 			expect("a pod's name, while servers are silent", pod, "pod1", "127.0.1.1")
 		}
 	}
-	fill(pods[0], maxQueriesEach)
-	expect("beyond one pod's share", pods[0], "a.test", "SERVFAIL")
-	fill(pods[1], maxQueries-maxQueriesEach)
-	expect("beyond all", pods[2], "a.test", "SERVFAIL")
+	fill(pods[0], most/2)
+	expect("beyond the most that one pod gets", pods[0], "a.test", "SERVFAIL")
+	fill(pods[1], most/2)
+	// However many have taken all, another gets a share: the oldest of theirs end for it.
+	for i, pod := range pods[2:] {
+		fill(pod, most/8)
+		if got := f.Queries(fmt.Sprint(i + 2)); got.Open != most/8 || got.Refused != 0 {
+			t.Errorf("pod %d has %+v, want %d places", i+2, got, most/8)
+		}
+	}
+	if first, second := f.Queries("0"), f.Queries("1"); first.Open != most/4 || second.Open != most/4 || first.Refused+second.Refused != most/2+1 {
+		t.Errorf("those who had all: %+v and %+v", first, second)
+	}
+	if m, err := (&dns.Conn{Conn: pods[0]}).ReadMsg(); err != nil || said(m) != "SERVFAIL" {
+		t.Errorf("whose question made room: %v, %v", m, err)
+	}
+	f.Remove("1")
+	if f.queries.taken != most-most/4 {
+		t.Errorf("%d places are taken when a pod has gone with %d of %d", f.queries.taken, most/4, most)
+	}
 	f.Close()
 	ended()
-	if f.queries.used != 0 || len(f.queries.by) != 0 {
-		t.Errorf("left: %d, %v", f.queries.used, f.queries.by)
+	if f.queries.taken != 0 {
+		t.Errorf("left: %d, %v", f.queries.taken, f.queries.by)
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -212,8 +229,8 @@ func TestConnections(t *testing.T) {
 	if m, err := (&dns.Conn{Conn: held[0]}).ReadMsg(); err == nil {
 		t.Errorf("a connection outlives the forwarder: %v", m)
 	}
-	if f.connections.used != 0 {
-		t.Errorf("left: %d", f.connections.used)
+	if f.connections.taken != 0 {
+		t.Errorf("left: %d", f.connections.taken)
 	}
 }
 
@@ -263,8 +280,8 @@ func TestAnswerEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if answer := f.Answer(ctx, raw, asker, false); answer != nil || f.queries.used != 0 {
-		t.Errorf("%v, %d in flight", answer, f.queries.used)
+	if answer := f.Answer(ctx, raw, asker, false); answer != nil || f.queries.taken != 0 {
+		t.Errorf("%v, %d in flight", answer, f.queries.taken)
 	}
 	f.Close()
 	if answer := f.Answer(context.Background(), raw, asker, true); answer != nil {

@@ -17,25 +17,30 @@ type response struct {
 	msg *dns.Msg
 }
 
-// forward asks the servers, one after the other as resolv.conf(5) has it, and frees what receive took. A server
-// that can't or won't say is passed over; one that said nothing is tried again.
+// forward asks the servers, one after the other as resolv.conf(5) has it, but those last that said nothing lately; it
+// frees what receive took. A server that can't or won't say is passed over; one that said nothing is tried again.
 func (f *Forwarder) forward(ctx context.Context, r *request) []byte {
-	defer f.queries.give(r.asker.id)
+	defer r.place.give()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(f.closed, cancel)()
+	defer context.AfterFunc(r.place, cancel)() // it is another's now, or all is closed
 
 	settings, _ := f.resolv.read() // the last good reading is better than none
 	servers := settings.servers
 	if len(r.asker.servers) > 0 {
 		servers = r.asker.servers
 	}
+	for _, server := range servers {
+		f.try(server, settings.timeout)
+	}
 	var refusal *response
 	for range settings.attempts {
 		var silent []netip.AddrPort
-		for _, server := range servers {
-			a, err := r.exchange(ctx, server, settings.timeout)
+		for _, server := range f.health.sort(servers) {
+			a, err := f.exchange(ctx, r, server, settings.timeout)
 			switch {
+			case ctx.Err() != nil && f.closed.Err() == nil && r.place.Err() != nil:
+				return r.reply(dns.RcodeServerFailure)
 			case ctx.Err() != nil:
 				return nil
 			case err != nil:
@@ -52,6 +57,19 @@ func (f *Forwarder) forward(ctx context.Context, r *request) []byte {
 		return r.pass(refusal)
 	}
 	return r.reply(dns.RcodeServerFailure)
+}
+
+// exchange asks one server, and remembers whether it says anything.
+func (f *Forwarder) exchange(ctx context.Context, r *request, server netip.AddrPort, timeout time.Duration) (*response, error) {
+	asked := time.Now()
+	a, err := r.exchange(ctx, server, timeout)
+	switch {
+	case err == nil:
+		f.health.answered(server)
+	case ctx.Err() == nil && f.health.silent(server, asked):
+		f.try(server, timeout)
+	}
+	return a, err
 }
 
 // passed are the answers after which the next server is asked, as glibc does.

@@ -232,9 +232,78 @@ func TestSilentServerIsTriedAgain(t *testing.T) {
 	if got := said(askAs(t, f, asker, question("a.test", dns.TypeA), false)); got != "SERVFAIL" {
 		t.Errorf("%q, want SERVFAIL", got)
 	}
-	if silent, failing := s.silent.Load(), s.failing.Load(); silent != 2 || failing != 1 {
-		t.Errorf("asked the silent one %d times, want 2; the failing one %d times, want 1", silent, failing)
+	if silent, failing := s.silent.Load(), s.failing.Load(); silent != 3 || failing != 1 { // once whether it is there at all
+		t.Errorf("asked the silent one %d times, want 3; the failing one %d times, want 1", silent, failing)
 	}
+}
+
+// TestDeadServerIsRemembered: who waited for it once asks the living one first, until it is there again.
+func TestDeadServerIsRemembered(t *testing.T) {
+	if !testns.Inside(t) {
+		return
+	}
+	var s servers
+	s.start(t)
+	server, err := net.ListenPacket("udp", "127.0.0.8:53") // silent, until it is served
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newForwarder(t, Config{ResolvConf: resolvConfOf(t, "127.0.0.8 127.0.0.2")}, single)
+	ask := func() (string, time.Duration) {
+		start := time.Now()
+		return said(askAs(t, f, asker, question("a.test", dns.TypeA), false)), time.Since(start)
+	}
+	if got, took := ask(); got != "192.0.2.2" || took < time.Second {
+		t.Fatalf("%q after %v, when the first server is silent for its second", got, took)
+	}
+	for range 3 {
+		if got, took := ask(); got != "192.0.2.2" || took > 500*time.Millisecond {
+			t.Errorf("%q after %v, when the first server is known to be silent", got, took)
+		}
+	}
+	alive := &dns.Server{PacketConn: server, Handler: constant("192.0.2.8")}
+	go alive.ActivateAndServe()
+	t.Cleanup(func() { alive.Shutdown() })
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for range 200 {
+		got, took := ask()
+		if got == "192.0.2.8" {
+			return
+		}
+		if took > 500*time.Millisecond {
+			t.Fatalf("a query waited %v for a server that is tried meanwhile", took)
+		}
+		<-tick.C
+	}
+	t.Error("a server that is there again is not asked")
+}
+
+// TestSlowNameIsNoDeadServer: a name that takes its time, which anybody can have, leaves the order of servers alone.
+func TestSlowNameIsNoDeadServer(t *testing.T) {
+	if !testns.Inside(t) {
+		return
+	}
+	var s servers
+	s.start(t)
+	serve(t, "udp", "127.0.0.9:53", dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		if q.Question[0].Name != "slow.test." {
+			constant("192.0.2.9")(w, q)
+		}
+	}))
+	f := newForwarder(t, Config{ResolvConf: resolvConfOf(t, "127.0.0.9 127.0.0.2")}, single)
+	if got := said(askAs(t, f, asker, question("slow.test", dns.TypeA), false)); got != "192.0.2.2" {
+		t.Fatalf("the slow name: %q", got)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 200 { // the trial may just be under way
+		if got := said(askAs(t, f, asker, question("a.test", dns.TypeA), false)); got == "192.0.2.9" {
+			return
+		}
+		<-tick.C
+	}
+	t.Error("the server of a slow name is taken for dead")
 }
 
 func TestSizes(t *testing.T) {

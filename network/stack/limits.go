@@ -14,7 +14,7 @@ type sizes struct {
 	tiers       []int // so many of them have the largest buffers, so many the next
 	flows       int   // of UDP and ping
 	peers       int   // addresses that one flow of UDP is remembered to have sent to
-	queries     int   // of DNS, at the same time
+	queries     int   // of DNS, at the same time: more than Config.DNS lets wait, which has shares for them
 }
 
 // times are how long things may take.
@@ -56,7 +56,7 @@ func sizesFor(descriptors int) sizes {
 	connections := min(mostConnections, descriptors*3/4)
 	return sizes{
 		dials: min(mostDials, connections/2), connections: connections, tiers: []int{256, 3840},
-		flows: min(mostFlows, descriptors/4), peers: 512, queries: 256,
+		flows: min(mostFlows, descriptors/4), peers: 512, queries: 2048,
 	}
 }
 
