@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -68,8 +69,10 @@ func netFlags(of string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: of + "lead a port of the host's to the pod, `" + network.PortForm + "`"},
 		&cli.StringSliceFlag{Name: "dns", Usage: of + "ask this name `SERVER` rather than the host's"},
-		&cli.StringSliceFlag{Name: "dns-search", Usage: of + "look names up in `DOMAIN`, too"},
+		&cli.StringSliceFlag{Name: "dns-search", Usage: of + "look names up in `DOMAIN`, too, rather than in the host's; . is none"},
+		&cli.StringSliceFlag{Name: "dns-option", Usage: of + "look names up with `OPTION` of resolv.conf, such as ndots:2, rather than the host's"},
 		&cli.StringSliceFlag{Name: "add-host", Usage: of + "a line for /etc/hosts, `NAME:IP`"},
+		&cli.StringFlag{Name: "hosts-file", Usage: of + "more lines for /etc/hosts: of `FILE`, the host's (host), or none"},
 		&cli.GenericFlag{Name: "host-access", Value: new(hostAccess), Usage: of + "reach the host's localhost as " + network.HostName + ", or only `PORTS` of it"},
 		&cli.StringSliceFlag{Name: "sysctl", Usage: of + "set `net.KEY=VALUE` in the pod"},
 	}
@@ -268,7 +271,12 @@ func (h *hostAccess) Set(value string) (err error) {
 // netSpec reads what is asked of the pod's network, but for where it comes from.
 func netSpec(c *cli.Context, spec *sandbox.Net) error {
 	access := c.Generic("host-access").(*hostAccess)
-	spec.HostAccess, spec.HostPorts, spec.Search = access.given, access.ports, c.StringSlice("dns-search")
+	spec.HostAccess, spec.HostPorts = access.given, access.ports
+	spec.Search, spec.Options = c.StringSlice("dns-search"), c.StringSlice("dns-option")
+	var err error
+	if spec.HostsFile, err = hostsFile(c); err != nil {
+		return err
+	}
 	for _, text := range c.StringSlice("publish") {
 		ports, err := network.ParsePorts(text)
 		if err != nil {
@@ -298,6 +306,20 @@ func netSpec(c *cli.Context, spec *sandbox.Net) error {
 		spec.Sysctls = append(spec.Sysctls, setting)
 	}
 	return nil
+}
+
+// hostsFile reads --hosts-file host|none|FILE.
+func hostsFile(c *cli.Context) (string, error) {
+	switch file := c.String("hosts-file"); {
+	case !c.IsSet("hosts-file"), file == "none":
+		return "", nil
+	case file == sandbox.HostsOfHost:
+		return file, nil
+	case file == "":
+		return "", usagef("--hosts-file host, none, or a FILE", "--hosts-file is empty")
+	default:
+		return filepath.Abs(file)
+	}
 }
 
 func idMaps(c *cli.Context, spec *sandbox.Spec) error {

@@ -61,6 +61,9 @@ const Tun = "tun0"
 // HostName is what the host is called in a pod that may reach it.
 const HostName = "host.containers.internal"
 
+// Domain is where pods on networks look names up first: those of each other (package names has it as well).
+const Domain = "dns.podsh"
+
 // Pasta is the command line of pasta(1), but for the pid of the pod's holder, that gives a pod the way out
 // that the helper's own stack would.
 func Pasta() []string {

@@ -36,8 +36,9 @@ func Sysctls(firstGroup, lastGroup uint32) []Sysctl {
 	}
 }
 
-// Hosts is the text of /etc/hosts for a pod, hosts(5). Entries are IP address and name.
-func Hosts(hostname string, entries [][2]string) string {
+// Hosts is the text of /etc/hosts for a pod, hosts(5). Entries are IP address and name. rest are more lines: of a
+// name that has several the first counts.
+func Hosts(hostname string, entries [][2]string, rest string) string {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	if hostname != "" {
@@ -46,20 +47,23 @@ func Hosts(hostname string, entries [][2]string) string {
 	for _, entry := range entries {
 		fmt.Fprintf(&text, "%s\t%s\n", entry[0], entry[1])
 	}
+	text.WriteString(rest)
 	return text.String()
 }
 
-// Resolver is the text of /etc/resolv.conf for a pod, resolv.conf(5).
-func Resolver(servers []netip.Addr, search []string) string {
-	var text bytes.Buffer
-	for _, server := range servers {
-		fmt.Fprintf(&text, "nameserver %s\n", server)
+// HostLines are the lines of a hosts(5) that mean something in another network than the host's: what is at an address of
+// the loopback interface there is not here.
+func HostLines(text string, loopback bool) string {
+	var lines bytes.Buffer
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		if ip, err := netip.ParseAddr(fields[0]); err == nil && (loopback || !ip.IsLoopback()) {
+			fmt.Fprintf(&lines, "%s %s\n", fields[0], strings.Join(fields[1:], " "))
+		}
 	}
-	if len(search) > 0 {
-		fmt.Fprintf(&text, "search %s\n", strings.Join(search, " "))
-	}
-	if len(servers) == 0 {
-		text.WriteString("# this pod has no way out\n")
-	}
-	return text.String()
+	return lines.String()
 }

@@ -441,7 +441,10 @@ func (run *performance) serve() error {
 	if run.net.state.Served {
 		return nil
 	}
-	return run.net.serve(run.facts.Net.Hub, run.executor.PIDFD)
+	if err := run.net.serve(run.facts.Net.Hub, run.executor.PIDFD); err != nil {
+		return err
+	}
+	return run.net.followHost(run.executor.PID, run.executor.PIDFD)
 }
 
 func (run *performance) publish() error {

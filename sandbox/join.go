@@ -108,8 +108,11 @@ func ProposeJoin(pod *Pod, spec *JoinSpec) (*Joining, error) {
 }
 
 // openRoot opens the root that a joiner will have.
-func (p *Pod) openRoot(pidfd *os.File) (int, error) {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", p.Holder.PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func (p *Pod) openRoot(pidfd *os.File) (int, error) { return p.openRootOf(p.Holder.PID, pidfd) }
+
+// openRootOf does so while the holder is not written down yet.
+func (p *Pod) openRootOf(pid int, pidfd *os.File) (int, error) {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if exited(pidfd) || err != nil && ending(pidfd) { // whatever was opened may be another process's
 		if err == nil {
 			unix.Close(root)

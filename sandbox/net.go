@@ -11,14 +11,16 @@ import (
 
 // Net is what a user asked for of a pod's own network namespace.
 type Net struct {
-	Down       bool           `json:"down,omitempty"`     // not even loopback
-	WayOut     string         `json:"way_out,omitempty"`  // one of the WayOut constants
-	Hub        bool           `json:"hub,omitempty"`      // where networks are, though perhaps on none
-	Networks   []string       `json:"networks,omitempty"` // to be on, by name
-	Ports      []network.Port `json:"ports,omitempty"`    // to publish
-	DNS        []netip.Addr   `json:"dns,omitempty"`      // name servers in place of the host's
-	Search     []string       `json:"search,omitempty"`   // domains, resolv.conf(5)
-	Hosts      []NamedHost    `json:"hosts,omitempty"`    // for /etc/hosts
+	Down       bool           `json:"down,omitempty"`       // not even loopback
+	WayOut     string         `json:"way_out,omitempty"`    // one of the WayOut constants
+	Hub        bool           `json:"hub,omitempty"`        // where networks are, though perhaps on none
+	Networks   []string       `json:"networks,omitempty"`   // to be on, by name
+	Ports      []network.Port `json:"ports,omitempty"`      // to publish
+	DNS        []netip.Addr   `json:"dns,omitempty"`        // name servers in place of the host's
+	Search     []string       `json:"search,omitempty"`     // domains in place of the host's, resolv.conf(5); network.NoSearch: none
+	Options    []string       `json:"options,omitempty"`    // of resolv.conf(5), in place of the host's
+	Hosts      []NamedHost    `json:"hosts,omitempty"`      // for /etc/hosts
+	HostsFile  string         `json:"hosts_file,omitempty"` // more lines for it: of this file; HostsOfHost, or empty
 	HostAccess bool           `json:"host_access,omitempty"`
 	HostPorts  []uint16       `json:"host_ports,omitempty"` // that it reaches on the host's loopback; none are all
 	Sysctls    []Sysctl       `json:"sysctls,omitempty"`    // net.*
@@ -31,6 +33,9 @@ const (
 	WayOutPasta = "pasta"
 	WayOutSlirp = "slirp4netns"
 )
+
+// HostsOfHost in place of a file are the host's own lines.
+const HostsOfHost = "host"
 
 // NamedHost is a line of /etc/hosts.
 type NamedHost struct {
@@ -162,13 +167,38 @@ func (s *Spec) validateNet() error {
 			}
 		}
 	}
+	return n.validateNames()
+}
+
+// validateNames refuses what no resolv.conf(5) says.
+func (n *Net) validateNames() error {
 	for _, domain := range n.Search {
-		if !isHostname(strings.TrimSuffix(domain, ".")) && domain != "." {
-			return fail(ErrInvalid, []string{"--dns-search DOMAIN"}, "malformed domain %q", domain)
+		if !isDomain(strings.TrimSuffix(domain, ".")) && domain != network.NoSearch {
+			return fail(ErrInvalid, []string{"--dns-search DOMAIN, such as example.org; --dns-search . for none"}, "--dns-search %q is no domain", domain)
+		}
+		if domain == network.NoSearch && len(n.Search) > 1 {
+			return fail(ErrInvalid, []string{"choose one of them"}, "--dns-search . means no domain, and there are others beside it")
+		}
+	}
+	for _, option := range n.Options {
+		name, number, has := strings.Cut(option, ":")
+		_, err := strconv.ParseUint(number, 10, 16)
+		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || has && err != nil {
+			return fail(ErrInvalid, []string{"--dns-option OPTION, such as ndots:2, timeout:1 or rotate: resolv.conf(5) has all of them"}, "--dns-option %q is no option of a resolver", option)
 		}
 	}
 	if len(n.DNS) > 3 {
 		return fail(ErrInvalid, []string{"resolv.conf(5) knows three"}, "--dns: %d name servers are more than three", len(n.DNS))
 	}
 	return nil
+}
+
+// isDomain says whether s is a domain, as RFC 1035 section 2.3.4 bounds it. People do use underscores.
+func isDomain(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
+			return false
+		}
+	}
+	return len(s) <= 253
 }

@@ -16,13 +16,20 @@ import (
 // NetState is what a pod's network is like at the moment. Unlike the pod's description it changes while the
 // pod lives.
 type NetState struct {
-	Addresses   []netip.Addr         `json:"addresses"`         // its own: published ports are dialled there
-	Ports       []network.Port       `json:"ports"`             // that are published
-	Attachments []network.Attachment `json:"attachments"`       // to networks
-	Replies     bool                 `json:"replies,omitempty"` // answers to clients stay in the pod
-	Helper      *Holder              `json:"helper,omitempty"`  // the process that leads with this pod
-	Keeper      *Holder              `json:"keeper,omitempty"`  // who sees that it has ended
-	Served      bool                 `json:"served,omitempty"`  // by a helper: its own, or the hub's
+	Addresses   []netip.Addr         `json:"addresses"`             // its own: published ports are dialled there
+	Ports       []network.Port       `json:"ports"`                 // that are published
+	Attachments []network.Attachment `json:"attachments"`           // to networks
+	Replies     bool                 `json:"replies,omitempty"`     // answers to clients stay in the pod
+	Helper      *Holder              `json:"helper,omitempty"`      // the process that leads with this pod
+	Keeper      *Holder              `json:"keeper,omitempty"`      // who sees that it has ended
+	Served      bool                 `json:"served,omitempty"`      // by a helper: its own, or the hub's
+	ResolvConf  *fileID              `json:"resolv_conf,omitempty"` // that follows the host's
+}
+
+// fileID tells a file from all others while it is there.
+type fileID struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
 }
 
 // netName is the file that holds it, in the pod's folder.

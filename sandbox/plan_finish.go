@@ -187,7 +187,7 @@ func (p *creation) etcFiles() []etcFile {
 		hostname = p.pod.Hostname
 	}
 	return []etcFile{
-		{"/etc/hosts", network.Hosts(hostname, p.pod.Spec.Net.hostLines())},
+		{"/etc/hosts", p.hosts(hostname)},
 		{"/etc/hostname", hostname + "\n"},
 		{"/etc/resolv.conf", p.resolver()},
 	}

@@ -33,19 +33,38 @@ func (p *creation) resolver() string {
 			kind, own = other.Namespaces["net"].Kind, &other.Spec.Net
 		}
 	}
-	search := n.Search
-	if len(search) == 0 {
-		search = own.Search
-	}
-	switch {
-	case len(n.DNS) > 0 && n != own:
-		return network.Resolver(n.DNS, search)
-	case kind != "new" && len(n.DNS)+len(n.Search) == 0:
+	host := network.ParseResolvConf(p.facts.Resolver)
+	if kind != "new" && len(n.DNS)+len(n.Search)+len(n.Options) == 0 {
 		return p.facts.Resolver
-	case kind != "new":
-		return network.Resolver(n.DNS, search)
 	}
-	return network.Resolver(own.nameServers(p.facts.Net.OnHost), search)
+	r := own.resolver(p.facts.Net.OnHost)
+	if n != own {
+		r.Search, r.Options = firstGiven(n.Search, r.Search), firstGiven(n.Options, r.Options)
+	}
+	if n != own || kind != "new" {
+		r.Servers = firstGiven(n.DNS, r.Servers)
+	}
+	if kind == "new" && !own.followsHost() {
+		host = network.ResolvConf{} // nobody knows the names there
+	}
+	conf := r.ResolvConf(host)
+	if kind != "new" && len(r.Servers) == 0 {
+		conf.Servers = host.Servers
+	}
+	return conf.String()
+}
+
+func firstGiven[T any](given, otherwise []T) []T {
+	if len(given) > 0 {
+		return given
+	}
+	return otherwise
+}
+
+// hosts is the text of the pod's /etc/hosts.
+func (p *creation) hosts(hostname string) string {
+	kind := p.pod.Namespaces["net"].Kind
+	return network.Hosts(hostname, p.pod.Spec.Net.hostLines(), network.HostLines(p.facts.Hosts, kind == "host" || p.pod.Spec.Net.HostsFile != HostsOfHost))
 }
 
 // entered is the other pod that was named so.
@@ -57,6 +76,18 @@ func (f *Facts) entered(name string) *Pod {
 	}
 	return nil
 }
+
+// resolver is how names are looked up in a pod that has the network.
+func (n *Net) resolver(onHost bool) *network.Resolver {
+	r := &network.Resolver{Servers: n.nameServers(onHost), Search: n.Search, Options: n.Options}
+	if n.OnNetworks() {
+		r.First = []string{network.Domain} // else a pod's name would first be looked up in the host's domains
+	}
+	return r
+}
+
+// followsHost says whether names of the host's domains mean something in the pod.
+func (n *Net) followsHost() bool { return n.WayOut != WayOutNone || n.OnNetworks() }
 
 // nameServers are whom a pod asks: the helper, where it has one that answers.
 func (n *Net) nameServers(onHost bool) []netip.Addr {

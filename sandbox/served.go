@@ -142,6 +142,9 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 	if err := w.serveMember(pidfd); err != nil {
 		return err
 	}
+	if err := w.followHostAgain(pidfd); err != nil {
+		return err
+	}
 	if err := w.listen(state.Ports); err != nil {
 		return err
 	}

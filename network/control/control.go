@@ -21,18 +21,20 @@ const (
 	Unpublish = "unpublish" // Ports of Pod
 	Stow      = "stow"      // keep copies of the ports' sockets in a pair; descriptors: its ends, to send to and to receive from
 	Listen    = "listen"    // take requests from a socket, too; a descriptor: that
+	Follow    = "follow"    // keep Resolver of Pod as the host's is; a descriptor: its resolv.conf
 	Status    = "status"
 )
 
 // Request is what is asked of a helper.
 type Request struct {
-	Do      string         `json:"do"`
-	Pod     string         `json:"pod,omitempty"`
-	Member  *Member        `json:"member,omitempty"`
-	Way     *Way           `json:"way,omitempty"`
-	Ports   []network.Port `json:"ports,omitempty"`
-	Sockets []int          `json:"sockets,omitempty"`
-	Address netip.Addr     `json:"address"`
+	Do       string            `json:"do"`
+	Pod      string            `json:"pod,omitempty"`
+	Member   *Member           `json:"member,omitempty"`
+	Way      *Way              `json:"way,omitempty"`
+	Ports    []network.Port    `json:"ports,omitempty"`
+	Sockets  []int             `json:"sockets,omitempty"`
+	Address  netip.Addr        `json:"address"`
+	Resolver *network.Resolver `json:"resolver,omitempty"`
 }
 
 // Member is a pod that a helper serves.

@@ -57,6 +57,7 @@ type helper struct {
 	program  *program
 	stowed   [2]*os.File   // where copies of the ports' sockets are; nil: nowhere
 	files    int           // how many descriptors it may have
+	glancing sync.Once     // at the host's resolv.conf
 	led      bool          // some member leads: then the helper ends with that one, else with the last
 	end      chan struct{} // closed: all is over
 	ending   sync.Once
@@ -142,7 +143,7 @@ func (h *helper) answer(request *control.Request, files []*os.File) (*control.An
 	do, ok := map[string]func(*control.Request, []*os.File) (*control.Answer, error){
 		control.Hello: hello, control.Serve: h.serveMember, control.Update: h.updateMember, control.Forget: h.forget,
 		control.WayOut: h.wayOut, control.Publish: h.publish, control.Unpublish: h.unpublish,
-		control.Resolve: h.resolve, control.Stow: h.stow, control.Listen: h.listen, control.Status: h.status,
+		control.Resolve: h.resolve, control.Stow: h.stow, control.Listen: h.listen, control.Status: h.status, control.Follow: h.follow,
 	}[request.Do]
 	if !ok {
 		control.Close(files)
@@ -210,6 +211,9 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 		}
 		if m.sockets.lost.Load() {
 			report.Warnings = append(report.Warnings, "nothing makes sockets in pod "+id+" any more: remove it, and create it again")
+		}
+		if m.followed != nil && m.followed.failed != nil {
+			report.Warnings = append(report.Warnings, m.followed.failed.Error())
 		}
 		for _, p := range m.ports {
 			c := p.relay.Counters()

@@ -26,6 +26,8 @@ type member struct {
 	holder  *os.File // pidfd of its holder
 	sockets *sockets
 	ports   []published
+
+	followed *followed // its resolv.conf; nil: it stays as it is
 }
 
 type published struct {
@@ -188,6 +190,9 @@ func (m *member) close() {
 	}
 	m.sockets.close()
 	m.holder.Close()
+	if m.followed != nil {
+		m.followed.file.Close()
+	}
 }
 
 // publish begins to serve ports of a pod: all, or none.

@@ -2,6 +2,7 @@ package names
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -99,6 +100,10 @@ func (f *Forwarder) answer(x *index, r *request) ([]byte, bool) {
 		}
 		return r.reply(dns.RcodeSuccess, r.records(addrs)...), true
 	}
+	short, below := strings.CutSuffix(name, "."+Domain+".")
+	if below {
+		name = short + "."
+	}
 	if addrs, known := x.addresses(r.asker, name); known {
 		return r.reply(dns.RcodeSuccess, r.records(addrs)...), true
 	}
@@ -108,6 +113,9 @@ func (f *Forwarder) answer(x *index, r *request) ([]byte, bool) {
 			records = append(records, &dns.PTR{Hdr: r.header(dns.TypePTR), Ptr: called})
 		}
 		return r.reply(dns.RcodeSuccess, records...), true
+	}
+	if below {
+		return r.reply(dns.RcodeNameError), true
 	}
 	return nil, false
 }

@@ -16,6 +16,9 @@ import (
 // HostName is the name of the host that runs the pods.
 const HostName = "host.containers.internal"
 
+// Domain is where pods are looked up before the domains of the host: POD.Domain is POD. Nothing else is there.
+const Domain = "dns.podsh"
+
 // Bounds of what pods can make the forwarder hold at one time. The second figure of a pair is the most that one pod
 // gets; of what all want their shares are equal (shares.go).
 const (
@@ -103,6 +106,12 @@ func (f *Forwarder) Close() { f.close() }
 func (f *Forwarder) Upstream() ([]netip.AddrPort, error) {
 	settings, err := f.resolv.read()
 	return settings.servers, err
+}
+
+// ResolvConf returns the host's resolv.conf as it is now; as it was, if it can't be read.
+func (f *Forwarder) ResolvConf() string {
+	settings, _ := f.resolv.read() // Upstream tells of the error
+	return settings.text
 }
 
 // Answer answers one message of the pod at from; tcp says how it came. It returns nil if the message deserves

@@ -29,6 +29,7 @@ type settings struct {
 	servers  []netip.AddrPort
 	timeout  time.Duration // for one try of one server
 	attempts int           // rounds over all servers
+	text     string
 }
 
 const (
@@ -95,6 +96,7 @@ func parse(text string) (settings, error) {
 		return settings{}, err
 	}
 	s := settings{
+		text:     text,
 		timeout:  time.Duration(max(1, min(config.Timeout, int(maxTimeout/time.Second)))) * time.Second,
 		attempts: max(1, min(config.Attempts, maxAttempts)),
 	}

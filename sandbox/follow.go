@@ -1,0 +1,87 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network/control"
+)
+
+// A pod's resolv.conf follows the host's, as far as nobody has said what it is to be: its helper has it open, and keeps
+// it up to date.
+
+// followsHost says whether there is something to follow.
+func (p *Pod) followsHost() bool {
+	n := &p.Spec.Net
+	return n.followsHost() && p.own("mnt") && (len(n.Search) == 0 || len(n.Options) == 0)
+}
+
+// followHost gives the helper of a pod that is being made the file that podsh has just written there. Nobody in the pod
+// can have put another in its place yet.
+func (w *wiring) followHost(pid int, pidfd *os.File) error {
+	if !w.pod.followsHost() {
+		return nil
+	}
+	root, err := w.pod.openRootOf(pid, pidfd)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	path, is, err := findResolvConf(root)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(path)
+	w.state.ResolvConf = &is
+	return w.follow(path)
+}
+
+// followHostAgain gives it to a helper that was started anew, unless it is another file by now: then it is theirs who put
+// it there.
+func (w *wiring) followHostAgain(pidfd *os.File) error {
+	if w.state.ResolvConf == nil {
+		return nil
+	}
+	root, err := w.pod.openRoot(pidfd)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	path, is, err := findResolvConf(root)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(path)
+	if is != *w.state.ResolvConf {
+		return nil
+	}
+	return w.follow(path)
+}
+
+// findResolvConf finds the file without opening it: nothing in the pod is trusted.
+func findResolvConf(root int) (path int, is fileID, err error) {
+	path, err = unix.Openat2(root, "etc/resolv.conf", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return -1, is, fmt.Errorf("find /etc/resolv.conf of the pod: %w", err)
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(path, &st); err != nil {
+		unix.Close(path)
+		return -1, is, fmt.Errorf("stat /etc/resolv.conf of the pod: %w", err)
+	}
+	return path, fileID{st.Dev, st.Ino}, nil
+}
+
+func (w *wiring) follow(path int) error {
+	file, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", path), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open /etc/resolv.conf of the pod: %w", err)
+	}
+	defer file.Close()
+	onHost := w.pod.Hub != "" && networksOnHost()
+	_, err = w.helper.ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: w.pod.Spec.Net.resolver(onHost)}, file)
+	return err
+}
