@@ -112,7 +112,6 @@ type Report struct {
 	Ports    []PortReport `json:"ports"`
 	WayOut   *WayReport   `json:"way_out,omitempty"`
 	Resolver []string     `json:"resolver,omitempty"` // the host's name servers
-	Queries  *Usage       `json:"queries,omitempty"`  // of the pod's, that wait for one
 	Resolves []netip.Addr `json:"resolves,omitempty"` // where names are answered, on sockets
 	Limits   []Limit      `json:"limits,omitempty"`
 	Warnings []string     `json:"warnings,omitempty"`
@@ -135,13 +134,6 @@ type PortReport struct {
 	Refused     uint64 `json:"refused"` // the pod did not take them
 	BytesIn     uint64 `json:"bytes_in"`
 	BytesOut    uint64 `json:"bytes_out"`
-}
-
-// Usage is what a pod has of something that all pods of a helper share.
-type Usage struct {
-	Open    int    `json:"open"`
-	Limit   int    `json:"limit"`   // the most that it gets; less where others want some
-	Refused uint64 `json:"refused"` // since the helper started
 }
 
 // WayReport counts what went out.

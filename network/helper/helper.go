@@ -234,10 +234,8 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 		}
 	}
 	if h.stack != nil || len(h.resolves) > 0 {
-		if h.members[request.Pod] != nil {
-			q := control.Usage(h.names.Queries(request.Pod))
-			report.Queries = &q
-		}
+		pod, all := h.names.Queries(request.Pod)
+		report.Limits = append(report.Limits, control.Limit{Name: "names asked for", Pod: pod, All: all})
 		servers, err := h.names.Upstream()
 		if err != nil {
 			report.Warnings = append(report.Warnings, err.Error())

@@ -18,7 +18,6 @@ type request struct {
 	tcp   bool
 	limit int // bytes that the answer may have
 	asker *pod
-	place *place // among those that wait for a server
 }
 
 // receive takes in a message of a pod. It returns the answer if that needs no server, or nil if it deserves
@@ -49,10 +48,10 @@ func (f *Forwarder) receive(query []byte, from netip.Addr, tcp bool) (*request, 
 	if answer, ok := f.answer(x, r); ok {
 		return nil, answer
 	}
-	if r.asker.internal {
+	switch {
+	case r.asker.internal:
 		return nil, r.reply(dns.RcodeNameError)
-	}
-	if r.place = f.queries.take(f.closed, r.asker.id); r.place == nil {
+	case !f.queries.Take(r.asker.id):
 		return nil, r.reply(dns.RcodeServerFailure)
 	}
 	return r, nil

@@ -11,6 +11,8 @@ package names
 import (
 	"context"
 	"net/netip"
+
+	"github.com/podsh/podsh/network/share"
 )
 
 // HostName is the name of the host that runs the pods.
@@ -19,11 +21,11 @@ const HostName = "host.containers.internal"
 // Domain is where pods are looked up before the domains of the host: POD.Domain is POD. Nothing else is there.
 const Domain = "dns.podsh"
 
-// Bounds of what pods can make the forwarder hold at one time. The second figure of a pair is the most that one pod
-// gets; of what all want their shares are equal (shares.go).
+// Bounds of what pods can make the forwarder hold at one time, together. Each has a share, so that no pod can take the
+// names of the others away.
 const (
-	maxQueries                         = 1024   // waiting for a server, one pod half of them; beyond: SERVFAIL
-	maxConnections, maxConnectionsEach = 64, 32 // TCP; beyond: closed
+	maxQueries     = 1024 // waiting for a server; beyond: SERVFAIL
+	maxConnections = 64   // TCP; beyond: closed
 )
 
 // ttl is how long a pod's name may be remembered, in seconds: pods come and go.
@@ -56,8 +58,8 @@ type Forwarder struct {
 	directory     directory
 	resolv        resolvConf
 	hostAddresses func(netip.Addr) []netip.Addr
-	queries       shares
-	connections   shares
+	queries       *share.Limit[string]
+	connections   *share.Limit[string]
 	health        health
 	closed        context.Context
 	close         context.CancelFunc
@@ -68,11 +70,11 @@ func New(config Config) *Forwarder {
 	f := &Forwarder{
 		resolv:        resolvConf{path: config.ResolvConf, settings: settings{timeout: defaultTimeout, attempts: defaultAttempts}},
 		hostAddresses: config.HostAddresses,
-		queries:       shares{all: maxQueries, each: maxQueries / 2},
-		connections:   shares{all: maxConnections, each: maxConnectionsEach},
+		queries:       share.New[string](maxQueries),
+		connections:   share.New[string](maxConnections),
 	}
 	if n := config.Queries; n > 0 && n < maxQueries {
-		f.queries.all, f.queries.each = n, max(1, n/2)
+		f.queries = share.New[string](n)
 	}
 	if f.resolv.path == "" {
 		f.resolv.path = "/etc/resolv.conf"
@@ -90,12 +92,12 @@ func (f *Forwarder) Set(member Member) { f.directory.set(member) }
 // Remove forgets the member with this ID, if there is one.
 func (f *Forwarder) Remove(id string) {
 	f.directory.remove(id)
-	f.queries.forget(id)
-	f.connections.forget(id)
+	f.queries.Forget(id)
+	f.connections.Forget(id)
 }
 
-// Queries says how many questions of a pod wait for a server.
-func (f *Forwarder) Queries(id string) Usage { return f.queries.usage(id) }
+// Queries says how many questions wait for a server: of a pod, and of all.
+func (f *Forwarder) Queries(id string) (pod, all share.Use) { return f.queries.Of(id), f.queries.All() }
 
 // Close ends all that waits for a server or a pod: the calls of Serve return nil.
 func (f *Forwarder) Close() { f.close() }

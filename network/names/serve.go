@@ -74,17 +74,13 @@ func (f *Forwarder) ServeTCP(listener net.Listener) error {
 		}
 		from := address(conn.RemoteAddr())
 		pod := f.directory.index().byAddr[from]
-		var place *place
-		if pod != nil {
-			place = f.connections.take(f.closed, pod.id)
-		}
-		if place == nil {
+		if pod == nil || !f.connections.Take(pod.id) {
 			conn.Close()
 			continue
 		}
 		connected.Go(func() {
-			defer place.give()
-			f.converse(place, conn, from)
+			defer f.connections.Give(pod.id)
+			f.converse(conn, from)
 		})
 	}
 }
@@ -99,10 +95,10 @@ func passing(err error) bool {
 	return false
 }
 
-// converse answers the queries on one connection, each in its turn, until ctx ends.
-func (f *Forwarder) converse(ctx context.Context, socket net.Conn, from netip.Addr) {
+// converse answers the queries on one connection, each in its turn.
+func (f *Forwarder) converse(socket net.Conn, from netip.Addr) {
 	defer socket.Close()
-	defer context.AfterFunc(ctx, func() { socket.Close() })()
+	defer context.AfterFunc(f.closed, func() { socket.Close() })()
 	conn := &dns.Conn{Conn: socket}
 	buffer := make([]byte, maxDatagram)
 	for {
@@ -111,7 +107,7 @@ func (f *Forwarder) converse(ctx context.Context, socket net.Conn, from netip.Ad
 		if err != nil { // too long a query among them
 			return
 		}
-		answer := f.Answer(ctx, buffer[:n], from, true)
+		answer := f.Answer(f.closed, buffer[:n], from, true)
 		if answer == nil {
 			return
 		}

@@ -131,7 +131,7 @@ func TestShares(t *testing.T) {
 	f := newForwarder(t, Config{ResolvConf: resolvConfOf(t, "127.0.0.3"), Queries: most})
 	var pods []net.Conn
 	ended := listen(t, f)
-	for i := range 6 {
+	for i := range 4 {
 		ip := net.IPv4(127, 0, 1, byte(i))
 		f.Set(Member{ID: fmt.Sprint(i), Names: []string{fmt.Sprint("pod", i)},
 			Networks: map[string][]netip.Addr{"n": {netip.MustParseAddr(ip.String())}}})
@@ -153,29 +153,22 @@ func TestShares(t *testing.T) {
 		}
 	}
 	fill(pods[0], most/2)
-	expect("beyond the most that one pod gets", pods[0], "a.test", "SERVFAIL")
-	fill(pods[1], most/2)
-	// However many have taken all, another gets a share: the oldest of theirs end for it.
-	for i, pod := range pods[2:] {
-		fill(pod, most/8)
-		if got := f.Queries(fmt.Sprint(i + 2)); got.Open != most/8 || got.Refused != 0 {
-			t.Errorf("pod %d has %+v, want %d places", i+2, got, most/8)
+	expect("beyond one pod's share", pods[0], "a.test", "SERVFAIL")
+	fill(pods[1], most/4)
+	expect("beyond one pod's share of what is left", pods[1], "a.test", "SERVFAIL")
+	for i, pod := range pods[2:4] { // however many have all that they get, another finds a place
+		fill(pod, most/16)
+		if got, _ := f.Queries(fmt.Sprint(i + 2)); got.Used != most/16 || got.Refused != 0 {
+			t.Errorf("pod %d has %+v, want %d places", i+2, got, most/16)
 		}
 	}
-	if first, second := f.Queries("0"), f.Queries("1"); first.Open != most/4 || second.Open != most/4 || first.Refused+second.Refused != most/2+1 {
-		t.Errorf("those who had all: %+v and %+v", first, second)
-	}
-	if m, err := (&dns.Conn{Conn: pods[0]}).ReadMsg(); err != nil || said(m) != "SERVFAIL" {
-		t.Errorf("whose question made room: %v, %v", m, err)
-	}
-	f.Remove("1")
-	if f.queries.taken != most-most/4 {
-		t.Errorf("%d places are taken when a pod has gone with %d of %d", f.queries.taken, most/4, most)
+	if got, all := f.Queries("0"); got.Used != most/2 || got.Refused != 1 || all.Used != most/2+most/4+most/8 || all.Limit != most {
+		t.Errorf("who came first: %+v of %+v", got, all)
 	}
 	f.Close()
 	ended()
-	if f.queries.taken != 0 {
-		t.Errorf("left: %d, %v", f.queries.taken, f.queries.by)
+	if all := f.queries.All(); all.Used != 0 {
+		t.Errorf("left: %+v", all)
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -208,7 +201,7 @@ func TestConnections(t *testing.T) {
 		t.Errorf("a query too long was answered: %v", m)
 	}
 	var held []net.Conn
-	for len(held) < maxConnectionsEach-1 { // the long one's end may not be seen yet
+	for len(held) < maxConnections/2-1 { // the long one's end may not be seen yet
 		held = append(held, dial(t, "tcp", from))
 		for range 2 { // one after the other
 			if got, err := exchange(held[len(held)-1], "web"); err != nil || got != pod.String() {
@@ -229,8 +222,8 @@ func TestConnections(t *testing.T) {
 	if m, err := (&dns.Conn{Conn: held[0]}).ReadMsg(); err == nil {
 		t.Errorf("a connection outlives the forwarder: %v", m)
 	}
-	if f.connections.taken != 0 {
-		t.Errorf("left: %d", f.connections.taken)
+	if all := f.connections.All(); all.Used != 0 {
+		t.Errorf("left: %+v", all)
 	}
 }
 
@@ -280,8 +273,8 @@ func TestAnswerEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if answer := f.Answer(ctx, raw, asker, false); answer != nil || f.queries.taken != 0 {
-		t.Errorf("%v, %d in flight", answer, f.queries.taken)
+	if answer := f.Answer(ctx, raw, asker, false); answer != nil || f.queries.All().Used != 0 {
+		t.Errorf("%v, %+v in flight", answer, f.queries.All())
 	}
 	f.Close()
 	if answer := f.Answer(context.Background(), raw, asker, true); answer != nil {

@@ -20,10 +20,10 @@ type response struct {
 // forward asks the servers, one after the other as resolv.conf(5) has it, but those last that said nothing lately; it
 // frees what receive took. A server that can't or won't say is passed over; one that said nothing is tried again.
 func (f *Forwarder) forward(ctx context.Context, r *request) []byte {
-	defer r.place.give()
+	defer f.queries.Give(r.asker.id)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(r.place, cancel)() // it is another's now, or all is closed
+	defer context.AfterFunc(f.closed, cancel)()
 
 	settings, _ := f.resolv.read() // the last good reading is better than none
 	servers := settings.servers
@@ -39,8 +39,6 @@ func (f *Forwarder) forward(ctx context.Context, r *request) []byte {
 		for _, server := range f.health.sort(servers) {
 			a, err := f.exchange(ctx, r, server, settings.timeout)
 			switch {
-			case ctx.Err() != nil && f.closed.Err() == nil && r.place.Err() != nil:
-				return r.reply(dns.RcodeServerFailure)
 			case ctx.Err() != nil:
 				return nil
 			case err != nil:
