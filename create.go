@@ -73,7 +73,7 @@ func netFlags(of string) []cli.Flag {
 		&cli.StringSliceFlag{Name: "dns-option", Usage: of + "look names up with `OPTION` of resolv.conf, such as ndots:2, rather than the host's"},
 		&cli.StringSliceFlag{Name: "add-host", Usage: of + "a line for /etc/hosts, `NAME:IP`"},
 		&cli.StringFlag{Name: "hosts-file", Usage: of + "more lines for /etc/hosts: of `FILE`, the host's (host), or none"},
-		&cli.GenericFlag{Name: "host-access", Value: new(hostAccess), Usage: of + "reach the host's localhost as " + network.HostName + ", or only `PORTS` of it"},
+		&cli.GenericFlag{Name: "host-access", Value: new(hostAccess), Usage: of + "reach the host, as " + network.HostName + " and by its addresses, or only `PORTS` of it"},
 		&cli.StringSliceFlag{Name: "sysctl", Usage: of + "set `net.KEY=VALUE` in the pod"},
 	}
 }

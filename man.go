@@ -84,7 +84,7 @@ podsh's without capabilities, which ends with the pod. Published ports (-p,
 podsh port) keep the client's address. --net outbound leads out through a
 network stack in the helper, to what the user reaches, but not to this host's
 own addresses, its localhost or link-local ones; --host-access opens the
-host's localhost as host.containers.internal.
+host, its localhost too, as host.containers.internal and by its addresses.
 
 Pods on a network (podsh network create, --net NAME) find each other by name.
 Without root networks are in a hub, a pod of podsh's own that comes with the

@@ -22,7 +22,7 @@ type Net struct {
 	Hosts      []NamedHost    `json:"hosts,omitempty"`      // for /etc/hosts
 	HostsFile  string         `json:"hosts_file,omitempty"` // more lines for it: of this file; HostsOfHost, or empty
 	HostAccess bool           `json:"host_access,omitempty"`
-	HostPorts  []uint16       `json:"host_ports,omitempty"` // that it reaches on the host's loopback; none are all
+	HostPorts  []uint16       `json:"host_ports,omitempty"` // that it reaches on the host; none are all
 	Sysctls    []Sysctl       `json:"sysctls,omitempty"`    // net.*
 }
 

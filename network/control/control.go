@@ -49,7 +49,7 @@ type Member struct {
 	HostPorts *HostPorts              `json:"host_ports,omitempty"`
 }
 
-// HostPorts are what a pod may reach on the host's loopback; none listed are all.
+// HostPorts are what a pod may reach on the host; none listed are all.
 type HostPorts []uint16
 
 // Reaches says whether a port is among them; nil has none.

@@ -339,7 +339,7 @@ func (h *helper) owner(from netip.Addr) string {
 	return r.pod
 }
 
-// hostAccess says whether a pod may reach a port of the host's loopback.
+// hostAccess says whether a pod may reach a port of the host's; 0 is ping.
 func (h *helper) hostAccess(from netip.Addr, port uint16) bool {
 	r, _ := h.rightsOf(from)
 	return r.hostPorts.Reaches(port)

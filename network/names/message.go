@@ -92,7 +92,7 @@ func (r *request) check() int {
 // answer answers what the forwarder knows by itself: pods, their addresses, the host.
 func (f *Forwarder) answer(x *index, r *request) ([]byte, bool) {
 	name := dns.CanonicalName(r.msg.Question[0].Name)
-	if name == HostName+"." {
+	if name == HostName+"." || name == DockerHostName+"." {
 		addrs := f.hostAddresses(r.from)
 		if len(addrs) == 0 {
 			return r.reply(dns.RcodeNameError), true

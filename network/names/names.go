@@ -15,8 +15,11 @@ import (
 	"github.com/podsh/podsh/network/share"
 )
 
-// HostName is the name of the host that runs the pods.
-const HostName = "host.containers.internal"
+// HostName is the name of the host that runs the pods; DockerHostName is the one that docker gives it.
+const (
+	HostName       = "host.containers.internal"
+	DockerHostName = "host.docker.internal"
+)
 
 // Domain is where pods are looked up before the domains of the host: POD.Domain is POD. Nothing else is there.
 const Domain = "dns.podsh"
@@ -35,8 +38,8 @@ const ttl = 1
 type Config struct {
 	// ResolvConf is the resolv.conf(5) that names the servers; empty: /etc/resolv.conf.
 	ResolvConf string
-	// HostAddresses are those at which the pod at from reaches the host, the meaning of HostName. If it is nil,
-	// or there are none, the name does not exist.
+	// HostAddresses are those at which the pod at from reaches the host, the meaning of its names. If it is nil,
+	// or there are none, the names do not exist.
 	HostAddresses func(from netip.Addr) []netip.Addr
 	// Queries is how many may wait for a server at a time, each with a descriptor; at most, and if it is 0, 1024.
 	Queries int

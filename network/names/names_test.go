@@ -124,6 +124,7 @@ func TestMembers(t *testing.T) {
 		{"the other address of a pod that is seen", lone, "2.0.2.10.in-addr.arpa", dns.TypePTR, "NXDOMAIN"},
 		{"an address that isn't asked for a name", lone, "2.0.1.10.in-addr.arpa", dns.TypeA, ""},
 		{"the host", lone, HostName, dns.TypeA, "10.1.0.1"},
+		{"the host, as docker calls it", lone, "host.Docker.internal", dns.TypeA, "10.1.0.1"},
 		{"the host, which has no IPv6", lone, HostName, dns.TypeAAAA, ""},
 		{"the host, not to be reached", dbBack, HostName, dns.TypeA, "NXDOMAIN"},
 		{"a stranger", netip.MustParseAddr("10.9.9.9"), "web", dns.TypeA, "REFUSED"},

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,17 +33,44 @@ var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 // destinations are the addresses of the host's side at which dst is to be sought, in order. errRefused: src
 // may not reach it.
 func (s *Stack) destinations(src netip.Addr, dst netip.AddrPort) ([]netip.AddrPort, error) {
-	if slices.Contains(s.config.Gateway, dst.Addr()) {
-		if s.config.HostAccess == nil || !s.config.HostAccess(src, dst.Port()) {
-			return nil, errRefused
-		}
-		loopback4, loopback6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
-		return []netip.AddrPort{netip.AddrPortFrom(loopback4, dst.Port()), netip.AddrPortFrom(loopback6, dst.Port())}, nil
-	}
-	if !s.reachable(src, dst.Addr()) {
+	means := slices.Contains(s.config.Gateway, dst.Addr())
+	switch {
+	case !means && s.reachable(src, dst.Addr()):
+		return []netip.AddrPort{dst}, nil
+	case s.config.HostAccess == nil || !s.config.HostAccess(src, dst.Port()):
 		return nil, errRefused
+	case means:
+		return s.hostsAddresses(dst.Port()), nil
+	case s.isHosts(src, dst.Addr()):
+		return []netip.AddrPort{dst}, nil
 	}
-	return []netip.AddrPort{dst}, nil
+	return nil, errRefused
+}
+
+// hostsAddresses are where a service of the host's may listen: on its loopback, or on any address that it has. Those of
+// links are left out, which mean something else on each.
+func (s *Stack) hostsAddresses(port uint16) []netip.AddrPort {
+	addrs := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	own, _ := s.routes.AddrList(nil, netlink.FAMILY_ALL) // without them the loopback is what there is
+	for _, address := range own {
+		if addr, ok := netip.AddrFromSlice(address.IP); ok && !excluded(addr.Unmap()) {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	var destinations []netip.AddrPort
+	for _, addr := range addrs {
+		destinations = append(destinations, netip.AddrPortFrom(addr, port))
+	}
+	return destinations
+}
+
+// isHosts reports whether dst is an address that the host has, and src may go anywhere at all.
+func (s *Stack) isHosts(src, dst netip.Addr) bool {
+	if slices.Contains(s.config.Resolver, dst) || excluded(dst) || s.config.Blocked != nil && s.config.Blocked(src, dst) {
+		return false
+	}
+	routes, err := s.routes.RouteGet(dst.AsSlice())
+	return err == nil && len(routes) > 0 && !slices.ContainsFunc(routes, func(route netlink.Route) bool { return route.Type != unix.RTN_LOCAL })
 }
 
 // reachable reports whether src may reach the host dst, which is not one of ours.

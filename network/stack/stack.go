@@ -61,8 +61,8 @@ type Config struct {
 	// ctx ends after 15 s or with the Stack.
 	DNS func(ctx context.Context, query []byte, from netip.Addr, tcp bool) []byte
 
-	// HostAccess says which TCP and UDP ports of the host's loopback a source reaches at a Gateway address;
-	// nil: none.
+	// HostAccess says which TCP and UDP ports of the host a source reaches: on the host's loopback and on any address
+	// that it has at a Gateway address, and at its own addresses; port 0 is ping. nil: none.
 	HostAccess func(src netip.Addr, port uint16) bool
 
 	// Blocked says what else a source may not reach: networks that are internal, other networks; nil: nothing.

@@ -198,6 +198,52 @@ func TestHostAccess(t *testing.T) {
 	}
 }
 
+// Services on any address of the host's are reached there, and at the gateway's address, by the ports that were asked for.
+func TestHostAccessByItsAddresses(t *testing.T) {
+	if !testns.Inside(t) {
+		return
+	}
+	l := newLab(t)
+	access := true
+	l.start(Config{
+		HostAccess: func(_ netip.Addr, port uint16) bool { return access && port != 81 },
+		Blocked:    func(_, dst netip.Addr) bool { return dst == netip.MustParseAddr("10.9.0.7") },
+	})
+	l.up(nil, "h0", "10.9.0.7/24")
+	for _, family := range families {
+		for port := 80; port <= 81; port++ {
+			l.listen(nil, join(family.host, port), echo)
+		}
+		l.echoUDP(nil, join(family.host, 80))
+	}
+	l.listen(nil, "10.9.0.7:80", echo)
+	for _, family := range families {
+		for target, open := range map[string]bool{
+			join(family.host, 80): true, join(family.host, 81): false, join(family.host, 82): false,
+			join(family.gateway, 80): true, join(family.gateway, 81): false, "10.9.0.7:80": false, "10.9.0.255:80": false,
+		} {
+			conn, err := l.dial("tcp", target)
+			if (err == nil) != open {
+				t.Errorf("%s: %v", target, err)
+			}
+			if err == nil {
+				exchange(t, conn, "hello")
+			}
+		}
+		conn, err := l.dial("udp", join(family.host, 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		exchange(t, conn, "hello")
+	}
+	access = false
+	for _, family := range families {
+		if _, err := l.dial("tcp", join(family.host, 80)); err == nil {
+			t.Errorf("%s is reached by who may not", family.host)
+		}
+	}
+}
+
 // exchange sends a message and expects it back.
 func exchange(t *testing.T, conn net.Conn, message string) {
 	t.Helper()
