@@ -39,7 +39,9 @@ func createCommand() *cli.Command {
 	for _, ns := range sandbox.Namespaces {
 		usage := fmt.Sprintf("%s: `new`, host, path:FILE or pod:OTHER", ns.Gives)
 		if ns.Name == "net" {
-			usage = "`NETWORK`: new, none, host, path:FILE, pod:OTHER, outbound[:pasta|:slirp4netns], hub, or networks by name"
+			flags = append(flags, &cli.GenericFlag{Name: ns.Option, Value: new(netNames), Usage: "`NETWORK`: new, none, host, path:FILE, pod:OTHER, " +
+				"outbound[:pasta|:slirp4netns][:subnet=CIDR], hub, or networks by name: NETWORK[:ip=ADDRESS,mac=ADDRESS,alias=NAME],..."})
+			continue
 		}
 		if ns.Name == "time" {
 			usage = "clocks: host, or `OFFSETS` such as boottime=+1d,monotonic=-30s"
@@ -58,7 +60,8 @@ func createCommand() *cli.Command {
 			"  podsh create --name db --net pod:web          share web's network\n" +
 			"  podsh create --name web -p 8080:80            localhost:8080 leads to port 80 of the pod\n" +
 			"  podsh create --name get --net outbound        a way out to the internet\n" +
-			"  podsh create --name db --net front            on a network (podsh network create front)",
+			"  podsh create --name db --net front            on a network (podsh network create front)\n" +
+			"  podsh create --net front:ip=10.89.0.9,alias=db --net back",
 		Flags:  flags,
 		Action: create,
 	}
@@ -84,6 +87,19 @@ func explainFlag() cli.Flag {
 
 func dryRunFlag(forms string) cli.Flag {
 	return &cli.GenericFlag{Name: "dry-run", Value: new(dryRun), Usage: "only show the plan: as `" + forms}
+}
+
+// netNames is the value of --net: of several, all.
+type netNames string
+
+func (n *netNames) String() string { return string(*n) }
+
+func (n *netNames) Set(value string) error {
+	if *n != "" {
+		value = "," + value
+	}
+	*n += netNames(value)
+	return nil
 }
 
 // dryRun is the value of --dry-run[=text|sh|json].

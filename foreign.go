@@ -26,7 +26,7 @@ var foreignCommands = map[string]string{
 	"history":   "podsh image history IMAGE",
 	"search":    asksRegistries,
 	"manifest":  "podsh image inspect IMAGE; skopeo inspect --raw docker://IMAGE shows what a registry has",
-	"prune":     "podsh image prune; podsh rm --lost",
+	"prune":     "podsh image prune; podsh network prune; podsh rm --lost",
 	"pod":       "podsh create makes one, podsh ps lists them",
 	"container": "podsh ps -c lists containers; stop, rm, logs and others take POD/NAME",
 	"build":     builds,
@@ -81,6 +81,8 @@ const (
 	services       = "podsh runs pods on this machine, one command each; a script is the way to make several"
 )
 
+const onNetwork = "--net NETWORK:ip=ADDRESS,mac=ADDRESS,alias=NAME"
+
 // foreignFlags are such flags.
 var foreignFlags = map[string]string{
 	"network":        "--net",
@@ -91,8 +93,11 @@ var foreignFlags = map[string]string{
 	"volumes-from":   "--volume NAME:DST in both: the containers of a pod share its volumes",
 	"volumes":        "a volume goes with its pod: podsh rm POD",
 	"link":           "--pod POD: the containers of a pod are each other's localhost",
-	"ip":             "podsh network create --subnet; a pod's address is the network's to choose",
-	"ip6":            "podsh network create --subnet; a pod's address is the network's to choose",
+	"ip":             onNetwork,
+	"ip6":            onNetwork,
+	"mac-address":    onNetwork,
+	"network-alias":  onNetwork,
+	"dns-opt":        "--dns-option",
 	"privileged":     "--cap-add ALL --unmask all is as far as it goes",
 	"security-opt":   "--cap-add, --cap-drop and --unmask; podsh sets no_new_privs anyway",
 	"init":           "the pause of the pod is one; with --pid private the container has its own",
@@ -100,6 +105,7 @@ var foreignFlags = map[string]string{
 	"gpus":           "podsh shows no devices but null, zero, full, random, urandom and tty",
 	"group-add":      "--user UID:GID, or a user whose groups the image's /etc/group names",
 	"userns":         "podsh create --keep-id, --uidmap or --userns --name POD, and podsh run --pod POD: its containers have the pod's ids",
+	"ipc":            "of podsh create and podsh run",
 	"uidmap":         "podsh create --uidmap IN:OUT:COUNT --name POD, and podsh run --pod POD",
 	"gidmap":         "podsh create --gidmap IN:OUT:COUNT --name POD, and podsh run --pod POD",
 	"umask":          "sh -c 'umask 027; exec CMD' as the command",

@@ -86,6 +86,10 @@ network stack in the helper, to what the user reaches, but not to this host's
 own addresses, its localhost or link-local ones; --host-access opens the
 host, its localhost too, as host.containers.internal and by its addresses.
 
+Names are looked up by the host's name servers, in its domains and with its
+options, as its resolv.conf has them at the time: the pod's follows, until
+somebody in the pod changes it.
+
 Pods on a network (podsh network create, --net NAME) find each other by name.
 Without root networks are in a hub, a pod of podsh's own that comes with the
 first pod on one and goes with the last (podsh ps -a shows it); as root they

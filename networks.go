@@ -28,7 +28,7 @@ Examples:
   podsh create --name db --net front
   podsh join web -- getent hosts db`,
 		Subcommands: []*cli.Command{
-			networkCreateCommand(), networkLsCommand(), networkInspectCommand(), networkRmCommand(),
+			networkCreateCommand(), networkLsCommand(), networkInspectCommand(), networkRmCommand(), networkPruneCommand(),
 			networkConnectCommand(), networkDisconnectCommand(),
 		},
 	}
@@ -45,9 +45,12 @@ said it has a subnet of IPv4 that nobody else has, and a way out.
 Examples:
   podsh network create front
   podsh network create back --internal --subnet 10.90.0.0/24
+  podsh network create both --ipv6
+  podsh network create six --subnet fd00:1234::/64    only IPv6
   podsh network create lan --conflist /etc/cni/net.d/10-lan.conflist`,
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "subnet", Usage: "its addresses, `CIDR`: one subnet of IPv4, perhaps one of IPv6"},
+			&cli.StringSliceFlag{Name: "subnet", Usage: "its addresses, `CIDR`: one subnet of IPv4, of IPv6, or of both"},
+			&cli.BoolFlag{Name: "ipv4", Value: true, Usage: "have a subnet of IPv4; --ipv4=false --ipv6: only one of IPv6"},
 			&cli.BoolFlag{Name: "ipv6", Usage: "have a subnet of IPv6 as well"},
 			&cli.BoolFlag{Name: "internal", Usage: "have no way out"},
 			&cli.StringFlag{Name: "conflist", Usage: "be what a CNI configuration says, in `FILE`"},
@@ -98,6 +101,19 @@ func networkRmCommand() *cli.Command {
 	}
 }
 
+func networkPruneCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "prune",
+		Usage: "remove all networks that no pod is on",
+		Description: `Removes the networks that no pod is on, pods that have ended among them, and
+prints their names.
+
+Examples:
+  podsh network prune`,
+		Action: networkPrune,
+	}
+}
+
 func networkConnectCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "connect",
@@ -107,7 +123,13 @@ func networkConnectCommand() *cli.Command {
 Without root the pod has to be in the hub: made with --net NETWORK or --net hub.
 
 Examples:
-  podsh network connect back web`,
+  podsh network connect back web
+  podsh network connect --ip 10.89.1.9 --alias db back web`,
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "ip", Usage: "have this `ADDRESS` there, of IPv4 or IPv6"},
+			&cli.StringFlag{Name: "mac", Aliases: []string{"mac-address"}, Usage: "have this hardware `ADDRESS` there"},
+			&cli.StringSliceFlag{Name: "alias", Usage: "be called `NAME` there, too"},
+		},
 		Action: networkConnect,
 	}
 }
@@ -129,7 +151,7 @@ func networkCreate(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return usagef("podsh network create front", "network create takes one name, not %d", c.NArg())
 	}
-	spec := &sandbox.NetworkSpec{Name: c.Args().First(), IPv6: c.Bool("ipv6"), Internal: c.Bool("internal")}
+	spec := &sandbox.NetworkSpec{Name: c.Args().First(), IPv6: c.Bool("ipv6"), NoIPv4: !c.Bool("ipv4"), Internal: c.Bool("internal")}
 	for _, text := range c.StringSlice("subnet") {
 		subnet, err := netip.ParsePrefix(text)
 		if err != nil {
@@ -309,6 +331,18 @@ func networkRm(c *cli.Context) error {
 	return failed.last
 }
 
+func networkPrune(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef("podsh network rm "+c.Args().First(), "network prune takes no arguments, not %q", c.Args().First())
+	}
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return err
+	}
+	removed, err := store.PruneNetworks()
+	return errors.Join(printLines(os.Stdout, removed), err)
+}
+
 // needNetworks opens the store for a command that takes networks.
 func needNetworks(c *cli.Context) (*sandbox.Store, error) {
 	if !c.Args().Present() {
@@ -318,11 +352,15 @@ func needNetworks(c *cli.Context) (*sandbox.Store, error) {
 }
 
 func networkConnect(c *cli.Context) error {
-	name, pod, err := networkAndPod(c)
+	text, pod, err := networkAndPod(c)
 	if err != nil {
 		return err
 	}
-	attached, err := pod.Connect(name)
+	name, asked, err := endpoint(c, text)
+	if err != nil {
+		return err
+	}
+	attached, err := pod.Connect(name, asked)
 	if err != nil {
 		return err
 	}
@@ -334,6 +372,23 @@ func networkConnect(c *cli.Context) error {
 		addresses = append(addresses, address.Addr())
 	}
 	return printLines(os.Stdout, addresses)
+}
+
+// endpoint reads what is asked for on a network: by flags, or behind its name as --net has it.
+func endpoint(c *cli.Context, text string) (string, sandbox.Endpoint, error) {
+	name, asked, err := sandbox.ParseEndpoint(text)
+	for _, flag := range []string{"ip", "mac", "alias"} {
+		values := c.StringSlice(flag)
+		if flag == "mac" && c.IsSet(flag) {
+			values = []string{c.String(flag)}
+		}
+		for _, value := range values {
+			if err == nil {
+				err = asked.Add(flag, value)
+			}
+		}
+	}
+	return name, asked, err
 }
 
 func networkDisconnect(c *cli.Context) error {

@@ -70,10 +70,13 @@ const psFields = "ID Name Age Created Status PID Processes Hostname Labels Addre
 var podViews = listViews[psRow]{table: psTable, quiet: psQuiet, fields: psFields, sample: psRow{Created: &time.Time{}, Labels: map[string]string{},
 	Addresses: make([]netip.Addr, 1), Ports: make([]network.Port, 1), Networks: make([]string, 1)}}
 
-// Address is the first of IPv4.
+// Address is the first of IPv4, or of IPv6 where there is no other.
 func (r psRow) Address() string {
 	if i := slices.IndexFunc(r.Addresses, netip.Addr.Is4); i >= 0 {
 		return r.Addresses[i].String()
+	}
+	if len(r.Addresses) > 0 {
+		return r.Addresses[0].String()
 	}
 	return ""
 }

@@ -46,7 +46,7 @@ func runCommand() *cli.Command {
 		&cli.StringFlag{Name: "pid", Value: "shared", Usage: "whether its process ids are the pod's: shared or `private`"},
 		&cli.StringFlag{Name: "ipc", Value: "shared", Usage: "and its System V IPC, message queues and shared memory: shared or `private`"},
 		&cli.StringFlag{Name: "uts", Value: "shared", Usage: "and its host name: shared or `private`"},
-		&cli.StringFlag{Name: "net", Usage: "and its network: shared or private; of a new pod: a `NETWORK` as podsh create takes it"},
+		&cli.GenericFlag{Name: "net", Value: new(netNames), Usage: "and its network: shared or private; of a new pod: a `NETWORK` as podsh create takes it"},
 		&cli.StringFlag{Name: "hostname", Usage: "the host `NAME` of a new pod, or with --uts private"},
 		explainFlag(), dryRunFlag("text` or json"),
 	}

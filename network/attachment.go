@@ -3,7 +3,7 @@ package network
 import (
 	"encoding/json"
 	"net/netip"
-	"strconv"
+	"slices"
 )
 
 // Network is what `podsh network create` wrote down. The code that carries it out is package link's; here are
@@ -17,14 +17,33 @@ type Network struct {
 	Conflist json.RawMessage `json:"conflist,omitempty"`
 }
 
-// Gateway is the address of IPv4 that a network's pods go out by: the first of its subnet.
+// Gateway is the address that a network's pods go out by: the first of its subnet, of IPv4 if it has one.
 func (n *Network) Gateway() netip.Addr {
+	var gateway netip.Addr
 	for _, subnet := range n.Subnets {
-		if subnet.Addr().Is4() {
-			return subnet.Masked().Addr().Next()
+		if subnet.Addr().Is4() || !gateway.IsValid() {
+			gateway, _ = Ends(subnet)
 		}
 	}
-	return netip.Addr{}
+	return gateway
+}
+
+// OnlyIPv6 says whether the network has no IPv4.
+func (n *Network) OnlyIPv6() bool {
+	return len(n.Subnets) > 0 && !slices.ContainsFunc(n.Subnets, func(subnet netip.Prefix) bool { return subnet.Addr().Is4() })
+}
+
+// Ends returns a subnet's gateway, which is its first address, and the last address a pod can have.
+func Ends(subnet netip.Prefix) (gateway, last netip.Addr) {
+	bytes := subnet.Addr().AsSlice()
+	for bit := subnet.Bits(); bit < 8*len(bytes); bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ = netip.AddrFromSlice(bytes)
+	if last.Is4() {
+		last = last.Prev() // the last is for broadcasts
+	}
+	return subnet.Addr().Next(), last
 }
 
 // Attachment is a pod's place on a network.
@@ -37,11 +56,12 @@ type Attachment struct {
 	MTU           int             `json:"mtu"`                      // bytes; 0: a plugin did not say
 	HostInterface string          `json:"host_interface,omitempty"` // its other end
 	Default       bool            `json:"default"`                  // the way out leads over this one
+	Aliases       []string        `json:"aliases,omitempty"`        // what it is called there, too
 	CNIResult     json.RawMessage `json:"cni_result,omitempty"`
 }
 
-// Addresses that are the same in every pod: only the pod sees them. The first is its own, where it is on no
-// network; the others are the helper's. IPv4 ones are those that slirp4netns and QEMU use.
+// Addresses that are the same in every pod that says nothing of it: only the pod sees them. The first is its own, where
+// it is on no network; the others are the helper's. IPv4 ones are those that slirp4netns and QEMU use.
 var (
 	OwnAddress4 = netip.MustParsePrefix("10.0.2.100/24")
 	OwnAddress6 = netip.MustParsePrefix("fd70:6f64:7368::100/64")
@@ -51,9 +71,12 @@ var (
 	Resolver6   = netip.MustParseAddr("fd70:6f64:7368::3")
 )
 
-// HostResolver is whom pods ask on networks that are on the host: an address that the host's loopback interface
-// has while there are such pods. It is link-local, so that it is nobody else's.
-var HostResolver = netip.MustParseAddr("169.254.20.53")
+// Whom pods ask on networks that are on the host: addresses that the host's loopback interface has while there are such
+// pods. The first is link-local, so that it is nobody else's; the other, for networks without IPv4, is podsh's own.
+var (
+	HostResolver  = netip.MustParseAddr("169.254.20.53")
+	HostResolver6 = netip.MustParseAddr("fd70:6f64:7368:ffff::53")
+)
 
 // Tun is the interface that a way out leads over.
 const Tun = "tun0"
@@ -63,20 +86,3 @@ const HostName = "host.containers.internal"
 
 // Domain is where pods on networks look names up first: those of each other (package names has it as well).
 const Domain = "dns.podsh"
-
-// Pasta is the command line of pasta(1), but for the pid of the pod's holder, that gives a pod the way out
-// that the helper's own stack would.
-func Pasta() []string {
-	return []string{"pasta", "--quiet", "--config-net", "--ns-ifname", Tun, "--address", OwnAddress4.Addr().String(),
-		"--netmask", strconv.Itoa(OwnAddress4.Bits()), "--gateway", Gateway4.String(), "--dns-forward", Resolver4.String(),
-		"--no-map-gw", "--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"}
-}
-
-// Slirp is the command line of slirp4netns(1) that does so. userns is "" where that is the host's.
-func Slirp(netns, userns string) []string {
-	command := []string{"slirp4netns", "--configure", "--mtu", "65520", "--disable-host-loopback", "--enable-seccomp", "--netns-type", "path"}
-	if userns != "" {
-		command = append(command, "--userns-path", userns)
-	}
-	return append(command, netns, Tun)
-}

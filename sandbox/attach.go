@@ -107,8 +107,8 @@ func (w *wiring) openNetwork(pid int) (err error) {
 	return err
 }
 
-// attach puts the pod on a network. The first that has a way out leads there.
-func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
+// attach puts the pod on a network, as was asked for. The first that has a way out leads there.
+func (w *wiring) attach(hub *Pod, pid int, n *network.Network, asked Endpoint) error {
 	if err := w.openNetwork(pid); err != nil {
 		return err
 	}
@@ -119,12 +119,14 @@ func (w *wiring) attach(hub *Pod, pid int, n *network.Network) error {
 		}
 		w.work = work
 	}
-	job := &control.Work{Do: control.Attach, Network: *n, Pod: w.pod.ID, Interface: w.freeInterface(), Default: !w.hasDefault()}
+	job := &control.Work{Do: control.Attach, Network: *n, Pod: w.pod.ID, Interface: w.freeInterface(), Default: !w.hasDefault(),
+		IPs: asked.IPs, MAC: asked.MAC}
 	done, err := w.work.do(job, w.netns)
 	if err != nil {
 		return err
 	}
 	attached := done.Attachment
+	attached.Aliases = asked.Aliases
 	w.undo = append(w.undo, func() {
 		_, _ = w.work.do(&control.Work{Do: control.Detach, Network: *n, Pod: w.pod.ID, Attachment: attached}, w.netns) // the hub's end clears the rest
 	})
@@ -151,27 +153,47 @@ func (w *wiring) resolve(hub *Pod) error {
 // resolveLocked does so, for who has locked the hub's network.
 func (w *wiring) resolveLocked(hub *Pod) error {
 	answer, err := w.helper.ask(&control.Request{Do: control.Status, Pod: hub.ID})
-	if err != nil || slices.Contains(answer.Status.Resolves, network.HostResolver) {
+	if err != nil {
 		return err
 	}
-	if err := network.Ask(network.AddAddress(network.Loopback, resolverPrefix)); err != nil {
-		return fmt.Errorf("give lo the address %s: %w", network.HostResolver, err)
+	resolvers, err := w.pod.store.hostResolvers()
+	for _, resolver := range resolvers {
+		if err == nil && !slices.Contains(answer.Status.Resolves, resolver) {
+			err = w.resolveAt(resolver)
+		}
+	}
+	return err
+}
+
+func (w *wiring) resolveAt(resolver netip.Addr) error {
+	if err := network.Ask(network.AddAddress(network.Loopback, hostPrefix(resolver))); err != nil {
+		return fmt.Errorf("give lo the address %s: %w", resolver, err)
 	}
 	var sockets []*os.File
 	defer func() { control.Close(sockets) }()
 	for _, protocol := range []string{"udp", "tcp"} {
-		l, err := listen(network.Port{HostIP: network.HostResolver, HostPort: 53, Protocol: protocol}, nil)
+		l, err := listen(network.Port{HostIP: resolver, HostPort: 53, Protocol: protocol}, nil)
 		if err != nil {
-			return withHint(fmt.Errorf("name server of networks: listen on %s, port 53: %w", network.HostResolver, errors.Unwrap(err)),
+			return withHint(fmt.Errorf("name server of networks: listen on %s, port 53: %w", resolver, errors.Unwrap(err)),
 				"a name server of the host's listens on all addresses: `ss -lnp 'sport = :53'`")
 		}
 		sockets = append(sockets, l.sockets...)
 	}
-	_, err = w.helper.ask(&control.Request{Do: control.Resolve, Address: network.HostResolver}, sockets...)
+	_, err := w.helper.ask(&control.Request{Do: control.Resolve, Address: resolver}, sockets...)
 	return err
 }
 
-var resolverPrefix = netip.PrefixFrom(network.HostResolver, 32)
+// hostResolvers are where pods on networks that are on the host ask for names.
+func (s *Store) hostResolvers() ([]netip.Addr, error) {
+	networks, err := s.Networks()
+	resolvers := []netip.Addr{network.HostResolver}
+	if slices.ContainsFunc(networks, (*network.Network).OnlyIPv6) {
+		resolvers = append(resolvers, network.HostResolver6)
+	}
+	return resolvers, err
+}
+
+func hostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }
 
 // hasDefault says whether one of the pod's networks leads out already.
 func (w *wiring) hasDefault() bool {
@@ -236,12 +258,14 @@ func (w *wiring) leadOut(ipv6 bool) error {
 	if err != nil {
 		return err
 	}
-	w.state.Addresses = []netip.Addr{network.OwnAddress4.Addr()}
-	requests := [][]byte{network.SetLink(network.Loopback, 65536), network.AddAddress(index, network.OwnAddress4), network.SetLink(index, tunMTU),
-		network.AddDefaultRoute(index, network.Gateway4)}
-	if ipv6 {
-		w.state.Addresses = append(w.state.Addresses, network.OwnAddress6.Addr())
-		requests = append(requests, network.AddAddress(index, network.OwnAddress6), network.AddDefaultRoute(index, network.Gateway6))
+	link := w.pod.Spec.Net.outbound()
+	requests := [][]byte{network.SetLink(network.Loopback, 65536), network.SetLink(index, tunMTU)}
+	w.state.Addresses = nil
+	for i, own := range link.Own {
+		if own.Addr().Is4() || ipv6 {
+			w.state.Addresses = append(w.state.Addresses, own.Addr())
+			requests = append(requests, network.AddAddress(index, own), network.AddDefaultRoute(index, link.Gateways[i]))
+		}
 	}
 	return w.maker.request("set "+network.Tun+" up", requests...)
 }
@@ -273,7 +297,7 @@ func (w *wiring) member() *control.Member {
 	pod := w.pod
 	n := &pod.Spec.Net
 	m := &control.Member{ID: pod.ID, Lead: w.own, Addresses: w.state.Addresses, DNS: n.DNS, Internal: len(w.state.Attachments) > 0,
-		Networks: map[string][]netip.Addr{}}
+		Networks: map[string][]netip.Addr{}, Aliases: map[string][]string{}}
 	for _, name := range []string{pod.Spec.Name, pod.Hostname, pod.ID} {
 		if name != "" {
 			m.Names = append(m.Names, name)
@@ -288,6 +312,7 @@ func (w *wiring) member() *control.Member {
 		for _, address := range a.Addresses {
 			m.Networks[a.Network] = append(m.Networks[a.Network], address.Addr())
 		}
+		m.Aliases[a.Network] = a.Aliases
 		if known, err := pod.store.readNetwork(a.Network); err != nil || !known.Internal {
 			m.Internal = false
 		}
@@ -317,11 +342,12 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 	w.undo = append(w.undo, func() {
 		_, _ = w.helper.ask(&control.Request{Do: control.Forget, Pod: w.pod.ID}) // it watches the pod as well
 	})
-	if program := w.pod.Spec.Net.WayOut; w.tun != nil {
-		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Shared: w.pod.IsHub}}, w.tun)
+	n := &w.pod.Spec.Net
+	if program := n.WayOut; w.tun != nil {
+		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.outbound(), Shared: w.pod.IsHub}}, w.tun)
 		return err
 	} else if w.own && program != WayOutNone && program != WayOutStack {
-		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Program: program}})
+		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.outbound(), Program: program}})
 		return err
 	}
 	return nil
@@ -413,7 +439,7 @@ func (run *performance) beginNet() error {
 
 func (run *performance) attachNext() error {
 	next := run.facts.Net.Networks[len(run.net.state.Attachments)]
-	return run.net.attach(run.facts.Net.Hub, run.executor.PID, next)
+	return run.net.attach(run.facts.Net.Hub, run.executor.PID, next, run.Pod.Spec.Net.Endpoints[next.Name])
 }
 
 func (run *performance) leadOut() (err error) {
@@ -421,7 +447,7 @@ func (run *performance) leadOut() (err error) {
 	if n.WayOut == WayOutStack {
 		return run.net.leadOut(run.facts.Net.IPv6)
 	}
-	run.net.state.Addresses = []netip.Addr{network.OwnAddress4.Addr()} // which both programs are told to give
+	run.net.state.Addresses = []netip.Addr{n.outbound().Own[0].Addr()} // which both programs are told to give
 	if err := run.serve(); err != nil || len(n.Ports) == 0 {           // the helper starts them
 		return err
 	}

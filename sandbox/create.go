@@ -64,6 +64,10 @@ func Propose(spec *Spec, store *Store, o Options) (proposal *Proposal, err error
 		return nil, err
 	}
 	facts.Net, facts.releaseHub = nets, release
+	if other := facts.entered(spec.Namespaces["net"].Value); other != nil { // its networks are not named here
+		shared, _ := store.networksNamed(other.Spec.Net.Networks...) // one that is gone says nothing
+		facts.Net.OnlyIPv6 = onlyIPv6(shared)
+	}
 	if err := facts.enterHub(); err != nil {
 		facts.Close()
 		return nil, err

@@ -2,7 +2,9 @@ package sandbox
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -81,7 +83,7 @@ func (w *wiring) follow(path int) error {
 		return fmt.Errorf("open /etc/resolv.conf of the pod: %w", err)
 	}
 	defer file.Close()
-	onHost := w.pod.Hub != "" && networksOnHost()
-	_, err = w.helper.ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: w.pod.Spec.Net.resolver(onHost)}, file)
+	where := &netFacts{OnHost: w.pod.Hub != "" && networksOnHost(), OnlyIPv6: len(w.state.Addresses) > 0 && !slices.ContainsFunc(w.state.Addresses, netip.Addr.Is4)}
+	_, err = w.helper.ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: w.pod.Spec.Net.resolver(where)}, file)
 	return err
 }

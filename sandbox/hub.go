@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -214,8 +215,11 @@ func (s *Store) clearNetworks(hub *Pod) error {
 	if hub != nil && hub.own("net") {
 		return nil
 	}
-	if err := network.Ask(network.DeleteAddress(network.Loopback, resolverPrefix)); err != nil && err != unix.EADDRNOTAVAIL {
-		return fmt.Errorf("take the address %s from lo: %w", network.HostResolver, err)
+	for _, resolver := range []netip.Addr{network.HostResolver, network.HostResolver6} {
+		err := network.Ask(network.DeleteAddress(network.Loopback, hostPrefix(resolver)))
+		if err != nil && err != unix.EADDRNOTAVAIL && err != unix.EOPNOTSUPP && err != unix.EAFNOSUPPORT { // without IPv6
+			return fmt.Errorf("take the address %s from lo: %w", resolver, err)
+		}
 	}
 	networks, err := s.Networks()
 	if err != nil || len(networks) == 0 {

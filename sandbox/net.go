@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -11,19 +12,21 @@ import (
 
 // Net is what a user asked for of a pod's own network namespace.
 type Net struct {
-	Down       bool           `json:"down,omitempty"`       // not even loopback
-	WayOut     string         `json:"way_out,omitempty"`    // one of the WayOut constants
-	Hub        bool           `json:"hub,omitempty"`        // where networks are, though perhaps on none
-	Networks   []string       `json:"networks,omitempty"`   // to be on, by name
-	Ports      []network.Port `json:"ports,omitempty"`      // to publish
-	DNS        []netip.Addr   `json:"dns,omitempty"`        // name servers in place of the host's
-	Search     []string       `json:"search,omitempty"`     // domains in place of the host's, resolv.conf(5); network.NoSearch: none
-	Options    []string       `json:"options,omitempty"`    // of resolv.conf(5), in place of the host's
-	Hosts      []NamedHost    `json:"hosts,omitempty"`      // for /etc/hosts
-	HostsFile  string         `json:"hosts_file,omitempty"` // more lines for it: of this file; HostsOfHost, or empty
-	HostAccess bool           `json:"host_access,omitempty"`
-	HostPorts  []uint16       `json:"host_ports,omitempty"` // that it reaches on the host; none are all
-	Sysctls    []Sysctl       `json:"sysctls,omitempty"`    // net.*
+	Down       bool                `json:"down,omitempty"`       // not even loopback
+	WayOut     string              `json:"way_out,omitempty"`    // one of the WayOut constants
+	Hub        bool                `json:"hub,omitempty"`        // where networks are, though perhaps on none
+	Subnets    []netip.Prefix      `json:"subnets,omitempty"`    // of its way out; else the usual ones
+	Networks   []string            `json:"networks,omitempty"`   // to be on, by name
+	Endpoints  map[string]Endpoint `json:"endpoints,omitempty"`  // what is asked for there, by network
+	Ports      []network.Port      `json:"ports,omitempty"`      // to publish
+	DNS        []netip.Addr        `json:"dns,omitempty"`        // name servers in place of the host's
+	Search     []string            `json:"search,omitempty"`     // domains in place of the host's, resolv.conf(5); network.NoSearch: none
+	Options    []string            `json:"options,omitempty"`    // of resolv.conf(5), in place of the host's
+	Hosts      []NamedHost         `json:"hosts,omitempty"`      // for /etc/hosts
+	HostsFile  string              `json:"hosts_file,omitempty"` // more lines for it: of this file; HostsOfHost, or empty
+	HostAccess bool                `json:"host_access,omitempty"`
+	HostPorts  []uint16            `json:"host_ports,omitempty"` // that it reaches on the host; none are all
+	Sysctls    []Sysctl            `json:"sysctls,omitempty"`    // net.*
 }
 
 // How a pod that is on no network gets out.
@@ -57,7 +60,7 @@ func (n *Net) wantsHelper() bool {
 // OnNetworks says whether the pod is made where networks can be connected.
 func (n *Net) OnNetworks() bool { return n.Hub || len(n.Networks) > 0 }
 
-const netForms = "one of: new, none, host, path:FILE, pod:OTHER, outbound[:pasta|:slirp4netns], hub, NETWORK[,NETWORK…]"
+const netForms = "one of: new, none, host, path:FILE, pod:OTHER, outbound[:pasta|:slirp4netns][:subnet=CIDR], hub, NETWORK[:ip=…,mac=…,alias=…][,NETWORK…]"
 
 // ParseNet reads what --net says.
 func ParseNet(text string) (Choice, Net, error) {
@@ -71,20 +74,26 @@ func ParseNet(text string) (Choice, Net, error) {
 		return own, Net{Down: true}, nil
 	case text == "outbound":
 		return own, Net{WayOut: WayOutStack}, nil
-	case kind == "outbound" && (value == WayOutPasta || value == WayOutSlirp):
-		return own, Net{WayOut: value}, nil
+	case kind == "outbound" && has:
+		n, err := parseOutbound(text, strings.ReplaceAll(value, ":subnet=", ",subnet="))
+		return own, n, err
 	case text == "hub":
 		return own, Net{Hub: true}, nil
-	case has:
-		return Choice{}, Net{}, fail(ErrInvalid, []string{netForms}, "--net %q is no network", text)
 	}
-	names := strings.Split(text, ",")
-	for i, name := range names {
-		if !isName(name) || reservedNetwork(name) || slices.Contains(names[:i], name) {
-			return Choice{}, Net{}, fail(ErrInvalid, []string{netForms}, "--net %q: no network can be called %q here", text, name)
-		}
+	n, err := parseNetworks(text)
+	return own, n, err
+}
+
+// ParseEndpoint reads the NETWORK of `podsh network connect`, which may say what is asked for there.
+func ParseEndpoint(text string) (name string, e Endpoint, err error) {
+	n, err := parseNetworks(text)
+	if err == nil && len(n.Networks) != 1 {
+		err = fail(ErrInvalid, []string{endpointForm}, "%q is not one network", text)
 	}
-	return own, Net{Networks: names}, nil
+	if err != nil {
+		return "", Endpoint{}, err
+	}
+	return n.Networks[0], n.Endpoints[n.Networks[0]], nil
 }
 
 // reservedNetwork says whether a name means something else to --net.
@@ -167,7 +176,7 @@ func (s *Spec) validateNet() error {
 			}
 		}
 	}
-	return n.validateNames()
+	return errors.Join(n.validateSubnets(), n.validateNames())
 }
 
 // validateNames refuses what no resolv.conf(5) says.

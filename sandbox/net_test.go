@@ -2,9 +2,11 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +54,49 @@ func TestParseNet(t *testing.T) {
 	}
 }
 
+func TestParseEndpoints(t *testing.T) {
+	ip := netip.MustParseAddr
+	for text, want := range map[string]struct {
+		networks  []string
+		endpoints map[string]Endpoint
+	}{
+		"front:ip=10.89.0.9":                {[]string{"front"}, map[string]Endpoint{"front": {IPs: []netip.Addr{ip("10.89.0.9")}}}},
+		"front:alias=a,alias=b.c,x":         {[]string{"front", "x"}, map[string]Endpoint{"front": {Aliases: []string{"a", "b.c"}}}},
+		"x,front:ip=fd00::1,ip=10.0.0.1":    {[]string{"x", "front"}, map[string]Endpoint{"front": {IPs: []netip.Addr{ip("fd00::1"), ip("10.0.0.1")}}}},
+		"a:mac=02:42:AC:11:00:02,b:alias=c": {[]string{"a", "b"}, map[string]Endpoint{"a": {MAC: "02:42:ac:11:00:02"}, "b": {Aliases: []string{"c"}}}},
+	} {
+		_, n, err := ParseNet(text)
+		if err != nil || !slices.Equal(n.Networks, want.networks) || !reflect.DeepEqual(n.Endpoints, want.endpoints) {
+			t.Errorf("%s: %+v, %v", text, n, err)
+		}
+	}
+	for _, text := range []string{"ip=10.0.0.1", "a:", "a:ip", "a:ip=", "a:ip=::ffff:10.0.0.1", "a:ip=fe80::1%eth0", "a:ip=10.0.0.1,ip=10.0.0.2", "a:mac=1",
+		"a:mac=01:00:00:00:00:00", "a:mac=00:00:00:00:00:00", "a:alias=-.", "a:alias=a b", "a:interface=eth7", "a:=x", ":ip=10.0.0.1", "host:ip=10.0.0.1"} {
+		if _, n, err := ParseNet(text); !errors.Is(err, ErrInvalid) || len(Hints(err)) == 0 {
+			t.Errorf("%q was taken: %+v, %v", text, n, err)
+		}
+	}
+}
+
+func TestOutboundSubnets(t *testing.T) {
+	for text, want := range map[string]string{
+		"outbound":                         "[10.0.2.100/24 fd70:6f64:7368::100/64] [10.0.2.2 fd70:6f64:7368::2] [10.0.2.3 fd70:6f64:7368::3]",
+		"outbound:subnet=10.5.0.0/24":      "[10.5.0.100/24 fd70:6f64:7368::100/64] [10.5.0.2 fd70:6f64:7368::2] [10.5.0.3 fd70:6f64:7368::3]",
+		"outbound:subnet=10.5.0.128/25":    "[10.5.0.228/25 fd70:6f64:7368::100/64] [10.5.0.130 fd70:6f64:7368::2] [10.5.0.131 fd70:6f64:7368::3]",
+		"outbound:subnet=10.5.0.248/29":    "[10.5.0.252/29 fd70:6f64:7368::100/64] [10.5.0.250 fd70:6f64:7368::2] [10.5.0.251 fd70:6f64:7368::3]",
+		"outbound:subnet=fd00::/64":        "[10.0.2.100/24 fd00::100/64] [10.0.2.2 fd00::2] [10.0.2.3 fd00::3]",
+		"outbound:pasta:subnet=10.0.0.0/8": "[10.0.0.100/8 fd70:6f64:7368::100/64] [10.0.0.2 fd70:6f64:7368::2] [10.0.0.3 fd70:6f64:7368::3]",
+	} {
+		_, n, err := ParseNet(text)
+		if err == nil {
+			err = n.validateSubnets()
+		}
+		if o := n.outbound(); err != nil || fmt.Sprint(o.Own, o.Gateways, o.Resolvers) != want {
+			t.Errorf("%s: %v, %v", text, o, err)
+		}
+	}
+}
+
 func TestNetContradictions(t *testing.T) {
 	port := parsePorts(t, "8080:80")
 	for what, spec := range map[string]*Spec{
@@ -59,7 +104,10 @@ func TestNetContradictions(t *testing.T) {
 		"-p --net none":        {Net: Net{Ports: port, Down: true}},
 		"--host-access":        {Net: Net{HostAccess: true}},
 		"the same port":        {Net: Net{Ports: parsePorts(t, "8080:80", "127.0.0.1:8080:81")}},
-		"--dns-search a_b":     {Net: Net{Search: []string{"a_b"}}},
+		"--dns-search 'a b'":   {Net: Net{Search: []string{"a b"}}},
+		"--dns-search a..b":    {Net: Net{Search: []string{"a..b"}}},
+		"--dns-search . and b": {Net: Net{Search: []string{".", "b"}}},
+		"--dns-option":         {Net: Net{Options: []string{"ndots:2 rotate"}}},
 		"four servers":         {Net: Net{DNS: make([]netip.Addr, 4)}},
 		"--userns pod and net": {Net: Net{Hub: true}, Namespaces: map[string]Choice{"user": {Kind: "pod", Value: "x"}}},
 	} {
@@ -156,13 +204,15 @@ func TestNetworkSpecs(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	for what, spec := range map[string]*NetworkSpec{
 		"no name": {}, "a word of --net": {Name: "host"}, "a temporary": {Name: "a.new"}, "taken": {Name: "cache"}, "a slash": {Name: "a/b"},
-		"bits":       {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.3/24")}},
-		"too small":  {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.0/30")}},
-		"loopback":   {Name: "a", Subnets: []netip.Prefix{prefix("127.0.0.0/24")}},
-		"ours":       {Name: "a", Subnets: []netip.Prefix{prefix("10.0.0.0/16")}},
-		"two":        {Name: "a", Subnets: []netip.Prefix{prefix("10.1.0.0/24"), prefix("10.2.0.0/24")}},
-		"IPv6 alone": {Name: "a", Subnets: []netip.Prefix{prefix("fd00::/64")}},
-		"both":       {Name: "a", Internal: true, Conflist: []byte("{}")},
+		"bits":        {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.3/24")}},
+		"too small":   {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.0/30")}},
+		"loopback":    {Name: "a", Subnets: []netip.Prefix{prefix("127.0.0.0/24")}},
+		"ours":        {Name: "a", Subnets: []netip.Prefix{prefix("10.0.0.0/16")}},
+		"two":         {Name: "a", Subnets: []netip.Prefix{prefix("10.1.0.0/24"), prefix("10.2.0.0/24")}},
+		"two of IPv6": {Name: "a", Subnets: []netip.Prefix{prefix("fd00::/64"), prefix("fd01::/64")}},
+		"neither":     {Name: "a", NoIPv4: true},
+		"resolver":    {Name: "a", Subnets: []netip.Prefix{prefix("fd70:6f64:7368:ffff::/64")}},
+		"both":        {Name: "a", Internal: true, Conflist: []byte("{}")},
 	} {
 		if err := spec.Validate(); !errors.Is(err, ErrInvalid) || len(Hints(err)) == 0 {
 			t.Errorf("%s: %v", what, err)

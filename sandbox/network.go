@@ -37,6 +37,7 @@ type NetworkSpec struct {
 	Name     string
 	Subnets  []netip.Prefix
 	IPv6     bool
+	NoIPv4   bool
 	Internal bool
 	Conflist []byte // of the user's own
 }
@@ -54,8 +55,8 @@ func (n *NetworkSpec) Validate() error {
 	if !isName(n.Name) || reservedNetwork(n.Name) || strings.HasSuffix(n.Name, ".new") || n.Name == "cache" {
 		return fail(ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most; and no word that --net knows"}, "malformed network name %q", n.Name)
 	}
-	if n.Conflist != nil && (len(n.Subnets) > 0 || n.IPv6 || n.Internal) {
-		return fail(ErrInvalid, []string{"say it in the configuration itself"}, "--conflist excludes --subnet, --ipv6 and --internal")
+	if n.Conflist != nil && (len(n.Subnets) > 0 || n.IPv6 || n.NoIPv4 || n.Internal) {
+		return fail(ErrInvalid, []string{"say it in the configuration itself"}, "--conflist excludes --subnet, --ipv4, --ipv6 and --internal")
 	}
 	families := map[bool]int{}
 	for _, subnet := range n.Subnets {
@@ -70,12 +71,18 @@ func (n *NetworkSpec) Validate() error {
 		if subnet.Bits() > most || subnet.Bits() < 8 || subnet.Addr().IsLoopback() || subnet.Addr().IsMulticast() || subnet.Addr().IsLinkLocalUnicast() {
 			return fail(ErrInvalid, []string{"such as --subnet 10.90.0.0/24, up to /29, or --subnet fd00:1234::/64"}, "--subnet %s is not for pods", subnet)
 		}
-		if subnet.Overlaps(netip.PrefixFrom(network.OwnAddress4.Addr(), 24).Masked()) || subnet.Overlaps(network.OwnAddress6.Masked()) {
-			return fail(ErrInvalid, []string{"such as --subnet 10.90.0.0/24"}, "--subnet %s: pods without a network have their address there", subnet)
+		if subnet.Overlaps(netip.PrefixFrom(network.OwnAddress4.Addr(), 24).Masked()) || subnet.Overlaps(network.OwnAddress6.Masked()) || subnet.Contains(network.HostResolver6) {
+			return fail(ErrInvalid, []string{"such as --subnet 10.90.0.0/24 or fd00:1234::/64"}, "--subnet %s: podsh has addresses there", subnet)
 		}
 	}
-	if families[true] > 1 || families[false] > 1 || families[false] == 1 && families[true] == 0 {
-		return fail(ErrInvalid, []string{"--subnet 10.90.0.0/24 --subnet fd00:1234::/64"}, "a network has one subnet of IPv4, and at most one of IPv6")
+	if families[true] > 1 || families[false] > 1 {
+		return fail(ErrInvalid, []string{"--subnet 10.90.0.0/24 --subnet fd00:1234::/64"}, "a network has one subnet of IPv4 at most, and one of IPv6")
+	}
+	if n.NoIPv4 && (families[true] > 0 || families[false] == 0 && !n.IPv6) {
+		return fail(ErrInvalid, []string{"--ipv4=false --ipv6, or --subnet fd00:1234::/64"}, "--ipv4=false leaves the network no subnet, or contradicts one")
+	}
+	if (n.IPv6 || families[false] > 0) && !exists("/proc/sys/net/ipv6") {
+		return fail(nil, []string{"leave it out; ipv6.disable=1 on the kernel's command line is the usual cause"}, "this kernel has no IPv6")
 	}
 	return nil
 }
@@ -100,21 +107,31 @@ func (s *Store) CreateNetwork(spec *NetworkSpec) (*network.Network, error) {
 		}
 	}
 	n := &network.Network{Name: spec.Name, Internal: spec.Internal, Conflist: spec.Conflist, Subnets: spec.Subnets, Bridge: freeBridge(others)}
-	n.Resolver = network.Resolver4
-	if networksOnHost() {
-		n.Resolver = network.HostResolver
-	}
 	if spec.Conflist == nil {
-		if err := chooseSubnets(n, spec.IPv6, others); err != nil {
+		if err := chooseSubnets(n, spec, others); err != nil {
 			return nil, err
 		}
 	} else if n.Conflist, err = namedConflist(spec.Conflist, spec.Name); err != nil {
 		return nil, err
 	}
+	n.Resolver = resolverFor(networksOnHost(), n.OnlyIPv6())
 	if err := os.MkdirAll(s.path("networks"), 0o700); err != nil {
 		return nil, s.full(err)
 	}
 	return n, s.full(writeWhole(s.path("networks", n.Name), n))
+}
+
+// resolverFor is whom pods on networks ask for names.
+func resolverFor(onHost, onlyIPv6 bool) netip.Addr {
+	switch {
+	case onHost && onlyIPv6:
+		return network.HostResolver6
+	case onHost:
+		return network.HostResolver
+	case onlyIPv6:
+		return network.Resolver6
+	}
+	return network.Resolver4
 }
 
 // namedConflist checks a CNI configuration as far as this can be done without libcni, and gives it the name
@@ -155,7 +172,7 @@ func freeBridge(others []*network.Network) string {
 }
 
 // chooseSubnets finds subnets that nobody has, and refuses those that somebody has.
-func chooseSubnets(n *network.Network, ipv6 bool, others []*network.Network) error {
+func chooseSubnets(n *network.Network, spec *NetworkSpec, others []*network.Network) error {
 	has6 := false
 	for _, subnet := range n.Subnets {
 		has6 = has6 || subnet.Addr().Is6()
@@ -164,14 +181,15 @@ func chooseSubnets(n *network.Network, ipv6 bool, others []*network.Network) err
 				"subnet %s overlaps that of network %q", subnet, other.Name)
 		}
 	}
-	if len(n.Subnets) == 0 {
+	// As docker and podman have it: with --ipv6 both, with a subnet of IPv6 alone only that.
+	if !spec.NoIPv4 && (len(n.Subnets) == 0 || spec.IPv6 && n.OnlyIPv6()) {
 		subnet, ok := freeSubnet(firstSubnet4, 2, others)
 		if !ok {
 			return fail(nil, []string{"--subnet names one of your own"}, "all %d subnets from %s are taken", mostNetworks, firstSubnet4)
 		}
-		n.Subnets = append(n.Subnets, subnet)
+		n.Subnets = append([]netip.Prefix{subnet}, n.Subnets...)
 	}
-	if ipv6 && !has6 {
+	if spec.IPv6 && !has6 {
 		subnet, ok := freeSubnet(firstSubnet6, 7, others)
 		if !ok {
 			return fail(nil, []string{"--subnet names one of your own"}, "all %d subnets from %s are taken", mostNetworks, firstSubnet6)
@@ -312,6 +330,27 @@ func (s *Store) RemoveNetwork(name string) error {
 		return err
 	}
 	return os.Remove(s.path("networks", name))
+}
+
+// PruneNetworks removes the networks that no pod is on, and returns their names.
+func (s *Store) PruneNetworks() (removed []string, err error) {
+	networks, err := s.Networks()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range networks {
+		on, onErr := s.podsOn(n.Name)
+		if onErr == nil && len(on) == 0 {
+			if onErr = s.RemoveNetwork(n.Name); onErr == nil {
+				removed = append(removed, n.Name)
+			}
+		}
+		if inUse, stillErr := s.podsOn(n.Name); onErr != nil && stillErr == nil && len(inUse) > 0 {
+			continue // by a pod that came meanwhile
+		}
+		err = errors.Join(err, onErr)
+	}
+	return removed, err
 }
 
 // podsOn names the pods that are on a network.

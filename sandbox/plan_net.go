@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,6 +23,7 @@ type netFacts struct {
 	OnHost   bool               // they are on the host, not in a namespace of their own
 	Unmade   string             // one that no pod is on yet
 	IPv6     bool               // the kernel has it
+	OnlyIPv6 bool               // none of them has IPv4
 }
 
 // resolver is the text of the pod's /etc/resolv.conf.
@@ -37,7 +39,7 @@ func (p *creation) resolver() string {
 	if kind != "new" && len(n.DNS)+len(n.Search)+len(n.Options) == 0 {
 		return p.facts.Resolver
 	}
-	r := own.resolver(p.facts.Net.OnHost)
+	r := own.resolver(&p.facts.Net)
 	if n != own {
 		r.Search, r.Options = firstGiven(n.Search, r.Search), firstGiven(n.Options, r.Options)
 	}
@@ -78,8 +80,8 @@ func (f *Facts) entered(name string) *Pod {
 }
 
 // resolver is how names are looked up in a pod that has the network.
-func (n *Net) resolver(onHost bool) *network.Resolver {
-	r := &network.Resolver{Servers: n.nameServers(onHost), Search: n.Search, Options: n.Options}
+func (n *Net) resolver(f *netFacts) *network.Resolver {
+	r := &network.Resolver{Servers: n.nameServers(f), Search: n.Search, Options: n.Options}
 	if n.OnNetworks() {
 		r.First = []string{network.Domain} // else a pod's name would first be looked up in the host's domains
 	}
@@ -90,12 +92,12 @@ func (n *Net) resolver(onHost bool) *network.Resolver {
 func (n *Net) followsHost() bool { return n.WayOut != WayOutNone || n.OnNetworks() }
 
 // nameServers are whom a pod asks: the helper, where it has one that answers.
-func (n *Net) nameServers(onHost bool) []netip.Addr {
+func (n *Net) nameServers(f *netFacts) []netip.Addr {
 	switch {
-	case n.OnNetworks() && onHost:
-		return []netip.Addr{network.HostResolver}
-	case n.WayOut == WayOutStack, n.OnNetworks(), n.WayOut != WayOutNone && len(n.DNS) == 0:
-		return []netip.Addr{network.Resolver4}
+	case n.OnNetworks():
+		return []netip.Addr{resolverFor(f.OnHost, f.OnlyIPv6)}
+	case n.WayOut == WayOutStack, n.WayOut != WayOutNone && len(n.DNS) == 0:
+		return n.outbound().Resolvers[:1]
 	}
 	return n.DNS
 }
@@ -142,9 +144,9 @@ func (p *creation) attachNetwork() {
 		return
 	}
 	if n.WayOut == WayOutNone && len(n.Networks) == 0 {
-		commands := []string{"ip link set lo up", "ip addr add " + network.OwnAddress4.Addr().String() + "/32 dev lo"}
+		commands := []string{"ip link set lo up", "ip addr add " + p.pod.Spec.Net.outbound().Own[0].Addr().String() + "/32 dev lo"}
 		if p.facts.Net.IPv6 {
-			commands = append(commands, "ip addr add "+network.OwnAddress6.Addr().String()+"/128 dev lo")
+			commands = append(commands, "ip addr add "+p.pod.Spec.Net.outbound().Own[1].Addr().String()+"/128 dev lo")
 		}
 		p.explain("give the pod an address of its own, beside localhost", "ip-address(8)", p.enterAll(commands...))
 		p.host("address")
@@ -172,24 +174,27 @@ func (p *creation) wayOutWhy() string {
 // wayOutByHand: by hand slirp4netns does what the helper's own stack does.
 func (p *creation) wayOutByHand() string {
 	if p.pod.Spec.Net.WayOut == WayOutPasta {
-		return strings.Join(append(network.Pasta(), "$HOLDER"), " ")
+		return strings.Join(append(network.Pasta(p.pod.Spec.Net.outbound()), "$HOLDER"), " ")
 	}
 	userns := "/proc/$HOLDER/ns/user"
 	if p.pod.Namespaces["user"].Kind == "host" {
 		userns = ""
 	}
-	return strings.Join(network.Slirp("/proc/$HOLDER/ns/net", userns), " ") + " </dev/null >/dev/null 2>&1 &"
+	return strings.Join(network.Slirp(p.pod.Spec.Net.outbound(), "/proc/$HOLDER/ns/net", userns), " ") + " </dev/null >/dev/null 2>&1 &"
 }
 
 func (p *creation) repliesByHand() string {
 	mark, table := fmt.Sprintf("%#x", network.ReplyMark), strconv.Itoa(network.ReplyTable)
 	commands := []string{"sysctl -q -w net.ipv4.tcp_fwmark_accept=1 net.ipv4.fwmark_reflect=1"}
-	families := []struct{ option, source string }{{"-4", p.ownAddressByHand(network.OwnAddress4.Addr())}}
+	families := []struct{ option, source string }{{"-4", p.ownAddressByHand(p.pod.Spec.Net.outbound().Own[0].Addr())}}
 	if p.facts.Net.IPv6 {
 		commands[0] += " net.ipv6.fwmark_reflect=1"
 	}
+	if p.facts.Net.OnlyIPv6 {
+		families[0].option = "-6"
+	}
 	if p.facts.Net.IPv6 && len(p.pod.Spec.Net.Networks) == 0 {
-		families = append(families, struct{ option, source string }{"-6", p.ownAddressByHand(network.OwnAddress6.Addr())})
+		families = append(families, struct{ option, source string }{"-6", p.ownAddressByHand(p.pod.Spec.Net.outbound().Own[1].Addr())})
 	}
 	for _, f := range families {
 		commands = append(commands, fmt.Sprintf("ip %s route replace local default dev lo src %s table %s", f.option, f.source, table),
@@ -222,7 +227,7 @@ func (p *creation) publishByHand() string {
 			bind = ",bind=" + port.HostIP.String()
 		}
 		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:\"'%ssocat STDIO %s:%s:%d'\" </dev/null >/dev/null 2>&1 &",
-			protocol, port.HostPort, bind, p.enter(), protocol, p.ownAddressByHand(network.OwnAddress4.Addr()), port.PodPort))
+			protocol, port.HostPort, bind, p.enter(), protocol, p.ownAddressByHand(p.pod.Spec.Net.outbound().Own[0].Addr()), port.PodPort))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -240,18 +245,28 @@ func (p *creation) attachByHand(i int, on *network.Network) string {
 	if i > 0 {
 		address += strconv.Itoa(i)
 	}
-	bits := 24
+	gateway, asked := on.Gateway(), p.pod.Spec.Net.Endpoints[on.Name]
+	first, why, bits := gateway.Next(), " # one that is free", 0
 	for _, subnet := range on.Subnets {
-		if subnet.Addr().Is4() {
+		if subnet.Contains(gateway) {
 			bits = subnet.Bits()
+		}
+	}
+	for _, ip := range asked.IPs {
+		if ip.Is4() == gateway.Is4() {
+			first, why = ip, ""
 		}
 	}
 	link := fmt.Sprintf("%sip link add podsh-$HOLDER-%d type veth peer name eth%[2]d netns $HOLDER", inHub, i)
 	master := fmt.Sprintf("%sip link set podsh-$HOLDER-%d master %s up", inHub, i, on.Bridge)
-	free := fmt.Sprintf("%s=${%[1]s:-%s} # one that is free", address[1:], on.Gateway().Next())
-	commands := []string{fmt.Sprintf("ip addr add %s/%d dev eth%d", address, bits, i), fmt.Sprintf("ip link set eth%d up", i)}
+	free := fmt.Sprintf("%s=${%[1]s:-%s}%s", address[1:], first, why)
+	var commands []string
+	if asked.MAC != "" {
+		commands = append(commands, fmt.Sprintf("ip link set eth%d address %s", i, asked.MAC))
+	}
+	commands = append(commands, fmt.Sprintf("ip addr add %s/%d dev eth%d", address, bits, i), fmt.Sprintf("ip link set eth%d up", i))
 	if i == 0 && !on.Internal {
-		commands = append(commands, "ip route add default via "+on.Gateway().String())
+		commands = append(commands, "ip route add default via "+gateway.String())
 	}
 	return strings.Join([]string{free, link, master, p.enterAll(commands...)}, "\n")
 }
@@ -288,7 +303,12 @@ func (s *Store) lookAround(facts *netFacts, spec *Spec, o Options) (err error) {
 	if facts.Hub != nil {
 		facts.OnHost = !facts.Hub.own("net")
 	}
+	facts.OnlyIPv6 = onlyIPv6(facts.Networks)
 	for _, n := range facts.Networks {
+		endpoint := spec.Net.Endpoints[n.Name]
+		if err := endpoint.on(n); err != nil {
+			return err
+		}
 		if on, perr := s.podsOn(n.Name); o.DryRun && perr == nil && len(on) == 0 {
 			facts.Unmade = n.Name
 		}
@@ -298,6 +318,11 @@ func (s *Store) lookAround(facts *netFacts, spec *Spec, o Options) (err error) {
 			"--host-access does not go with root's networks: they are on the host, and no helper stands between")
 	}
 	return nil
+}
+
+// onlyIPv6 says whether a pod that is on these networks has no IPv4.
+func onlyIPv6(networks []*network.Network) bool {
+	return len(networks) > 0 && !slices.ContainsFunc(networks, func(n *network.Network) bool { return !n.OnlyIPv6() })
 }
 
 // enterHub: the user namespace of a pod on networks is a child of the hub's.

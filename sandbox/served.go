@@ -465,8 +465,11 @@ func (p *Pod) detachAll(hub *Pod, state *NetState, netns *os.File) error {
 }
 
 // Connect puts a pod that runs on one more network.
-func (p *Pod) Connect(name string) (*network.Attachment, error) {
+func (p *Pod) Connect(name string, asked Endpoint) (*network.Attachment, error) {
 	n, err := p.store.Network(name)
+	if err == nil {
+		err = asked.on(n)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -480,7 +483,7 @@ func (p *Pod) Connect(name string) (*network.Attachment, error) {
 		if slices.ContainsFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name }) {
 			return fail(nil, []string{"`podsh inspect " + p.Ref() + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
 		}
-		if err := w.attach(hub, p.Holder.PID, n); err != nil {
+		if err := w.attach(hub, p.Holder.PID, n, asked); err != nil {
 			return err
 		}
 		attached = &w.state.Attachments[len(w.state.Attachments)-1]

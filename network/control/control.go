@@ -44,6 +44,7 @@ type Member struct {
 	Lead      bool                    `json:"lead,omitempty"` // the helper ends with it
 	Addresses []netip.Addr            `json:"addresses"`      // its own, that published ports are dialled at
 	Networks  map[string][]netip.Addr `json:"networks,omitempty"`
+	Aliases   map[string][]string     `json:"aliases,omitempty"`  // more names, by network
 	Internal  bool                    `json:"internal,omitempty"` // it is on internal networks alone
 	DNS       []netip.Addr            `json:"dns,omitempty"`      // servers of its own, else the host's
 	HostPorts *HostPorts              `json:"host_ports,omitempty"`
@@ -70,6 +71,8 @@ type Way struct {
 	Program string `json:"program,omitempty"` // pasta or slirp4netns; else the helper does it
 	MTU     int    `json:"mtu"`
 	Shared  bool   `json:"shared,omitempty"` // it is that of several pods
+
+	Link network.Outbound `json:"link"` // its addresses
 }
 
 // Answer is what a helper says to a request.
@@ -97,6 +100,8 @@ type Work struct {
 	Pod        string              `json:"pod,omitempty"` // its id
 	Interface  string              `json:"interface,omitempty"`
 	Default    bool                `json:"default,omitempty"` // the way out is to lead over it
+	IPs        []netip.Addr        `json:"ips,omitempty"`     // that it is to have
+	MAC        string              `json:"mac,omitempty"`
 	Attachment *network.Attachment `json:"attachment,omitempty"`
 }
 

@@ -53,6 +53,7 @@ type helper struct {
 	relay    *relay.Relay // with the first port
 	names    *names.Forwarder
 	stack    *stack.Stack
+	link     atomic.Pointer[network.Outbound] // the addresses of the way out
 	resolves []netip.Addr
 	program  *program
 	stowed   [2]*os.File   // where copies of the ports' sockets are; nil: nowhere

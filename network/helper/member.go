@@ -57,12 +57,12 @@ func (h *helper) serveMember(request *control.Request, files []*os.File) (*contr
 
 // known is the pod as those who ask for its name know it. On no network it is known to nobody, but asks.
 func (m *member) known() names.Member {
-	known := names.Member{ID: m.ID, Names: m.Names, Networks: map[string][]netip.Addr{}, DNS: m.DNS, Internal: m.Internal}
+	known := names.Member{ID: m.ID, Names: m.Names, Aliases: m.Aliases, Networks: map[string][]netip.Addr{}, DNS: m.DNS, Internal: m.Internal}
 	for name, addresses := range m.Networks {
 		known.Networks[name] = addresses
 	}
 	if len(m.Networks) == 0 {
-		known.Networks[""] = []netip.Addr{network.OwnAddress4.Addr(), network.OwnAddress6.Addr()}
+		known.Networks[""] = m.Addresses
 	}
 	return known
 }
@@ -307,9 +307,10 @@ func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.An
 		control.Close(files)
 		return nil, err
 	}
+	h.link.Store(&request.Way.Link)
 	if request.Way.Program != "" {
 		control.Close(files)
-		if h.program, err = startProgram(request.Way.Program, m); err == nil {
+		if h.program, err = startProgram(request.Way, m); err == nil {
 			go h.program.end(h.finish) // without it there is nothing to help: the next podsh starts both anew
 			err = confine(h.program.rules()...)
 		}
@@ -323,8 +324,8 @@ func (h *helper) wayOut(request *control.Request, files []*os.File) (*control.An
 		_ = h.stack.Close() // another one takes its place
 	}
 	h.stack, err = stack.New(stack.Config{
-		Tun: files[0], MTU: uint32(request.Way.MTU), Gateway: []netip.Addr{network.Gateway4, network.Gateway6},
-		Resolver: []netip.Addr{network.Resolver4, network.Resolver6}, DNS: h.names.Answer, HostAccess: h.hostAccess, Blocked: h.blocked,
+		Tun: files[0], MTU: uint32(request.Way.MTU), Gateway: request.Way.Link.Gateways,
+		Resolver: request.Way.Link.Resolvers, DNS: h.names.Answer, HostAccess: h.hostAccess, Blocked: h.blocked,
 		Owner: h.owner, Shared: request.Way.Shared, Descriptors: h.files / outboundPart,
 	})
 	return &control.Answer{}, err
@@ -348,7 +349,9 @@ func (h *helper) hostAccess(from netip.Addr, port uint16) bool {
 // hostAddresses are where a pod reaches the host, if it may.
 func (h *helper) hostAddresses(from netip.Addr) []netip.Addr {
 	if r, _ := h.rightsOf(from); r.hostPorts != nil {
-		return []netip.Addr{network.Gateway4, network.Gateway6}
+		if link := h.link.Load(); link != nil {
+			return link.Gateways
+		}
 	}
 	return nil
 }

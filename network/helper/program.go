@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/seccomp"
 )
@@ -43,19 +45,20 @@ var packages = map[string]string{"pasta": "passt", "slirp4netns": "slirp4netns"}
 // readyWithin is how long such a program has to set the pod's interface up.
 const readyWithin = 10 * time.Second
 
-func startProgram(name string, m *member) (*program, error) {
+func startProgram(way *control.Way, m *member) (*program, error) {
+	name := way.Program
 	pid, err := pidOf(m.holder)
 	if err != nil {
 		return nil, err
 	}
 	own := "or take podsh's own: --net outbound"
-	command := append(network.Pasta(), "--foreground", strconv.Itoa(pid))
+	command := append(network.Pasta(way.Link), "--foreground", strconv.Itoa(pid))
 	if name == "slirp4netns" {
 		userns := fmt.Sprintf("/proc/%d/ns/user", pid)
 		if sameFile(userns, "/proc/self/ns/user") {
 			userns = ""
 		}
-		command = network.Slirp(fmt.Sprintf("/proc/%d/ns/net", pid), userns)
+		command = network.Slirp(way.Link, fmt.Sprintf("/proc/%d/ns/net", pid), userns)
 	}
 	os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") // the helper has no environment
 	p := &program{cmd: exec.Command(command[0], command[1:]...), ended: make(chan error, 1), said: &bytes.Buffer{}}
@@ -75,7 +78,7 @@ func startProgram(name string, m *member) (*program, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	if err := p.ready(m); err != nil {
+	if err := p.ready(m, way.Link.Own[0].Addr()); err != nil {
 		p.stop()
 		if said := strings.TrimSpace(p.said.String()); said != "" {
 			err = fmt.Errorf("%s: %s", name, said)
@@ -87,7 +90,7 @@ func startProgram(name string, m *member) (*program, error) {
 
 // ready waits until the pod has the interface, and it is up. Neither program can tell that in the same way as
 // the other, so the pod's network is asked.
-func (p *program) ready(m *member) error {
+func (p *program) ready(m *member, own netip.Addr) error {
 	socket, err := m.sockets.plain()
 	if err != nil {
 		return err
@@ -102,7 +105,7 @@ func (p *program) ready(m *member) error {
 			return err
 		}
 		if unix.IoctlIfreq(socket, unix.SIOCGIFADDR, request) == nil {
-			if ip, err := request.Inet4Addr(); err == nil && [4]byte(ip) == network.OwnAddress4.Addr().As4() {
+			if ip, err := request.Inet4Addr(); err == nil && [4]byte(ip) == own.As4() {
 				return nil
 			}
 		}

@@ -40,7 +40,7 @@ func do(job *control.Work, files []*os.File) (*network.Attachment, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	place := link.Place{LeaseDir: job.Leases, CacheDir: job.Cache, PluginPath: job.PluginPath, Masquerade: job.Masquerade}
-	pod := link.Pod{ID: job.Pod, Interface: job.Interface, Default: job.Default}
+	pod := link.Pod{ID: job.Pod, Interface: job.Interface, Default: job.Default, IPs: job.IPs, MAC: job.MAC}
 	if len(files) > 0 {
 		pod.NetNS = files[0]
 	}
@@ -65,9 +65,12 @@ func hint(err error, job *control.Work) string {
 	var exhausted *link.ExhaustedError
 	var plugin *link.NoPluginError
 	var inUse *link.InUseError
+	var taken *link.TakenError
 	switch {
 	case errors.As(err, &exhausted):
 		return "remove pods that are on it, or create a network with a larger --subnet"
+	case errors.As(err, &taken):
+		return fmt.Sprintf("choose another, or none; `podsh network inspect %s` shows which are taken", job.Network.Name)
 	case errors.As(err, &plugin):
 		return "install it (Debian: containernetworking-plugins), or name its folder in CNI_PATH; looked in " + strings.Join(plugin.Path, ", ")
 	case errors.As(err, &inUse):

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
 )
 
 // ApartTable is a routing table that refuses the subnets of all networks; whatever comes from a network's
@@ -49,12 +51,7 @@ func (p Place) ensureBridge(ctx context.Context, h *netlink.Handle, n Network) (
 func (p Place) makeBridge(ctx context.Context, h *netlink.Handle, n Network) (netlink.Link, error) {
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name = n.Bridge
-	for _, subnet := range n.Subnets {
-		if subnet.Addr().Is4() {
-			gateway, _ := ends(subnet)
-			attributes.HardwareAddr = mac(gateway) // else it changes with the pods that come and go
-		}
-	}
+	attributes.HardwareAddr = mac((*network.Network)(&n).Gateway()) // else it changes with the pods that come and go
 	bridge := &netlink.Bridge{LinkAttrs: attributes}
 	if err := h.LinkAdd(bridge); err != nil {
 		return nil, fmt.Errorf("make bridge %s: %w", n.Bridge, err)
@@ -66,7 +63,7 @@ func (p Place) makeBridge(ctx context.Context, h *netlink.Handle, n Network) (ne
 		return nil, err
 	}
 	for _, subnet := range n.Subnets {
-		gateway, _ := ends(subnet)
+		gateway, _ := network.Ends(subnet)
 		if err := addAddress(h, bridge, netip.PrefixFrom(gateway, subnet.Bits())); err != nil {
 			return nil, err
 		}

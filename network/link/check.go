@@ -43,8 +43,8 @@ func (n Network) check() error {
 			six++
 		}
 	}
-	if four != 1 || six > 1 {
-		return fmt.Errorf("%d IPv4 and %d IPv6 subnets: a network has one IPv4 subnet and at most one IPv6 subnet", four, six)
+	if four > 1 || six > 1 || four+six == 0 {
+		return fmt.Errorf("%d IPv4 and %d IPv6 subnets: a network has one of either, or one of both", four, six)
 	}
 	return nil
 }
@@ -79,17 +79,4 @@ func (n Network) besides(other Network) error {
 		}
 	}
 	return nil
-}
-
-// ends returns a subnet's gateway, which is its first address, and the last address a pod can have.
-func ends(subnet netip.Prefix) (gateway, last netip.Addr) {
-	bytes := subnet.Addr().AsSlice()
-	for bit := subnet.Bits(); bit < 8*len(bytes); bit++ {
-		bytes[bit/8] |= 0x80 >> (bit % 8)
-	}
-	last, _ = netip.AddrFromSlice(bytes)
-	if last.Is4() {
-		last = last.Prev() // the last is for broadcasts
-	}
-	return subnet.Addr().Next(), last
 }

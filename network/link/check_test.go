@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/podsh/podsh/network"
 )
 
 func TestCheck(t *testing.T) {
@@ -22,7 +24,7 @@ func TestCheck(t *testing.T) {
 		{Network{Name: "x", Bridge: "b", Subnets: subnets("127.1.0.0/16")}, nil, "not addresses that pods can have"},
 		{Network{Name: "x", Bridge: "b", Subnets: subnets("fe80::/64", "10.0.0.0/24")}, nil, "not addresses that pods can have"},
 		{Network{Name: "x", Bridge: "b", Subnets: subnets("::ffff:10.0.0.0/120")}, nil, "not a subnet"},
-		{Network{Name: "x", Bridge: "b", Subnets: subnets("fd00::/64")}, nil, "0 IPv4 and 1 IPv6"},
+		{Network{Name: "x", Bridge: "b", Subnets: subnets("fd00::/64")}, nil, ""},
 		{Network{Name: "x", Bridge: "b", Subnets: subnets("10.0.0.0/24", "10.0.1.0/24")}, nil, "2 IPv4"},
 		{Network{Name: "x", Bridge: "b"}, nil, "0 IPv4"},
 		{Network{Name: "x", Bridge: "a-name-too-long!", Subnets: subnets("10.0.0.0/24")}, nil, "too long"},
@@ -62,7 +64,7 @@ func TestEnds(t *testing.T) {
 		"fd00::/64":     {"fd00::1", "fd00::ffff:ffff:ffff:ffff"},
 		"fd00::10/124":  {"fd00::11", "fd00::1f"},
 	} {
-		gateway, last := ends(subnets(subnet)[0])
+		gateway, last := network.Ends(subnets(subnet)[0])
 		if gateway.String() != want[0] || last.String() != want[1] {
 			t.Errorf("%s: %s, %s", subnet, gateway, last)
 		}

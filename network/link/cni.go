@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -94,6 +95,12 @@ func (p Place) open(n Network, pod Pod) (*libcni.CNIConfig, *libcni.NetworkConfi
 		return nil, nil, nil, err
 	}
 	rt := &libcni.RuntimeConf{ContainerID: pod.ID, IfName: pod.Interface, Args: [][2]string{{"IgnoreUnknown", "1"}}}
+	for _, ip := range pod.IPs { // as plugins of addresses and of interfaces know it
+		rt.Args = append(rt.Args, [2]string{"IP", ip.String()})
+	}
+	if pod.MAC != "" {
+		rt.Args = append(rt.Args, [2]string{"MAC", pod.MAC})
+	}
 	if pod.NetNS != nil {
 		// Not self: the plugin is who opens it.
 		rt.NetNS = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), pod.NetNS.Fd())
@@ -116,6 +123,9 @@ func (p Place) attachCNI(ctx context.Context, n Network, pod Pod) (*Attachment, 
 	if err == nil {
 		a, err = attachment(n, pod, result)
 	}
+	if err == nil {
+		err = a.is(pod)
+	}
 	if err != nil {
 		// CNI specification, section 4: a runtime follows an ADD that failed with a DEL, and goes by the
 		// first error.
@@ -125,6 +135,19 @@ func (p Place) attachCNI(ctx context.Context, n Network, pod Pod) (*Attachment, 
 		return nil, err
 	}
 	return a, nil
+}
+
+// is says whether the plugins gave what was asked for: they may know nothing of it.
+func (a *Attachment) is(pod Pod) error {
+	for _, ip := range pod.IPs {
+		if !slices.ContainsFunc(a.Addresses, func(has netip.Prefix) bool { return has.Addr() == ip }) {
+			return fmt.Errorf("its plugins gave %v, not %s", a.Addresses, ip)
+		}
+	}
+	if pod.MAC != "" && !strings.EqualFold(a.MAC, pod.MAC) {
+		return fmt.Errorf("its plugins gave the hardware address %q, not %s", a.MAC, pod.MAC)
+	}
+	return nil
 }
 
 func (p Place) detachCNI(ctx context.Context, n Network, pod Pod) error {

@@ -35,6 +35,14 @@ type ExhaustedError struct{ Subnet netip.Prefix }
 
 func (e *ExhaustedError) Error() string { return fmt.Sprintf("no address left in %s", e.Subnet) }
 
+// TakenError says that an address is another pod's.
+type TakenError struct {
+	Address netip.Addr
+	Pod     string // its id
+}
+
+func (e *TakenError) Error() string { return fmt.Sprintf("%s is taken by pod %s", e.Address, e.Pod) }
+
 // NoPluginError says that a CNI plugin is not where plugins are.
 type NoPluginError struct {
 	Plugin string

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+
+	"github.com/podsh/podsh/network"
 )
 
 // leases are a network's addresses in use, in the format of CNI's host-local plugin: a file for each address,
@@ -41,7 +43,13 @@ func (p Place) openLeases(n Network) (*leases, error) {
 func (l *leases) take(n Network, pod Pod) ([]netip.Prefix, error) {
 	var taken []netip.Prefix
 	for i, subnet := range n.Subnets {
-		address, err := l.next(subnet, strconv.Itoa(i), pod)
+		var err error
+		address := pod.wants(subnet)
+		if address.IsValid() {
+			err = l.lease(address, subnet, pod)
+		} else {
+			address, err = l.next(subnet, strconv.Itoa(i), pod)
+		}
 		if err != nil {
 			return nil, errors.Join(err, l.drop(pod, taken))
 		}
@@ -50,10 +58,44 @@ func (l *leases) take(n Network, pod Pod) ([]netip.Prefix, error) {
 	return taken, nil
 }
 
+// wants is the address that the pod is to have in a subnet, if it names one.
+func (pod Pod) wants(subnet netip.Prefix) netip.Addr {
+	for _, ip := range pod.IPs {
+		if subnet.Contains(ip) {
+			return ip
+		}
+	}
+	return netip.Addr{}
+}
+
+// lease leases one address. It leaves last_reserved_ip alone: where others are looked for has nothing to do with it.
+func (l *leases) lease(address netip.Addr, subnet netip.Prefix, pod Pod) error {
+	if gateway, end := network.Ends(subnet); address.Compare(gateway) <= 0 || address.Compare(end) > 0 {
+		return fmt.Errorf("%s is no address for pods in %s", address, subnet)
+	}
+	path := filepath.Join(l.dir, address.String())
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		text, _ := os.ReadFile(path) // whose it is
+		owner, _, _ := strings.Cut(string(text), disk.LineBreak)
+		return &TakenError{address, owner}
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("the network was removed meanwhile")
+	case err != nil:
+		return fmt.Errorf("lease %s: %w", address, err)
+	}
+	_, err = file.WriteString(pod.ID + disk.LineBreak + pod.Interface)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return errors.Join(fmt.Errorf("lease %s: %w", address, err), os.Remove(path))
+	}
+	return nil
+}
+
 // next leases the next free address after the one that was leased last: one that was given back rests for as
 // long as can be.
 func (l *leases) next(subnet netip.Prefix, rangeID string, pod Pod) (netip.Addr, error) {
-	gateway, end := ends(subnet)
+	gateway, end := network.Ends(subnet)
 	start := end
 	if ip, err := l.LastReservedIP(rangeID); err == nil {
 		if last, ok := netip.AddrFromSlice(ip); ok && subnet.Contains(last.Unmap()) {

@@ -11,6 +11,7 @@ package link
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 
@@ -38,13 +39,17 @@ type Pod struct {
 	NetNS     *os.File // its network namespace; for Detach nil if that is gone
 	Interface string   // the name of its end, such as eth0
 	Default   bool     // this network is its way out
+
+	IPs []netip.Addr // that it is to have, of a family at most one; else those that are free
+	MAC string       // else one that goes with its address
 }
 
 // Attachment is what became of a pod's interface.
 type Attachment network.Attachment
 
 // Attach connects a pod to a network, and makes the network's bridge if this is its first pod. What was done
-// is undone when a later part fails. Errors: ErrAttached, ErrNoNAT, *ExhaustedError, *NoPluginError.
+// is undone when a later part fails. Errors: ErrAttached, ErrNoNAT, *ExhaustedError, *TakenError,
+// *NoPluginError.
 func (p Place) Attach(ctx context.Context, n Network, pod Pod) (*Attachment, error) {
 	defer runtime.KeepAlive(pod.NetNS) // its number is used, which a finalizer would close
 	if err := Check(n, nil); err != nil {

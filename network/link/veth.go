@@ -7,12 +7,15 @@ import (
 	"hash/fnv"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network"
 )
 
 // carrierTimeout is how long the kernel may take to notice that both ends of a link are up.
@@ -63,13 +66,11 @@ func (p Place) prepare(ctx context.Context, h *netlink.Handle, n Network, pod Po
 	addresses := a.Addresses
 	undo.add(func() error { return p.release(n, pod, &Attachment{Addresses: addresses}) })
 	for _, subnet := range n.Subnets {
-		gateway, _ := ends(subnet)
+		gateway, _ := network.Ends(subnet)
 		a.Gateways = append(a.Gateways, gateway)
 	}
-	for _, address := range a.Addresses {
-		if address.Addr().Is4() {
-			a.MAC = mac(address.Addr()).String()
-		}
+	if a.MAC = pod.MAC; a.MAC == "" {
+		a.MAC = mac(a.Addresses[0].Addr()).String()
 	}
 	return p.ensureBridge(ctx, h, n)
 }
@@ -114,7 +115,7 @@ func (a *Attachment) configure(n Network, pod Pod) error {
 			return fmt.Errorf("look up %s in the pod: %w", a.Interface, err)
 		}
 		a.MTU = link.Attrs().MTU
-		if err := linkSysctls(a.Interface, len(a.Gateways) > 1); err != nil {
+		if err := linkSysctls(a.Interface, n.has6()); err != nil {
 			return err
 		}
 		for _, address := range a.Addresses {
@@ -126,7 +127,8 @@ func (a *Attachment) configure(n Network, pod Pod) error {
 			return fmt.Errorf("bring %s up in the pod: %w", a.Interface, err)
 		}
 		if n.Internal && n.Resolver.IsValid() {
-			route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(host(n.Resolver)), Gw: a.Gateways[0].AsSlice()}
+			gateway := a.Gateways[slices.IndexFunc(a.Gateways, func(ip netip.Addr) bool { return ip.Is4() == n.Resolver.Is4() })]
+			route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(host(n.Resolver)), Gw: gateway.AsSlice()}
 			if err := h.RouteReplace(route); err != nil {
 				return fmt.Errorf("add a route to %s: %w", n.Resolver, err)
 			}
@@ -198,8 +200,14 @@ func (pod Pod) hostInterface() string {
 
 func isVeth(link netlink.Link) bool { return link.Type() == "veth" }
 
-// mac is the hardware address that goes with an IPv4 address, so that neighbours which remember the pair are
-// right when the address is leased again. 0a is a locally administered one.
+// mac is the hardware address that goes with an address, so that neighbours which remember the pair are right when the
+// address is leased again. 0a is a locally administered one. Of IPv6, which is longer, it is a digest.
 func mac(address netip.Addr) net.HardwareAddr {
-	return append(net.HardwareAddr{0x0a, 0x58}, address.AsSlice()...)
+	bytes := address.AsSlice()
+	if address.Is6() {
+		hash := fnv.New32a()
+		hash.Write(bytes)
+		bytes = hash.Sum(nil)
+	}
+	return append(net.HardwareAddr{0x0a, 0x58}, bytes...)
 }

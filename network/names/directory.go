@@ -29,16 +29,23 @@ type index struct {
 type pod struct {
 	id       string
 	names    []string
-	networks []string // in order, so that answers are
+	aliases  map[string][]string // by network
+	networks []string            // in order, so that answers are
 	addrs    map[string][]netip.Addr
 	servers  []netip.AddrPort
 	internal bool
 }
 
 func newPod(member Member) *pod {
-	p := &pod{id: member.ID, addrs: map[string][]netip.Addr{}, internal: member.Internal}
+	p := &pod{id: member.ID, addrs: map[string][]netip.Addr{}, aliases: map[string][]string{}, internal: member.Internal}
 	for _, name := range member.Names {
 		p.names = append(p.names, dns.CanonicalName(name))
+	}
+	for network, aliases := range member.Aliases {
+		for _, alias := range aliases {
+			network := dns.CanonicalName(network)
+			p.aliases[network] = append(p.aliases[network], dns.CanonicalName(alias))
+		}
 	}
 	for network, addrs := range member.Networks {
 		network = dns.CanonicalName(network) // "" becomes "."
@@ -54,6 +61,27 @@ func newPod(member Member) *pod {
 		p.servers = append(p.servers, netip.AddrPortFrom(addr.Unmap(), 53))
 	}
 	return p
+}
+
+// allNames are those that it has on any network, each once.
+func (p *pod) allNames() []string {
+	all := slices.Clone(p.names)
+	for _, aliases := range p.aliases {
+		all = append(all, aliases...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// called says whether it is called so on a network, or by that name and the network's.
+func (p *pod) called(name, network string) bool {
+	short, _ := strings.CutSuffix(name, "."+network)
+	for _, as := range []string{name, short + "."} {
+		if slices.Contains(p.names, as) || slices.Contains(p.aliases[network], as) {
+			return true
+		}
+	}
+	return false
 }
 
 // plain is addr as the index has it.
@@ -83,7 +111,7 @@ func (d *directory) replace(id string, with *pod) {
 		x.pods = append(x.pods, with)
 	}
 	for _, p := range x.pods {
-		for _, name := range p.names {
+		for _, name := range p.allNames() {
 			x.byName[name] = append(x.byName[name], p)
 		}
 		for _, addrs := range p.addrs {
@@ -107,6 +135,9 @@ func (x *index) addresses(asker *pod, name string) (addrs []netip.Addr, known bo
 			called = slices.Concat(called, x.byName[short+"."])
 		}
 		for _, p := range called {
+			if !p.called(name, network) {
+				continue
+			}
 			there, on := p.addrs[network]
 			known = known || on
 			for _, addr := range there {

@@ -49,6 +49,8 @@ type Config struct {
 type Member struct {
 	ID    string
 	Names []string // what others call it; the first is the one its addresses stand for
+	// Aliases are more names, by network: there alone it is called so.
+	Aliases map[string][]string
 	// Networks holds the pod's own addresses on each network it is on, by which it is known when it asks. Pods
 	// see each other's names on the networks they share; on the network "" none sees another.
 	Networks map[string][]netip.Addr

@@ -1,0 +1,166 @@
+package sandbox
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podsh/podsh/network"
+)
+
+// Endpoint is what a user asked for of a pod's place on a network.
+type Endpoint struct {
+	IPs     []netip.Addr `json:"ips,omitempty"` // of a family at most one; else those that are free
+	MAC     string       `json:"mac,omitempty"`
+	Aliases []string     `json:"aliases,omitempty"` // what it is called there, too
+}
+
+const endpointForm = "NETWORK:ip=ADDRESS,mac=ADDRESS,alias=NAME"
+
+// parseNetworks reads NETWORK[:KEY=VALUE[,KEY=VALUE…]][,NETWORK…]: what has no name before it belongs to the network
+// before it.
+func parseNetworks(text string) (n Net, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		name, key := part, ""
+		before, value, asked := strings.Cut(part, "=")
+		if asked {
+			var named bool
+			if name, key, named = strings.Cut(before, ":"); !named {
+				name, key = "", before
+			}
+		}
+		if name != "" || !asked {
+			if !isName(name) || reservedNetwork(name) || slices.Contains(n.Networks, name) {
+				return Net{}, fail(ErrInvalid, []string{netForms}, "--net %q: no network can be called %q here", text, name)
+			}
+			n.Networks = append(n.Networks, name)
+		}
+		if !asked {
+			continue
+		}
+		if len(n.Networks) == 0 {
+			return Net{}, fail(ErrInvalid, []string{"--net " + endpointForm}, "--net %q: %s of no network", text, key)
+		}
+		if err := n.addTo(n.Networks[len(n.Networks)-1], key, value); err != nil {
+			return Net{}, err
+		}
+	}
+	return n, nil
+}
+
+func (n *Net) addTo(name, key, value string) error {
+	if n.Endpoints == nil {
+		n.Endpoints = map[string]Endpoint{}
+	}
+	e := n.Endpoints[name]
+	if err := e.Add(key, value); err != nil {
+		return fmt.Errorf("--net %s: %w", name, err)
+	}
+	n.Endpoints[name] = e
+	return nil
+}
+
+// Add takes in one thing that was asked for: ip, mac or alias.
+func (e *Endpoint) Add(key, value string) error {
+	hint := []string{endpointForm + "; ip and alias may be there more than once"}
+	switch key {
+	case "ip", "ip6":
+		ip, err := netip.ParseAddr(value)
+		if err != nil || ip.Zone() != "" || ip.Is4In6() {
+			return fail(ErrInvalid, hint, "%s: %q is no address", key, value)
+		}
+		if slices.ContainsFunc(e.IPs, func(other netip.Addr) bool { return other.Is4() == ip.Is4() }) {
+			return fail(ErrInvalid, []string{"one of IPv4, one of IPv6"}, "%s %s: there is another of its kind already", key, value)
+		}
+		e.IPs = append(e.IPs, ip)
+	case "mac":
+		mac, err := net.ParseMAC(value)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 || slices.Max(mac) == 0 { // a group's, or none
+			return fail(ErrInvalid, []string{"six bytes, such as 02:42:ac:11:00:02; the first is even"}, "mac: %q is no hardware address of one interface", value)
+		}
+		if e.MAC != "" {
+			return fail(ErrInvalid, []string{"one is enough"}, "mac %s: there is another already", value)
+		}
+		e.MAC = mac.String()
+	case "alias":
+		if !isDomain(value) {
+			return fail(ErrInvalid, []string{"letters, digits, - _ and dots between"}, "alias: %q is no name", value)
+		}
+		e.Aliases = append(e.Aliases, value)
+	default:
+		return fail(ErrInvalid, []string{didYouMean(key, []string{"ip", "mac", "alias"}, hint[0])}, "no %q of a network", key)
+	}
+	return nil
+}
+
+// on checks it beside the network that it is for.
+func (e *Endpoint) on(n *network.Network) error {
+	for _, ip := range e.IPs {
+		if n.Conflist != nil {
+			break // its plugins know
+		}
+		i := slices.IndexFunc(n.Subnets, func(subnet netip.Prefix) bool { return subnet.Contains(ip) })
+		if i < 0 {
+			return fail(nil, []string{"`podsh network inspect " + n.Name + "` shows its subnets"}, "%s is not on network %q, which has %s", ip, n.Name, strings.Trim(fmt.Sprint(n.Subnets), "[]"))
+		}
+		gateway, last := network.Ends(n.Subnets[i])
+		if ip.Compare(gateway) <= 0 || ip.Compare(last) > 0 {
+			return fail(nil, []string{fmt.Sprintf("from %s to %s", gateway.Next(), last)}, "%s is no address for a pod on network %q", ip, n.Name)
+		}
+	}
+	return nil
+}
+
+// parseOutbound reads outbound[:pasta|:slirp4netns][:subnet=CIDR…], the words behind it separated by commas.
+func parseOutbound(text, value string) (Net, error) {
+	n := Net{WayOut: WayOutStack}
+	for word := range strings.SplitSeq(value, ",") {
+		subnet, isSubnet := strings.CutPrefix(word, "subnet=")
+		switch {
+		case word == WayOutPasta || word == WayOutSlirp:
+			n.WayOut = word
+		case !isSubnet:
+			return Net{}, fail(ErrInvalid, []string{netForms}, "--net %q is no network", text)
+		default:
+			prefix, err := netip.ParsePrefix(subnet)
+			if err != nil {
+				return Net{}, fail(ErrInvalid, []string{"--net outbound:subnet=CIDR, such as 10.5.0.0/24"}, "--net outbound: %q is no subnet", subnet)
+			}
+			n.Subnets = append(n.Subnets, prefix)
+		}
+	}
+	return n, nil
+}
+
+// validateSubnets refuses subnets in which a way out has no place.
+func (n *Net) validateSubnets() error {
+	for i, subnet := range n.Subnets {
+		most := 29
+		if subnet.Addr().Is6() {
+			most = 125
+		}
+		if n.WayOut == WayOutSlirp {
+			most = 25 // it says so itself
+		}
+		const flag = "--net outbound:subnet="
+		switch ip := subnet.Addr(); {
+		case ip.Is4In6() || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() || ip.IsLinkLocalUnicast() || subnet.Bits() < 8:
+			return fail(ErrInvalid, []string{flag + "10.5.0.0/24"}, "%s%s is not for pods", flag, subnet)
+		case subnet.Masked() != subnet:
+			return fail(ErrInvalid, []string{flag + subnet.Masked().String()}, "%s%s: there are bits behind the mask", flag, subnet)
+		case subnet.Bits() > most:
+			return fail(ErrInvalid, []string{fmt.Sprintf("/%d at most", most)}, "%s%s: the pod, its gateway and its name server find no place there", flag, subnet)
+		case ip.Is6() && n.WayOut != WayOutStack:
+			return fail(ErrInvalid, []string{"leave it out, or take podsh's own: --net outbound:subnet=…"}, "%s%s: %s is told of IPv4 alone", flag, subnet, n.WayOut)
+		}
+		if slices.ContainsFunc(n.Subnets[:i], func(other netip.Prefix) bool { return other.Addr().Is4() == subnet.Addr().Is4() }) {
+			return fail(ErrInvalid, []string{"one of IPv4, and perhaps one of IPv6"}, "%s%s: there is another of its kind already", flag, subnet)
+		}
+	}
+	return nil
+}
+
+// outbound are the addresses of a pod's own way out.
+func (n *Net) outbound() network.Outbound { return network.NewOutbound(n.Subnets) }
