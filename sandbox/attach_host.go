@@ -1,0 +1,70 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
+)
+
+// resolve makes the helper of networks on the host answer names there: in a hub its own stack does.
+func (w *wiring) resolve(hub *Pod) error {
+	if hub.own("net") {
+		return nil
+	}
+	unlock, err := hub.lockNet() // many pods may come at once, and one of them listens
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return w.resolveLocked(hub)
+}
+
+// resolveLocked does so, for who has locked the hub's network.
+func (w *wiring) resolveLocked(hub *Pod) error {
+	answer, err := w.helper.ask(&control.Request{Do: control.Status, Pod: hub.ID})
+	if err != nil {
+		return err
+	}
+	resolvers, err := w.pod.store.hostResolvers()
+	for _, resolver := range resolvers {
+		if err == nil && !slices.Contains(answer.Status.Resolves, resolver) {
+			err = w.resolveAt(resolver)
+		}
+	}
+	return err
+}
+
+func (w *wiring) resolveAt(resolver netip.Addr) error {
+	if err := network.Ask(network.AddAddress(network.Loopback, hostPrefix(resolver))); err != nil {
+		return fmt.Errorf("give lo the address %s: %w", resolver, err)
+	}
+	var sockets []*os.File
+	defer func() { control.Close(sockets) }()
+	for _, protocol := range []string{"udp", "tcp"} {
+		l, err := listen(network.Port{HostIP: resolver, HostPort: 53, Protocol: protocol}, nil)
+		if err != nil {
+			return withHint(fmt.Errorf("name server of networks: listen on %s, port 53: %w", resolver, errors.Unwrap(err)),
+				"a name server of the host's listens on all addresses: `ss -lnp 'sport = :53'`")
+		}
+		sockets = append(sockets, l.sockets...)
+	}
+	_, err := w.helper.ask(&control.Request{Do: control.Resolve, Address: resolver}, sockets...)
+	return err
+}
+
+// hostResolvers are where pods on networks that are on the host ask for names.
+func (s *Store) hostResolvers() ([]netip.Addr, error) {
+	networks, err := s.Networks()
+	resolvers := []netip.Addr{network.HostResolver}
+	if slices.ContainsFunc(networks, (*network.Network).OnlyIPv6) {
+		resolvers = append(resolvers, network.HostResolver6)
+	}
+	return resolvers, err
+}
+
+func hostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }

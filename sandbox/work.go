@@ -1,0 +1,139 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/nsenter"
+)
+
+// work is the network's program at work where networks are.
+type work struct {
+	conn     *os.File
+	executor *nsenter.Executor
+	store    *Store
+	onHost   bool
+}
+
+// remove takes a network away that no pod is on. Leases that are left are those of creations that were killed.
+func (w *work) remove(n *network.Network) error {
+	orphans, err := w.store.orphans(n)
+	if err == nil {
+		err = w.release(n, orphans)
+	}
+	if err == nil {
+		_, err = w.do(&control.Work{Do: control.Remove, Network: *n})
+	}
+	return err
+}
+
+// release gives back what pods have of a network that are gone.
+func (w *work) release(n *network.Network, leases []lease) error {
+	for _, l := range leases {
+		if _, err := w.do(&control.Work{Do: control.Detach, Network: *n, Pod: l.pod, Interface: l.link}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lease is who has an address.
+type lease struct{ pod, link string }
+
+// orphans are the leases of pods that are not there. Whoever asks has the hub alone, so none is just being made.
+func (s *Store) orphans(n *network.Network) ([]lease, error) {
+	entries, err := os.ReadDir(s.path("leases", n.Name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var orphans []lease
+	for _, entry := range entries {
+		if _, err := netip.ParseAddr(entry.Name()); err != nil {
+			continue // the lock, and the last address that was given
+		}
+		text, err := os.ReadFile(s.path("leases", n.Name, entry.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		l := lease{}
+		l.pod, l.link, _ = strings.Cut(string(text), "\r\n") // as host-local writes it
+		if isID(l.pod) && !exists(s.path("pods", l.pod)) && !slices.Contains(orphans, l) {
+			orphans = append(orphans, l)
+		}
+	}
+	return orphans, nil
+}
+
+// startWork starts it in the hub, or on the host, if networks are there.
+func (s *Store) startWork(hub *Pod) (*work, error) {
+	var pidfd *os.File
+	namespaces := 0
+	if hub != nil && hub.own("net") {
+		var err error
+		if pidfd, err = hub.Open(); err != nil {
+			return nil, err
+		}
+		defer pidfd.Close()
+		namespaces = hub.netNamespaces()
+	}
+	conn, executor, err := startProgram(workRole, pidfd, namespaces)
+	if err != nil {
+		return nil, err
+	}
+	return &work{conn, executor, s, namespaces == 0}, nil
+}
+
+// do does one thing, and waits until it is done.
+func (w *work) do(job *control.Work, files ...*os.File) (*control.Done, error) {
+	if err := w.fill(job); err != nil {
+		return nil, err
+	}
+	if err := control.Send(w.conn, job, files...); err != nil {
+		return nil, err
+	}
+	done := &control.Done{}
+	_, err := control.Receive(w.conn, done)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("network %q: the work on it ended without a word: %w", job.Network.Name, err)
+	case done.Error != "" && done.Hint != "":
+		return nil, withHint(errors.New(done.Error), "%s", done.Hint)
+	case done.Error != "":
+		return nil, fail(nil, []string{"`podsh network inspect " + job.Network.Name + "` shows how it was made"}, "%s", done.Error)
+	}
+	return done, nil
+}
+
+// fill adds what all work needs to know.
+func (w *work) fill(job *control.Work) error {
+	job.Leases, job.Cache = w.store.path("leases"), w.store.path("leases", "cache")
+	job.PluginPath = pluginPath()
+	job.Masquerade = w.onHost
+	return os.MkdirAll(job.Leases, 0o700)
+}
+
+// close lets the program end, which is ours to reap.
+func (w *work) close() {
+	w.conn.Close()
+	w.executor.Reap()
+}
+
+// pluginPath is where CNI plugins are looked for: where the user says, beside podsh, and where they usually are.
+func pluginPath() []string {
+	path := filepath.SplitList(os.Getenv("CNI_PATH"))
+	if self, err := os.Readlink("/proc/self/exe"); err == nil {
+		path = append(path, filepath.Join(filepath.Dir(self), "cni"), filepath.Join(filepath.Dir(self), "../lib/podsh/cni"))
+	}
+	return append(path, "/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+}
