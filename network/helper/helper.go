@@ -134,6 +134,14 @@ func (h *helper) hintFor(err error) string {
 	if errors.As(err, &hint) {
 		return hint.Hint()
 	}
+	return filesHint(err)
+}
+
+// filesHint says what to do where nothing more can be opened.
+func filesHint(err error) string {
+	if errors.Is(err, unix.EMFILE) {
+		return "raise `ulimit -n` before the first pod of the helper is made: it has what podsh had then"
+	}
 	return ""
 }
 
@@ -237,6 +245,9 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 	if h.stack != nil || len(h.resolves) > 0 {
 		pod, all := h.names.Queries(request.Pod)
 		report.Limits = append(report.Limits, control.Limit{Name: "names asked for", Pod: pod, All: all})
+		if n := h.names.Starved(); n > 0 {
+			report.Warnings = append(report.Warnings, fmt.Sprintf("%d questions for names found no descriptor: more than `ulimit -n` says where the pod was made", n))
+		}
 		servers, err := h.names.Upstream()
 		if err != nil {
 			report.Warnings = append(report.Warnings, err.Error())

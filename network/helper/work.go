@@ -77,6 +77,8 @@ func hint(err error, job *control.Work) string {
 		return "podsh rm -f " + strings.Join(inUse.Pods, " ")
 	case errors.Is(err, link.ErrNoNAT):
 		return "install nftables"
+	case filesHint(err) != "":
+		return filesHint(err)
 	case errors.Is(err, os.ErrPermission):
 		return "`podsh doctor` looks at this machine"
 	}

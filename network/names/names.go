@@ -11,6 +11,7 @@ package names
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/podsh/podsh/network/share"
 )
@@ -66,6 +67,7 @@ type Forwarder struct {
 	queries       *share.Limit[string]
 	connections   *share.Limit[string]
 	health        health
+	starved       atomic.Uint64
 	closed        context.Context
 	close         context.CancelFunc
 }
@@ -114,6 +116,9 @@ func (f *Forwarder) Upstream() ([]netip.AddrPort, error) {
 	settings, err := f.resolv.read()
 	return settings.servers, err
 }
+
+// Starved counts the questions that could not be asked, for this process may open no more.
+func (f *Forwarder) Starved() uint64 { return f.starved.Load() }
 
 // ResolvConf returns the host's resolv.conf as it is now; as it was, if it can't be read.
 func (f *Forwarder) ResolvConf() string {

@@ -64,6 +64,8 @@ func (f *Forwarder) exchange(ctx context.Context, r *request, server netip.AddrP
 	switch {
 	case err == nil:
 		f.health.answered(server)
+	case passing(err): // which says nothing of the server
+		f.starved.Add(1)
 	case ctx.Err() == nil && f.health.silent(server, asked):
 		f.try(server, timeout)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/podsh/podsh/network/testns"
+	"golang.org/x/sys/unix"
 )
 
 // asker is a pod that may ask the servers.
@@ -380,4 +381,34 @@ func TestNewServersAreFound(t *testing.T) {
 		<-tick.C
 	}
 	t.Errorf("after 3 s: %s", ask())
+}
+
+// TestNoDescriptor: who can open no more is told so, and no server is taken for dead.
+func TestNoDescriptor(t *testing.T) {
+	if !testns.Inside(t) {
+		return
+	}
+	var s servers
+	s.start(t)
+	f := newForwarder(t, Config{ResolvConf: resolvConfOf(t, "127.0.0.53 127.0.0.2")}, single)
+	askAs(t, f, asker, question("a.test", dns.TypeA), false) // resolv.conf is read
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	got := said(askAs(t, f, asker, question("a.test", dns.TypeA), false))
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if got != "SERVFAIL" || f.Starved() == 0 {
+		t.Errorf("%q without a descriptor, %d counted", got, f.Starved())
+	}
+	if got := said(askAs(t, f, asker, question("a.test", dns.TypeA), false)); got != "192.0.2.53" {
+		t.Errorf("%q when there are some again", got)
+	}
 }
