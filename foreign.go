@@ -154,10 +154,10 @@ const limits = "podsh has no limits by cgroups yet: systemd-run --user --scope -
 var unknownFlags = strings.Fields(`annotation authfile blkio-weight blkio-weight-device cert-dir cgroup-conf cgroup-parent
 	cgroupns cgroups chrootdirs conmon-pidfile cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpuset-cpus
 	cpuset-mems creds decryption-key details device-cgroup-rule device-read-bps device-read-iops device-write-bps device-write-iops
-	disable-content-trust dns-option dns-opt domainname external group-entry health-interval health-log-destination
-	health-on-failure health-retries health-start-interval health-start-period health-startup-cmd health-timeout hosts-file
+	disable-content-trust domainname external group-entry health-interval health-log-destination
+	health-on-failure health-retries health-start-interval health-start-period health-startup-cmd health-timeout
 	hostuser http-proxy ignore image-volume init-ctr init-path io-maxbandwidth io-maxiops ip-masq isolation kernel-memory label-file
-	link-local-ip mac-address memory-reservation memory-swap memory-swappiness namespace network-alias no-hostname no-hosts
+	link-local-ip memory-reservation memory-swap memory-swappiness namespace no-hostname no-hosts
 	no-stdin noheading oom-kill-disable oom-score-adj passwd passwd-entry personality pod-id-file preserve-fd preserve-fds
 	rdt-class read-only-tmpfs requires retry retry-delay rmi runtime sdnotify seccomp-policy shm-size-systemd sort storage-opt
 	subgidname subuidname sync timeout tls-verify unsetenv-all use-api-socket volume-driver`)

@@ -162,26 +162,37 @@ func (p *creation) sharesShm() bool {
 	return p.member != nil && p.pod.Namespaces["ipc"].Kind != "new" && p.member.container.pod.Namespaces["mnt"].Kind == "new"
 }
 
-// takeShared takes hold of the pod's /dev/shm and, if it is needed, its /proc. They are mounts in the pod's mount namespace,
-// and a mount can only be taken from the namespace that one is in: so this goes there and comes back. Both belong to the
-// pod's user namespace, so it may. No link is followed there: anybody in the pod could have laid one.
+// takeShared takes hold of the pod's /dev/shm, of its resolv.conf where that follows the host's, and, if it is needed, of its
+// /proc. They are mounts in the pod's mount namespace, and a mount can only be taken from the namespace that one is in: so
+// this goes there and comes back. Both belong to the pod's user namespace, so it may. No link is followed there: anybody in
+// the pod could have laid one.
 func (p *creation) takeShared() {
-	if !p.sharesShm() && !p.comesLast() {
+	resolver := slices.IndexFunc(p.member.etc, func(f etcFile) bool { return f.shared })
+	if !p.sharesShm() && !p.comesLast() && resolver < 0 {
 		return
 	}
-	p.explain("take hold of what is the pod's own: shared memory", "open_tree(2)", "")
+	what := "shared memory"
+	if resolver >= 0 {
+		what += ", and the resolver, which follows the host's"
+	}
+	p.explain("take hold of what is the pod's own: "+what, "open_tree(2)", "")
 	p.call(unix.SYS_SETNS, memberPodFD, unix.CLONE_NEWNS)
 	if p.sharesShm() {
-		p.shm = p.takeInPod(rootfs.Shm)
+		p.shm = p.takeInPod(rootfs.Shm.Target, unix.O_DIRECTORY)
 	}
 	if p.comesLast() {
-		p.podProc = p.takeInPod(rootfs.Proc)
+		p.podProc = p.takeInPod(rootfs.Proc.Target, unix.O_DIRECTORY)
+	}
+	if resolver >= 0 {
+		s := p.member.etc[resolver].source()
+		p.taken[s] = p.takeInPod(p.member.etc[resolver].path, 0)
+		p.restrict(p.taken[s], s)
 	}
 	p.call(unix.SYS_SETNS, p.mounts, unix.CLONE_NEWNS)
 }
 
-func (p *creation) takeInPod(m rootfs.Mount) nsenter.Result {
-	at := p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, m.Target, openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
+func (p *creation) takeInPod(path string, flags uint64) nsenter.Result {
+	at := p.call(unix.SYS_OPENAT2, unix.AT_FDCWD, path, openHow(unix.O_PATH|unix.O_CLOEXEC|flags, unix.RESOLVE_NO_SYMLINKS), openHowSize)
 	tree := p.copyOf(at, 0)
 	p.call(unix.SYS_CLOSE, at)
 	return tree
@@ -340,9 +351,18 @@ func (p *Pod) etc(pidfd *os.File) ([]etcFile, error) {
 	defer unix.Close(root)
 	var files []etcFile
 	for _, name := range etcFiles {
-		files = append(files, etcFile{name, readInRoot(root, name)})
+		files = append(files, etcFile{path: name, text: readInRoot(root, name)})
 	}
-	return files, nil
+	state, err := p.Net()
+	if err != nil || state.ResolvConf == nil {
+		return files, err
+	}
+	found, is, err := findResolvConf(root)
+	if err == nil {
+		unix.Close(found)
+		files[slices.Index(etcFiles, "/etc/resolv.conf")].shared = is == *state.ResolvConf
+	}
+	return files, nil // else somebody in the pod has put another there
 }
 
 // withHostname are the pod's files for a container that may have another host name.

@@ -176,6 +176,7 @@ func groupRange(groups []IDMap) (first, last uint32) {
 // etcFile is a file that podsh writes for every pod.
 type etcFile struct {
 	path, text string
+	shared     bool // a container has the pod's own
 }
 
 func (p *creation) etcFiles() []etcFile {
@@ -187,9 +188,9 @@ func (p *creation) etcFiles() []etcFile {
 		hostname = p.pod.Hostname
 	}
 	return []etcFile{
-		{"/etc/hosts", p.hosts(hostname)},
-		{"/etc/hostname", hostname + "\n"},
-		{"/etc/resolv.conf", p.resolver()},
+		{path: "/etc/hosts", text: p.hosts(hostname)},
+		{path: "/etc/hostname", text: hostname + "\n"},
+		{path: "/etc/resolv.conf", text: p.resolver()},
 	}
 }
 
@@ -204,6 +205,9 @@ func (p *creation) writeEtcFiles() {
 	}
 	p.explain(etcWhy, "hosts(5)", strings.Join(cmd, "\n"))
 	for _, f := range p.etcFiles() {
+		if f.shared {
+			continue
+		}
 		p.write(path.Base(f.path), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, f.text)
 		p.take(f.source())
 	}

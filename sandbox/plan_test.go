@@ -171,9 +171,13 @@ func runPlans(t *testing.T) map[string]Plan {
 		view := c.view()
 		view.confine(&who)
 		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, joinerHolds(view), true, nil},
-			etc: []etcFile{{"/etc/hosts", "127.0.0.1\tlocalhost\n"}}, nulls: []int{0}, rows: 24, columns: 80, term: "xterm",
+			etc: []etcFile{{path: "/etc/hosts", text: "127.0.0.1\tlocalhost\n"}}, nulls: []int{0}, rows: 24, columns: 80, term: "xterm",
 			owners: map[string]owner{"/data": {33, 33, 0o750}}}
 		plans["run-"+name] = planContainer(f, member)
+		if name == "image" { // the pod's resolver follows the host's
+			member.etc = append(member.etc, etcFile{path: "/etc/resolv.conf", text: "nameserver 10.0.2.3\n", shared: true})
+			plans["run-follows"] = planContainer(f, member)
+		}
 	}
 	return plans
 }
