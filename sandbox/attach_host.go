@@ -30,8 +30,7 @@ func (w *wiring) resolveLocked(hub *Pod) error {
 	if err != nil {
 		return err
 	}
-	resolvers, err := w.pod.store.hostResolvers()
-	for _, resolver := range resolvers {
+	for _, resolver := range w.pod.store.hostResolvers() {
 		if err == nil && !slices.Contains(answer.Status.Resolves, resolver) {
 			err = w.resolveAt(resolver)
 		}
@@ -58,13 +57,13 @@ func (w *wiring) resolveAt(resolver netip.Addr) error {
 }
 
 // hostResolvers are where pods on networks that are on the host ask for names.
-func (s *Store) hostResolvers() ([]netip.Addr, error) {
+func (s *Store) hostResolvers() []netip.Addr {
 	networks, err := s.Networks()
 	resolvers := []netip.Addr{network.HostResolver}
-	if slices.ContainsFunc(networks, (*network.Network).OnlyIPv6) {
+	if slices.ContainsFunc(networks, (*network.Network).OnlyIPv6) || err != nil && exists("/proc/sys/net/ipv6") {
 		resolvers = append(resolvers, network.HostResolver6)
 	}
-	return resolvers, err
+	return resolvers
 }
 
 func hostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }
