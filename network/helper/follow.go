@@ -80,7 +80,7 @@ func (f *followed) ours() bool {
 // is shorter: whoever reads it meanwhile sees one or the other.
 func (f *followed) update(host network.ResolvConf) error {
 	text := f.resolver.ResolvConf(host).String()
-	if text == f.text {
+	if text == f.text || len(text) >= longest {
 		return nil
 	}
 	has := f.read()
@@ -99,9 +99,12 @@ func (f *followed) update(host network.ResolvConf) error {
 	return nil
 }
 
+// longest bounds what podsh writes there, in bytes.
+const longest = 8 << 10
+
 // read returns what it says, the start of it if somebody has made it long. What can't be read is not ours.
 func (f *followed) read() string {
-	text := make([]byte, 64<<10)
+	text := make([]byte, longest)
 	n, _ := f.file.ReadAt(text, 0)
 	return string(text[:n])
 }
