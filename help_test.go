@@ -96,7 +96,7 @@ func TestBashCompletion(t *testing.T) {
 		{"port ls --", "--json --help"},
 		{"network c", "create connect"},
 		{"network create ", ""}, // a new name
-		{"network create --i", "--ipv6 --internal"},
+		{"network create --i", "--ipv4 --ipv6 --internal"},
 		{"network rm ", "front back"},
 		{"network connect ", "front back"},
 		{"network connect front ", "web wiki"},

@@ -145,7 +145,7 @@ func TestReadmeNamesEveryCommand(t *testing.T) {
 	for name := range named {
 		t.Errorf("the README names podsh %s, which there is not", name)
 	}
-	for _, m := range regexp.MustCompile(`[ \x60]--([a-z][a-z-]*)`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`[ \x60]--([a-z][a-z0-9-]*)`).FindAllStringSubmatch(text, -1) {
 		if m[1] != "help" && !slices.Contains(flags, m[1]) {
 			t.Errorf("the README names --%s, which is no flag", m[1])
 		}
