@@ -132,10 +132,11 @@ func (p *creation) joinPod() {
 // its memory belongs to the host's, ptrace(2).
 //
 // The pod's /proc is to be had without being in there: from the pod's mounts. In a user namespace what hides parts of it
-// would be locked to it, mount_namespaces(7).
+// would be locked to it, mount_namespaces(7). Before Linux 5.12 mounts get their attributes by way of that /proc, which does
+// not show who is outside.
 func (p *creation) comesLast() bool {
 	pod := p.member.container.pod
-	return p.pod.Namespaces["user"].Kind == "host" && p.pod.Namespaces["pid"].Kind == "pod" && pod.own("pid") && pod.own("mnt")
+	return p.canSetAttributes() && p.pod.Namespaces["user"].Kind == "host" && p.pod.Namespaces["pid"].Kind == "pod" && pod.own("pid") && pod.own("mnt")
 }
 
 // comeIn clones the process that will be the command.

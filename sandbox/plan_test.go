@@ -149,8 +149,16 @@ func runPlans(t *testing.T) map[string]Plan {
 		"narrow": {Image: "app", ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}, User: "ann", CapDrop: []string{"ALL"}, Detached: true,
 			Volumes:    []rootfs.Volume{{Source: "/home/ada/conf", Destination: "/etc/app", ReadOnly: true}},
 			PodVolumes: []PodVolume{{Name: "data", Destination: "/data"}}, Ulimits: []Ulimit{{Name: "nofile", Soft: 64, Hard: 128}}},
+		"root":            {Image: "app"},
+		"root-linux-5.11": {Image: "app"},
 	} {
 		f := machineFacts()
+		if strings.HasPrefix(name, "root") {
+			f.UID, f.GID, f.Root, f.NewUIDMap = 0, 0, true, false
+		}
+		if strings.HasSuffix(name, "5.11") {
+			f.Kernel = Version{5, 11}
+		}
 		pod, _, err := resolve(&Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 		if err != nil {
 			t.Fatal(err)

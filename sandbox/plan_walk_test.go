@@ -155,3 +155,26 @@ func noMagicLinks(call nsenter.Call) bool {
 	how, ok := call.Args[2].([]byte)
 	return ok && native.Uint64(how[16:])&(unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS) != 0
 }
+
+// TestOwnProcShowsWhoMounts: where mount(2) is called for a descriptor by way of the root's own /proc, as before Linux 5.12,
+// that /proc must show the process that calls it: it has to be in the pid namespace that this shows.
+func TestOwnProcShowsWhoMounts(t *testing.T) {
+	seen := 0
+	for name, plan := range examplePlans(t) {
+		outside := false
+		for _, call := range plan.calls() {
+			if call.Nr == unix.SYS_SETNS && call.Args[1] == unix.CLONE_NEWPID {
+				outside = true // only what it clones is in there
+			}
+			if call.Nr == unix.SYS_MOUNT && strings.HasPrefix(textAt(call, 1), "self/fd/") {
+				seen++
+				if outside {
+					t.Fatalf("%s: %s", name, showCall(call))
+				}
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no plan does so")
+	}
+}
