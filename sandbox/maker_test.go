@@ -21,7 +21,7 @@ func givenMaker(t *testing.T) *nsenter.Maker {
 		t.Fatal(err)
 	}
 	self := os.NewFile(uintptr(pidfd), "pidfd")
-	defer self.Close()
+	t.Cleanup(func() { self.Close() }) // when nobody sends it any more: cleanups come in the reverse order
 	ours, theirs, err := control.Pair()
 	if err != nil {
 		t.Fatal(err)

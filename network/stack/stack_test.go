@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,9 +205,9 @@ func TestHostAccessByItsAddresses(t *testing.T) {
 		return
 	}
 	l := newLab(t)
-	access := true
+	var closed atomic.Bool
 	l.start(Config{
-		HostAccess: func(_ netip.Addr, port uint16) bool { return access && port != 81 },
+		HostAccess: func(_ netip.Addr, port uint16) bool { return !closed.Load() && port != 81 },
 		Blocked:    func(_, dst netip.Addr) bool { return dst == netip.MustParseAddr("10.9.0.7") },
 	})
 	l.up(nil, "h0", "10.9.0.7/24")
@@ -236,7 +237,7 @@ func TestHostAccessByItsAddresses(t *testing.T) {
 		}
 		exchange(t, conn, "hello")
 	}
-	access = false
+	closed.Store(true)
 	for _, family := range families {
 		if _, err := l.dial("tcp", join(family.host, 80)); err == nil {
 			t.Errorf("%s is reached by who may not", family.host)
