@@ -125,6 +125,7 @@ var foreignFlags = map[string]string{
 	"log-opt":        "podsh keeps the last of the output by itself; podsh logs shows it",
 	"health-cmd":     "podsh exec CONTAINER CMD tells how it is; --restart starts it once more when it ends",
 	"no-healthcheck": "podsh runs none",
+	"listen":         "podsh run --listen PORT IMAGE, or podsh join POD --listen PORT -- CMD: a socket is given to the command that accepts; a pod by itself has none",
 	"tz":             "--env TZ=Europe/Berlin, or --volume /etc/localtime:/etc/localtime:ro",
 	"cidfile":        "podsh run -d --name NAME, and that name",
 	"pidfile":        "podsh inspect POD/NAME shows its pid",

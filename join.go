@@ -26,7 +26,8 @@ func joinCommand() *cli.Command {
 			"  podsh join web                                a shell\n" +
 			"  podsh join web -- nginx -g 'daemon off;'\n" +
 			"  podsh join web --user www-data -- id\n" +
-			"  podsh join web --only net -- ss -ltn          the host's ss on the pod's network",
+			"  podsh join web --only net -- ss -ltn          the host's ss on the pod's network\n" +
+			"  podsh join web --listen 8080 -- app           app accepts on the host's port 8080 itself",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal (by itself when this is one)"},
 			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "as always; for those who type -it"},
@@ -37,7 +38,7 @@ func joinCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
 			&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
 			&cli.StringFlag{Name: "only", Usage: "join only these `NAMESPACES`, such as net,uts (and always user)"},
-			explainFlag(), dryRunFlag("text` or json"),
+			listenFlag(), explainFlag(), dryRunFlag("text` or json"),
 		},
 		Action: join,
 	}
@@ -142,6 +143,9 @@ func joinSpec(c *cli.Context, command []string) (*sandbox.JoinSpec, error) {
 		CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
 		TTY:  c.Bool("tty") || isTerminal(os.Stdin) && isTerminal(os.Stdout) && isTerminal(os.Stderr),
 		Term: os.Getenv("TERM"), HostEnv: os.Environ(),
+	}
+	if spec.Listen, err = listenSpec(c); err != nil {
+		return nil, err
 	}
 	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
 		spec.Rows, spec.Cols = size.Row, size.Col

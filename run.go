@@ -48,6 +48,7 @@ func runCommand() *cli.Command {
 		&cli.StringFlag{Name: "uts", Value: "shared", Usage: "and its host name: shared or `private`"},
 		&cli.GenericFlag{Name: "net", Value: new(netNames), Usage: "and its network: shared or private; of a new pod: a `NETWORK` as podsh create takes it"},
 		&cli.StringFlag{Name: "hostname", Usage: "the host `NAME` of a new pod, or with --uts private"},
+		listenFlag(),
 		explainFlag(), dryRunFlag("text` or json"),
 	}
 	flags = append(flags, netFlags("of a new pod: ")...)
@@ -73,6 +74,7 @@ Examples:
   podsh run -it --rm debian                     a shell; its pod goes with it
   podsh run -d --name web -p 8080:80 nginx      in a new pod called web
   podsh run -d --pod web --name app --restart always python app.py
+  podsh run -d --listen 8080 app                app accepts on the host's port 8080 itself
   podsh run --pod web --explain --rm busybox ps and say what is done, and why
   podsh run --dry-run busybox ps                only say it, of its pod as well
   podsh run --rm --rootfs ./debian ls /         a folder in place of an image`,
@@ -377,6 +379,9 @@ func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
 	var err error
 	spec.Env, err = envSpec(c)
 	err = errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), err, privateSpec(c, spec))
+	if err == nil {
+		spec.Listen, err = listenSpec(c)
+	}
 	if c.String("pod") == "" && !slices.Contains(spec.Private, "uts") {
 		spec.Hostname = "" // it is the new pod's
 	}

@@ -297,6 +297,6 @@ func Path(file *os.File) (string, error) {
 }
 
 // clearOf is above every place that a descriptor is handed over at.
-const clearOf = TTYFD + 1
+const clearOf = ListenFD + MaxSockets
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -12,12 +12,13 @@ import (
 )
 
 // Joiner is what runs a command in a pod: a podsh binary, the pidfd of the pod's holder, what to do there,
-// and this process's own arguments, for the words about a failure.
+// this process's own arguments, for the words about a failure, and sockets that the command is given.
 type Joiner struct {
-	Exe   *os.File
-	Pod   *os.File
-	Calls []Call
-	Args  []string
+	Exe     *os.File
+	Pod     *os.File
+	Calls   []Call
+	Args    []string
+	Sockets []*os.File
 }
 
 // plan encodes the joiner's plan into a file.
@@ -50,7 +51,11 @@ func (j *Joiner) Exec() error {
 	if err != nil {
 		return err
 	}
-	for to, file := range map[int]*os.File{JoinFD: plan, PodFD: j.Pod} {
+	handed := map[int]*os.File{JoinFD: plan, PodFD: j.Pod}
+	for i, socket := range j.Sockets {
+		handed[ListenFD+i] = socket
+	}
+	for to, file := range handed {
 		if err := unix.Dup3(int(file.Fd()), to, 0); err != nil {
 			return withLimit(err)
 		}
@@ -80,7 +85,9 @@ func (j *Joiner) Start(stdio [3]*os.File, terminal *os.File, attr *syscall.SysPr
 		return nil, err
 	}
 	attr.Pdeathsig = syscall.SIGKILL
-	files := []*os.File{0: stdio[0], 1: stdio[1], 2: stdio[2], JoinFD: plan, PodFD: j.Pod, TTYFD: terminal}
+	// All places up to exe: what Go moves out of the way while it starts a process goes behind the last of them.
+	files := []*os.File{0: stdio[0], 1: stdio[1], 2: stdio[2], JoinFD: plan, PodFD: j.Pod, TTYFD: terminal, clearOf - 1: nil}
+	copy(files[ListenFD:], j.Sockets)
 	return os.StartProcess(exe, j.argv(), &os.ProcAttr{Files: files, Env: os.Environ(), Sys: attr})
 }
 

@@ -280,6 +280,31 @@ static int podsh_getcwd(void)
 	return -1;
 }
 
+// Write a number; returns where it ends.
+static char *podsh_digits(char *to, uint32_t n)
+{
+	char digits[PODSH_PID_BYTES], *from = digits;
+
+	do
+		*from++ = (char)('0' + n % 10);
+	while (n /= 10);
+	while (from > digits)
+		*to++ = *--from;
+	*to = 0;
+	return to;
+}
+
+// This process's id, as its own pid namespace counts: before it was cloned nobody knew that, and a command has it as a variable.
+static int podsh_getpid(char *to, uint64_t size)
+{
+	if (size < PODSH_PID_BYTES) {
+		errno = EINVAL;
+		return -1;
+	}
+	podsh_digits(to, (uint32_t)getpid());
+	return 0;
+}
+
 static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 {
 	uint64_t a[6];
@@ -303,6 +328,11 @@ static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 		return podsh_init(run);
 	case PODSH_GETCWD:
 		return podsh_getcwd();
+	case PODSH_GETPID:
+		return podsh_getpid((char *)a[0], a[1]);
+	case PODSH_REPORT:
+		run->report = (int)a[0];
+		return 0;
 	}
 	return syscall(call->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
@@ -359,20 +389,6 @@ static void podsh_prepare(void)
 		_exit(125);
 	podsh_perform(&run);
 	munmap(run.plan, run.plan->size);
-}
-
-// Write a number; returns where it ends.
-static char *podsh_digits(char *to, uint32_t n)
-{
-	char digits[12], *from = digits;
-
-	do
-		*from++ = (char)('0' + n % 10);
-	while (n /= 10);
-	while (from > digits)
-		*to++ = *--from;
-	*to = 0;
-	return to;
 }
 
 // Read a small file of /proc as text.
@@ -535,7 +551,7 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
 		_exit(125);
 	if (ends[1] != PODSH_REPORT_FD) { // the plan knows the number; the other end must not be there
-		int other = ends[0] == PODSH_REPORT_FD ? fcntl(ends[0], F_DUPFD_CLOEXEC, PODSH_TTY_FD + 1) : ends[0];
+		int other = ends[0] == PODSH_REPORT_FD ? fcntl(ends[0], F_DUPFD_CLOEXEC, PODSH_LISTEN_FD + PODSH_MAX_SOCKETS) : ends[0];
 
 		if (other < 0 || dup3(ends[1], PODSH_REPORT_FD, O_CLOEXEC) < 0)
 			_exit(125);
@@ -550,6 +566,7 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	if (clone(podsh_enter, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, run) < 0)
 		record.value = errno;
 	close(PODSH_REPORT_FD);
+	syscall(SYS_close_range, PODSH_LISTEN_FD, PODSH_LISTEN_FD + PODSH_MAX_SOCKETS - 1, 0); // whether they listen is the command's
 	while (!podsh_read_all(ends[0], &record, sizeof(record)) &&
 	       (record.what == PODSH_READY || (record.what == PODSH_CLONED && --clones > 0)))
 		; // the clone may be faster than the word about it

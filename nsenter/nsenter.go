@@ -24,6 +24,7 @@ const (
 	PodFD    = C.PODSH_POD_FD
 	ReportFD = C.PODSH_REPORT_FD
 	TTYFD    = C.PODSH_TTY_FD
+	ListenFD = C.PODSH_LISTEN_FD
 )
 
 // Numbers of the calls that are not one system call (nsenter.h).
@@ -33,6 +34,8 @@ const (
 	Pause  = C.PODSH_PAUSE  // (): be the pause program
 	Init   = C.PODSH_INIT   // (): go on as a child, of which this process stays the init
 	Getcwd = C.PODSH_GETCWD // (): fail with EXDEV unless the working directory is below the root
+	Getpid = C.PODSH_GETPID // (to, size): write this process's id there, in PIDBytes at most
+	Report = C.PODSH_REPORT // (descriptor): tell of failures on that from now on
 )
 
 // TouchIsSlow says whether a page's first touch takes long here, as on virtual machines without help from their
@@ -41,6 +44,12 @@ func TouchIsSlow() bool { return C.podsh_touch_is_slow() != 0 }
 
 // MaxCalls is how many calls all the plans for one process may hold together.
 const MaxCalls = C.PODSH_MAX_CALLS
+
+// MaxSockets is how many sockets a command can be given.
+const MaxSockets = C.PODSH_MAX_SOCKETS
+
+// PIDBytes is the room that Getpid needs.
+const PIDBytes = C.PODSH_PID_BYTES
 
 // Result, as an argument of a call, stands for what an earlier call returned. It counts from the start of
 // the whole list.

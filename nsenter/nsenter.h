@@ -9,9 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PODSH_MAGIC UINT64_C(0x34306e616c70) // "plan04": raise it with every change of this file
+#define PODSH_MAGIC UINT64_C(0x35306e616c70) // "plan05": raise it with every change of this file
 #define PODSH_MAX_CALLS 4096
 #define PODSH_MAX_BYTES (4 << 20)
+#define PODSH_MAX_SOCKETS 32
+#define PODSH_PID_BYTES 12 // of the digits of a process id, and the zero behind them
 
 // Descriptors that are handed over. Those of a join are high, because Go makes itself the joiner by an exec:
 // till then its runtime goes on using the low ones.
@@ -22,6 +24,7 @@ enum {
 	PODSH_POD_FD = 65,   // join: pidfd of the holder
 	PODSH_REPORT_FD = 66, // join: where the command's side tells its joiner of a failure
 	PODSH_TTY_FD = 67,   // join -t: socket on which the pod's side passes the terminal out
+	PODSH_LISTEN_FD = 68, // join --listen: from here on, sockets for the command
 };
 
 // Calls that are not one system call.
@@ -31,6 +34,8 @@ enum {
 	PODSH_PAUSE = -3, // (): be the pause program
 	PODSH_INIT = -4,  // (): go on as a child, of which this process stays the init
 	PODSH_GETCWD = -5, // (): fail with EXDEV unless the working directory is below the root
+	PODSH_GETPID = -6, // (to, size): write this process's id there, in digits and with a zero behind them
+	PODSH_REPORT = -7, // (descriptor): tell of failures on that from now on
 };
 
 struct podsh_call {

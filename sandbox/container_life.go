@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/network/control"
 )
 
 // Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
@@ -26,14 +28,19 @@ func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err e
 	if err != nil {
 		return 0, err
 	}
+	sockets, err := openSockets(c.Spec.Listen)
+	if err != nil {
+		return 0, errors.Join(err, c.discard())
+	}
 	streams, err := NewStreams(stdio.In, stdio.Out, stdio.Err)
 	if err != nil {
 		return 0, errors.Join(err, c.discard())
 	}
-	run, err := c.start(&Stdio{In: streams.In, Out: streams.Out, Err: streams.Err}, func(run *started) error {
+	run, err := c.start(&Stdio{In: streams.In, Out: streams.Out, Err: streams.Err, Sockets: sockets}, func(run *started) error {
 		run.runs(state, self)
 		return c.saveState(state)
 	})
+	control.Close(sockets) // whether they listen is the command's
 	if run != nil {
 		defer run.close()
 	}

@@ -30,6 +30,7 @@ type ContainerSpec struct {
 	CapAdd     []string          `json:"cap_add,omitempty"`
 	CapDrop    []string          `json:"cap_drop,omitempty"`
 	Unmask     []string          `json:"unmask,omitempty"`
+	Listen     []Socket          `json:"listen,omitempty"` // on the host, that the command is given
 	Ulimits    []Ulimit          `json:"ulimits,omitempty"`
 	Private    []string          `json:"private,omitempty"`  // namespaces of its own, by Namespace.Name
 	Hostname   string            `json:"hostname,omitempty"` // with a uts namespace of its own
@@ -203,6 +204,9 @@ func (s *ContainerSpec) Validate() error {
 		if u != "all" && !path.IsAbs(u) {
 			return fail(ErrInvalid, []string{"--unmask PATH, such as /proc/kcore, or --unmask all"}, "malformed path %q", u)
 		}
+	}
+	if err := validateSockets(s.Listen, s.Ulimits...); err != nil {
+		return err
 	}
 	return s.validateLife()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
 )
 
@@ -27,6 +28,7 @@ type JoinSpec struct {
 	CapAdd     []string
 	CapDrop    []string
 	Only       []string // namespaces to join; none means all
+	Listen     []Socket // on the host, that the command is given
 	Term       string   // the caller's $TERM, for a terminal
 	HostEnv    []string // the caller's environment, for a command that keeps the host's mounts
 }
@@ -37,6 +39,9 @@ func (j *JoinSpec) Validate() error {
 		return err
 	}
 	if err := validateCapabilities(j.CapAdd, j.CapDrop); err != nil {
+		return err
+	}
+	if err := validateSockets(j.Listen); err != nil {
 		return err
 	}
 	if j.Workdir != "" && !path.IsAbs(j.Workdir) {
@@ -234,7 +239,7 @@ func (p *Pod) noShell() error {
 		"podsh join " + p.Title() + " -- CMD, with a program that it has"}, "%s %q has no shell", what, p.Title())
 }
 
-// joiner opens what runs the plan: podsh itself, or the pod's own unreachable copy of it.
+// joiner opens what runs the plan, podsh itself or the pod's own unreachable copy of it, and what is handed to the command.
 func (j *Joining) joiner(args []string) (*nsenter.Joiner, error) {
 	if err := checkOwnStreams(); err != nil {
 		return nil, err
@@ -243,7 +248,8 @@ func (j *Joining) joiner(args []string) (*nsenter.Joiner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nsenter.Joiner{Exe: exe, Pod: j.pidfd, Calls: j.Plan.calls(), Args: args}, nil
+	sockets, err := openSockets(j.spec.Listen)
+	return &nsenter.Joiner{Exe: exe, Pod: j.pidfd, Calls: j.Plan.calls(), Args: args, Sockets: sockets}, err
 }
 
 // Exec runs the command in place of this process, which ends with its status; it returns only on error. args
@@ -263,6 +269,7 @@ func (j *Joining) Start(args []string) (joiner *os.Process, terminal *os.File, e
 	if err != nil {
 		return nil, nil, err
 	}
+	defer control.Close(start.Sockets)
 	return start.StartWithTerminal()
 }
 
@@ -303,6 +310,7 @@ func (j *Joining) StartBeside(args []string, streams *Streams) (*os.Process, err
 		return nil, err
 	}
 	stdio := [3]*os.File{os.Stdin, cmp.Or(streams.Out, os.Stdout), cmp.Or(streams.Err, os.Stderr)} // nil: /dev/null as it is
+	defer control.Close(joiner.Sockets)
 	return joiner.Start(stdio, nil, &syscall.SysProcAttr{Setpgid: true})
 }
 

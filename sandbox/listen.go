@@ -20,6 +20,7 @@ type listening struct {
 	port    network.Port // with the number that it got
 	sockets []*os.File
 	stowed  sockets // that are open already
+	both    bool    // a socket of IPv6 is for IPv4 as well
 }
 
 func (l *listening) close() {
@@ -106,7 +107,11 @@ func (l *listening) bind(fd int, ip netip.Addr, port uint16) error {
 	}
 	var address unix.Sockaddr = address4
 	if ip.Is6() {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+		only := 1
+		if l.both {
+			only = 0
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
 			return err
 		}
 		address = &unix.SockaddrInet6{Port: int(port), Addr: ip.As16(), ZoneId: interfaceIndex(ip.Zone())}
@@ -170,14 +175,17 @@ func interfaceIndex(name string) uint32 {
 
 // cannotListen says why a port could not be opened.
 func cannotListen(port network.Port, err error) error {
-	what := fmt.Errorf("publish %s: %w", port, err)
+	what, instead := fmt.Errorf("publish %s: %w", port, err), "; host port 0 takes any that is free"
+	if port.PodPort == 0 { // of a socket that is handed to a command
+		what, instead = fmt.Errorf("listen on %s/%s: %w", port.Listens(), port.Protocol, err), ""
+	}
 	show, family := "ss -ltnp", "tcp"
 	if port.Protocol == "udp" {
 		show, family = "ss -lunp", "udp"
 	}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return withHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom; host port 0 takes any that is free", port.HostPort, family, show)
+		return withHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom%s", port.HostPort, family, show, instead)
 	case errors.Is(err, unix.EMFILE):
 		var files unix.Rlimit
 		if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {

@@ -39,10 +39,10 @@ type owner struct {
 
 // Descriptors that the executor of a container finds open.
 const (
-	memberPodFD   = nsenter.EnterFD     // pidfd of the pod's holder
-	memberStdinFD = nsenter.EnterFD + 1 // and behind it standard output and error
-	memberTTYFD   = nsenter.EnterFD + 4 // where the terminal's other end is passed out; only if there is one
-	memberLastFD  = memberTTYFD
+	memberPodFD    = nsenter.EnterFD     // pidfd of the pod's holder
+	memberStdinFD  = nsenter.EnterFD + 1 // and behind it standard output and error
+	memberTTYFD    = nsenter.EnterFD + 4 // where the terminal's other end is passed out; only if there is one
+	memberListenFD = nsenter.EnterFD + 5 // from here on, its sockets; the last of all is lastFD
 )
 
 // planContainer lists what is done to start a container. It is pure, as planCreate is.
@@ -74,7 +74,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 func (p *creation) joinPod() {
 	pod := p.member.container.pod
 	p.explain("let nothing of the caller in: descriptors; and let nobody in the pod look into this process", "close_range(2)", "")
-	p.call(unix.SYS_CLOSE_RANGE, memberLastFD+1, allFDs, 0)
+	p.call(unix.SYS_CLOSE_RANGE, p.lastFD()+1, allFDs, 0)
 	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	for fd := range 3 {
 		p.call(unix.SYS_DUP3, memberStdinFD+fd, fd, 0)
@@ -307,11 +307,17 @@ func (p *creation) startCommand(spec *JoinSpec) {
 	for _, sig := range p.member.ignored {
 		p.call(unix.SYS_RT_SIGACTION, int(sig), make([]byte, sigactionSize), 0, sigsetSize)
 	}
-	p.closeOnExec(memberLastFD)
+	sockets := c.Spec.Listen
+	if len(sockets) > 0 {
+		p.giveSockets()
+	} else {
+		p.closeOnExec(memberTTYFD)
+	}
 	p.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
 	env := containerEnv(p.pod, who, spec)
-	p.explain("run the command, found in the container's PATH", "execve(2)", "exec env -i "+quoteAll(env...)+" "+quoteAll(c.Argv...))
-	p.call(nsenter.Exec, nsenter.Strings(c.Argv), nsenter.Strings(env), nsenter.Strings(strings.Split(variable(env, "PATH"), ":")))
+	variables := p.variables(env, sockets)
+	p.explain("run the command, found in the container's PATH", "execve(2)", envByHand(env, sockets)+" "+quoteAll(c.Argv...))
+	p.call(nsenter.Exec, nsenter.Strings(c.Argv), variables, nsenter.Strings(strings.Split(variable(env, "PATH"), ":")))
 }
 
 // Sizes of the kernel's own structures, rt_sigaction(2).

@@ -279,13 +279,17 @@ func (p *creation) finishRoot() {
 
 // letGo closes all that the root was made with.
 func (p *creation) letGo() {
-	p.explain("let go of all that it was made with: nothing is open from here on", "close_range(2)", "pivot_root . . && umount -l . && cd /")
+	but := ""
+	if p.member != nil && len(p.member.container.Spec.Listen) > 0 {
+		but = " but its sockets, by which no path leads anywhere"
+	}
+	p.explain("let go of all that it was made with: nothing is open from here on"+but, "close_range(2)", "pivot_root . . && umount -l . && cd /")
 	if p.member == nil {
 		p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
 		return
 	}
 	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, memberTTYFD-1, 0)
-	p.call(unix.SYS_CLOSE_RANGE, memberTTYFD+1, allFDs, 0)
+	p.call(unix.SYS_CLOSE_RANGE, p.lastFD()+1, allFDs, 0)
 }
 
 // scratch keeps a few folders writable in a root that is not. A folder of the host that is read-only, or not

@@ -60,6 +60,12 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	if spec.TTY {
 		last = nsenter.TTYFD
 	}
+	if len(spec.Listen) > 0 {
+		last = nsenter.ListenFD + len(spec.Listen) - 1
+		if !spec.TTY { // whatever stands there
+			j.call(unix.SYS_CLOSE_RANGE, nsenter.TTYFD, nsenter.TTYFD, 0)
+		}
+	}
 	j.call(unix.SYS_CLOSE_RANGE, 3, nsenter.PodFD-1, 0)
 	j.call(unix.SYS_CLOSE_RANGE, last+1, allFDs, 0)
 	j.call(unix.SYS_UMASK, 0o022)
@@ -85,6 +91,7 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	j.explain("end with the one who joins", "prctl(2) PR_SET_PDEATHSIG", "")
 	j.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
 	j.call(unix.SYS_SENDTO, nsenter.ReportFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
+	j.giveSockets(spec.Listen)
 	j.runCommand(spec, commandEnv(pod, spec, who, mnt), mnt)
 	return j.steps
 }
@@ -259,8 +266,9 @@ func (j *builder) runCommand(spec *JoinSpec, env []string, podMounts bool) {
 	} else {
 		cmd = quoteAll(spec.Command...)
 	}
-	j.explain("run the command, found in the pod's PATH", "execve(2)", "exec env -i "+quoteAll(env...)+" "+cmd)
-	j.call(nsenter.Exec, argv, nsenter.Strings(env), nsenter.Strings(search))
+	variables := j.variables(env, spec.Listen)
+	j.explain("run the command, found in the pod's PATH", "execve(2)", envByHand(env, spec.Listen)+" "+cmd)
+	j.call(nsenter.Exec, argv, variables, nsenter.Strings(search))
 }
 
 func variable(env []string, name string) string {

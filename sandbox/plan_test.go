@@ -127,6 +127,7 @@ func joinPlans(t *testing.T) map[string]Plan {
 	for name, spec := range map[string]*JoinSpec{
 		"plain":    {Command: []string{"id", "-u"}},
 		"terminal": {Command: []string{"sh"}, TTY: true, Term: "xterm", Workdir: "/srv", CapAdd: []string{"NET_ADMIN"}},
+		"sockets":  {Command: []string{"serve"}, Listen: parseSockets(t, "8080", "127.0.0.1:53/udp=dns")},
 		"only":     {Command: []string{"ss", "-ltn"}, Only: []string{"net"}, HostEnv: []string{"PATH=/bin"}},
 	} {
 		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
@@ -146,6 +147,7 @@ func runPlans(t *testing.T) map[string]Plan {
 		"image": {Image: "app"},
 		"private": {Image: "app", Private: []string{"pid", "ipc", "uts", "net"}, Hostname: "own", TTY: true, Stdin: true,
 			Unmask: []string{"all"}, CapAdd: []string{"NET_ADMIN"}},
+		"sockets": {Image: "app", Env: []string{"LISTEN_FDS=7"}, Listen: parseSockets(t, "8080=web", "9000", "9001", "9002", "9003", "9004", "9005/udp")},
 		"narrow": {Image: "app", ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}, User: "ann", CapDrop: []string{"ALL"}, Detached: true,
 			Volumes:    []rootfs.Volume{{Source: "/home/ada/conf", Destination: "/etc/app", ReadOnly: true}},
 			PodVolumes: []PodVolume{{Name: "data", Destination: "/data"}}, Ulimits: []Ulimit{{Name: "nofile", Soft: 64, Hard: 128}}},
@@ -188,6 +190,18 @@ func runPlans(t *testing.T) map[string]Plan {
 		}
 	}
 	return plans
+}
+
+func parseSockets(t *testing.T, texts ...string) []Socket {
+	var sockets []Socket
+	for _, text := range texts {
+		s, err := ParseSocket(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sockets = append(sockets, s)
+	}
+	return sockets
 }
 
 func golden(t *testing.T, name, text string) {

@@ -25,6 +25,7 @@ type Stdio struct {
 	Terminal     *os.File // socket on which the terminal's other end is passed out; nil: there is none
 	Rows, Cols   uint16
 	Term         string
+	Sockets      []*os.File // that it is given as well
 }
 
 // Propose plans what start would do, for those who want to see it.
@@ -305,6 +306,7 @@ func (c *Container) executor(pidfd *os.File, stdio *Stdio) (*nsenter.Executor, e
 			extra[i] = null
 		}
 	}
+	extra = append(extra, stdio.Sockets...)
 	return nsenter.StartFile(exe, null, extra, &syscall.SysProcAttr{Setsid: true})
 }
 

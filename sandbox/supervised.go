@@ -26,6 +26,7 @@ type supervised struct {
 	state    ContainerState
 	run      *started
 	terminal *os.File // the master of its terminal
+	sockets  []*os.File
 	input    *os.File // of a container with its standard input kept open
 	output   sync.WaitGroup
 	reading  []*os.File
@@ -49,6 +50,9 @@ func (v *supervised) begin() error {
 		return err
 	}
 	stdio, ours, err := v.open()
+	if err == nil {
+		err = v.listen(stdio)
+	}
 	if err == nil {
 		v.s.onMain(func() { _, err = v.c.start(stdio, v.running) }) // running has what it returns
 	}
@@ -218,6 +222,7 @@ func (v *supervised) end() {
 
 // over takes the container off the list, and lets those go on who wait for its end.
 func (v *supervised) over() {
+	control.Close(v.sockets)
 	v.s.forget(v)
 	v.mutex.Lock()
 	close(v.ended)

@@ -53,6 +53,11 @@ enum {
 static jmp_buf fuzz_over;
 static uint64_t fuzz_seed;
 
+#ifndef __clang__ // what a call that is made up would have written is not
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wanalyzer-use-of-uninitialized-value"
+#endif
+
 // Some calls fail, others return a number.
 static int64_t fuzz_syscall(int64_t nr, const uint64_t *a)
 {
@@ -72,10 +77,6 @@ static int64_t fuzz_syscall(int64_t nr, const uint64_t *a)
 #define fuzz_syscall_(nr, a, b, c, d, e, f, ...) \
 	fuzz_syscall((int64_t)(nr), (uint64_t[]){(uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e), (uint64_t)(f)})
 #define _exit(status) longjmp(fuzz_over, 1)
-#ifndef __clang__ // what a call that is made up would have written is not
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wanalyzer-use-of-uninitialized-value"
-#endif
 #include "../nsenter.c"
 #undef mmap
 #undef munmap
