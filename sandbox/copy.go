@@ -2,13 +2,13 @@ package sandbox
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,7 +107,8 @@ func (p *Pod) pack(ctx context.Context, name, base string, take func(io.Reader) 
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	return cmp.Or(warning, p.lostBelow(name)), err
+	warnings := slices.DeleteFunc([]string{p.lostBelow(name), warning}, func(text string) bool { return text == "" })
+	return strings.Join(warnings, "; "), err
 }
 
 // later is closed a while after the end of ctx.
