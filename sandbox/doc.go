@@ -26,9 +26,9 @@
 //	                                    <--------  to the new user namespace; the clone's pid
 //	write uid_map and gid_map, or let
 //	newuidmap and newgidmap do it
-//	send the plan                       -------->  take what the pod sees of the host, build its root,
-//	describe the pod meanwhile                     pivot_root(2), host name, loopback, give up every
-//	                                    <--------  capability; done, or which call failed and how
+//	send the plan                       -------->  take what the pod sees of the host, pivot_root(2), mount
+//	describe the pod meanwhile                     it all, host name, loopback, give up every capability;
+//	                                    <--------  done, or which call failed and how
 //	write the description, rename it into place
 //	send the last step                  -------->  be the pause program
 //	print the id
@@ -36,8 +36,8 @@
 // Until the last step the executor ends when its socket does: whenever podsh create dies, by Ctrl-C or
 // SIGKILL, the kernel closes that, and the pod is gone with all its mounts.
 //
-// A join is a plan as well: setns(2) with the holder's pidfd into all namespaces at once, clone(2) (who
-// enters a pid namespace is not in it, its children are), the user's ids and a pod's capabilities, execve(2).
+// A join is a plan as well: setns(2) with the holder's pidfd into all namespaces at once, the user's ids and a pod's
+// capabilities, clone(2) (who enters a pid namespace is not in it, its children are), execve(2).
 // create saves the plan of a plain join, which nsenter.c runs without starting Go.
 //
 // # Its network
@@ -71,6 +71,6 @@
 // (container_state.go). Who watches over a container writes its state; when that one is killed, whoever looks next
 // finds out by the identities of both processes, and settles it.
 //
-// To read on: plan.go (what is done, in order), plan_root.go and plan_finish.go (the root), create.go (how it
+// To read on: plan.go (what is done, in order), plan_root.go, plan_mount.go and plan_finish.go (the root), create.go (how it
 // is carried out), join.go; plan_net.go, attach.go and served.go (the network).
 package sandbox
