@@ -36,6 +36,8 @@ type Options struct {
 	DryRun   bool   // and not carried out
 	hub      bool   // it will be the hub
 	id       string // that it will have; else a new one
+
+	sharedKeyring bool // it has none of its own
 }
 
 // Propose reads the facts and plans a pod. But for a dry run, the plan's first steps are under way when it
@@ -83,7 +85,7 @@ func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, erro
 	if err := checkHeld(spec.CapAdd, joinerHolds(pod)); err != nil {
 		return nil, err
 	}
-	pod.store, pod.IsHub, pod.Keyring = store, o.hub, keyringName(pod)
+	pod.store, pod.IsHub, pod.Keyring = store, o.hub, keyringName(pod, o.sharedKeyring)
 	if facts.Net.Hub != nil {
 		pod.Hub = facts.Net.Hub.ID
 	}
@@ -147,22 +149,32 @@ func chooseExe(pod *Pod, f *Facts) exeKind {
 	return exeMemfd
 }
 
-// Create makes a pod as proposed. Where newuidmap turns out not to work, it makes one with a single id and
-// warns.
+// Create makes a pod as proposed. Where newuidmap turns out not to work, it makes one with a single id, and where no key
+// is left for a keyring of its own, one that shares that; and warns.
 func (p *Proposal) Create() (pod *Pod, warnings []error, err error) {
 	defer p.Close()
 	err = p.run.perform()
 	var refused *idsRefused
-	if errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0 {
-		p.run.undoAll()
-		again, err := propose(&p.Pod.Spec, p.store, p.facts.withoutRanges(refused.Error()), Options{hub: p.Pod.IsHub, id: p.Pod.ID})
-		if err != nil {
-			return nil, nil, err
-		}
-		defer again.Close()
-		return again.Pod, again.Warnings, again.run.perform()
+	switch {
+	case errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0:
+		return p.again(p.facts.withoutRanges(refused.Error()), Options{})
+	case p.run.noKeys && p.Pod.Keyring != threadKeyring:
+		pod, warnings, err = p.again(p.facts.anew(), Options{sharedKeyring: true})
+		return pod, append(warnings, fail(nil, hintsFor("keyctl", unix.EDQUOT), "no key is left for a keyring of the pod's own: it shares one with others that were made so")), err
 	}
 	return p.Pod, p.Warnings, err
+}
+
+// again makes the pod in another way.
+func (p *Proposal) again(facts *Facts, o Options) (*Pod, []error, error) {
+	p.run.undoAll()
+	o.hub, o.id = p.Pod.IsHub, p.Pod.ID
+	again, err := propose(&p.Pod.Spec, p.store, facts, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer again.Close()
+	return again.Pod, again.Warnings, again.run.perform()
 }
 
 // performance is a plan being carried out. Whatever was done is undone when a later step fails: undo is
@@ -174,7 +186,8 @@ type performance struct {
 	upper    *os.File // locked while the pod is being made
 	net      *wiring
 	undo     []func()
-	begun    int // how many steps are done, or sent
+	begun    int  // how many steps are done, or sent
+	noKeys   bool // why it failed: the user may have no more keys
 
 	staged *staged // the pod's description
 }
@@ -272,6 +285,11 @@ func (run *performance) settle(steps Plan, n, place int) error {
 
 // explain says what a call that failed was for, and looks for a cause that only this pod can have.
 func (run *performance) explain(err error) error {
+	var failed *nsenter.CallError
+	if errors.As(err, &failed) {
+		step, _, _ := run.Plan.at(failed.Place)
+		run.noKeys = step.Call.Nr == unix.SYS_KEYCTL && failed.Errno == unix.EDQUOT
+	}
 	if source := run.Pod.Spec.Rootfs; source.IsFolder() {
 		if why := mismatched(run.Pod.Spec.Volumes, []string{source.Dir}); why != nil {
 			return why

@@ -24,11 +24,12 @@ const threadKeyring = "_tid"
 // its security/keys/process_keys.c). The holder's is the first of them. If somebody in the pod has revoked that, the
 // next one's is; it does not depend on the pod's good will whether its user can look into it.
 //
-// Without a user namespace the name must be the pod's, and a secret: that is root, who may have a million keys.
+// Without a user namespace the name must be the pod's, and a secret: that is root, who may have a million keys. Where he is
+// root of somebody else's container he may have 200 like others; with those used up such pods share a thread's, too.
 func (b *builder) takeKeyring(pod *Pod) {
 	b.explain("have the pod's keyring in place of the caller's", "keyrings(7)", "")
 	switch {
-	case pod.Namespaces["user"].Kind != "host":
+	case pod.Namespaces["user"].Kind != "host" || pod.Keyring == threadKeyring:
 		own := b.call(unix.SYS_KEYCTL, unix.KEYCTL_GET_KEYRING_ID, unix.KEY_SPEC_THREAD_KEYRING, 1)
 		b.call(unix.SYS_KEYCTL, unix.KEYCTL_SETPERM, own, joinable)
 		b.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, threadKeyring)
@@ -45,15 +46,18 @@ func (p *creation) makeKeyring() {
 		return
 	}
 	p.takeKeyring(p.pod)
-	if p.pod.Namespaces["user"].Kind == "host" {
+	if p.pod.Namespaces["user"].Kind == "host" && p.pod.Keyring != threadKeyring {
 		p.call(unix.SYS_KEYCTL, unix.KEYCTL_SETPERM, unix.KEY_SPEC_SESSION_KEYRING, joinable)
 	}
 }
 
 // keyringName names the keyring of a pod that has none by its user namespace.
-func keyringName(pod *Pod) string {
-	if pod.Namespaces["user"].Kind != "host" {
+func keyringName(pod *Pod, shared bool) string {
+	switch {
+	case pod.Namespaces["user"].Kind != "host":
 		return ""
+	case shared:
+		return threadKeyring
 	}
 	return "podsh." + newID() + newID()
 }

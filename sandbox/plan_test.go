@@ -180,7 +180,7 @@ func runPlans(t *testing.T) map[string]Plan {
 		}
 		view := c.view()
 		view.confine(&who)
-		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, joinerHolds(view), true, nil},
+		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, capability.ListKnown(), true, nil},
 			etc: []etcFile{{path: "/etc/hosts", text: "127.0.0.1\tlocalhost\n"}}, nulls: []int{0}, rows: 24, columns: 80, term: "xterm",
 			owners: map[string]owner{"/data": {33, 33, 0o750}}}
 		plans["run-"+name] = planContainer(f, member)

@@ -218,8 +218,15 @@ func (p *Pod) flags() int {
 
 // withoutRanges is what is left when the ranges turn out not to be usable.
 func (f *Facts) withoutRanges(why string) *Facts {
-	g := *f
+	g := f.anew()
 	g.SubUIDs, g.SubGIDs, g.NoRanges, g.RangesHint = nil, nil, why, hintsFor("newuidmap", unix.EPERM)
+	return g
+}
+
+// anew are the facts as they were before the root was looked at, which is to come once more.
+func (f *Facts) anew() *Facts {
+	g := *f
+	g.Masked, g.MaskedFiles, g.ReadOnly, g.Volumes, g.Mounts = nil, nil, nil, nil, nil
 	g.Namespaces = maps.Clone(f.Namespaces)
 	return &g
 }
