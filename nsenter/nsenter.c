@@ -533,6 +533,13 @@ static int podsh_enter(void *arg)
 	_exit(125);
 }
 
+// Is a pid that was told one of a child of this process? The clone has the same socket, and in a pod of root's whoever has
+// SYS_PTRACE can seize it before it is the command: any other pid would be sent the caller's signals.
+static int podsh_is_child(int pid)
+{
+	return pid > 0 && !waitid(P_PID, (id_t)pid, NULL, WEXITED | WNOHANG | WNOWAIT);
+}
+
 // Join: a child enters the namespaces, and clones the command as a child of this process, which stays where
 // it is, outside. So the joiner is never seen in the pod, and the command ends with it (PR_SET_PDEATHSIG).
 static void podsh_join(struct podsh_run *run, char **argv, char **envp)
@@ -568,7 +575,8 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	close(PODSH_REPORT_FD);
 	syscall(SYS_close_range, PODSH_LISTEN_FD, PODSH_LISTEN_FD + PODSH_MAX_SOCKETS - 1, 0); // whether they listen is the command's
 	while (!podsh_read_all(ends[0], &record, sizeof(record)) &&
-	       (record.what == PODSH_READY || (record.what == PODSH_CLONED && --clones > 0)))
+	       (record.what == PODSH_READY ||
+		(record.what == PODSH_CLONED && (!podsh_is_child(record.value) || --clones > 0))))
 		; // the clone may be faster than the word about it
 	if (record.what == PODSH_CLONED)
 		status = podsh_await(record.value);
