@@ -96,7 +96,10 @@ func (p *creation) joinPod() {
 			}
 		case kind != "host":
 			flags |= ns.Flag
-			options, shared = append(options, ns.Nsenter), append(shared, ns.Name)
+			options = append(options, ns.Nsenter)
+			if ns.Name != "pid" || !p.comesLast() { // comeIn says when it is in there
+				shared = append(shared, ns.Name)
+			}
 		}
 	}
 	p.explain("enter the pod's "+enumerate(shared)+" namespaces", "setns(2)", "nsenter --target "+holder+" "+quoteAll(append(options, "sh")...))
@@ -172,11 +175,17 @@ func (p *creation) takeShared() {
 	if !p.sharesShm() && !p.comesLast() && resolver < 0 {
 		return
 	}
-	what := "shared memory"
-	if resolver >= 0 {
-		what += ", and the resolver, which follows the host's"
+	var what []string
+	if p.sharesShm() {
+		what = append(what, "shared memory")
 	}
-	p.explain("take hold of what is the pod's own: "+what, "open_tree(2)", "")
+	if p.comesLast() {
+		what = append(what, rootfs.Proc.Target)
+	}
+	if resolver >= 0 {
+		what = append(what, "the resolver, which follows the host's")
+	}
+	p.explain("take hold of what is the pod's own: "+enumerate(what), "open_tree(2)", "")
 	p.call(unix.SYS_SETNS, memberPodFD, unix.CLONE_NEWNS)
 	if p.sharesShm() {
 		p.shm = p.takeInPod(rootfs.Shm.Target, unix.O_DIRECTORY)

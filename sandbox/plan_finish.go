@@ -19,11 +19,16 @@ func (p *creation) kernelMount(m rootfs.Mount, namespace string, ofHost source) 
 	if !p.ownIn(namespace) {
 		return p.taken[ofHost]
 	}
-	if m == rootfs.Proc && p.member != nil && p.comesLast() {
+	if p.takesProc(m) {
 		return p.podProc
 	}
 	p.explain(m.Why, m.Man, "mkdir -p "+p.inRoot(m.Target)+" && "+quoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, p.inRoot(m.Target)))
 	return p.make(m)
+}
+
+// takesProc says whether a mount is the pod's own /proc, which whoever is not in its pid namespace can't make.
+func (p *creation) takesProc(m rootfs.Mount) bool {
+	return m == rootfs.Proc && p.member != nil && p.comesLast()
 }
 
 // inRoot is a path of the pod as the shell writes it that stands where the root is being built.
@@ -36,6 +41,11 @@ func (p *creation) inRoot(target string) string {
 
 // putSystem puts proc or sysfs in its place.
 func (p *creation) putSystem(m rootfs.Mount, namespace string, ofHost source, mount nsenter.Result) {
+	if p.takesProc(m) {
+		p.explain("show the pod's "+m.Target, m.Man, "mkdir -p "+here(m.Target)+" && "+mountByHand(m))
+		p.put(mount, p.mountPoint(m.Target))
+		return
+	}
 	if p.ownIn(namespace) {
 		p.explain("put what was made at "+m.Target, "move_mount(2)", "")
 		p.put(mount, p.mountPoint(m.Target))
@@ -81,7 +91,11 @@ func (p *creation) devices() {
 	for _, name := range rootfs.Devices {
 		cmd = append(cmd, "touch dev/"+name+" && "+p.bindByHand(deviceSource(name), "dev/"+name))
 	}
-	p.explain("show the devices that do no harm; in a user namespace nobody can make one", "mknod(2)", strings.Join(cmd, "\n"))
+	why, man := "show the devices that do no harm; in a user namespace nobody can make one", "mknod(2)"
+	if p.pod.Namespaces["user"].Kind == "host" {
+		why, man = "show the host's devices that do no harm, so that nobody in the pod changes their mode", "mount(8)"
+	}
+	p.explain(why, man, strings.Join(cmd, "\n"))
 	for _, name := range rootfs.Devices {
 		p.call(unix.SYS_MKNODAT, dev, name, unix.S_IFREG|0o644, 0)
 		p.putOn(deviceSource(name), p.below(dev, name))
