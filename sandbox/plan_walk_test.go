@@ -2,12 +2,14 @@ package sandbox
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/rootfs"
 )
 
 // pathArgs says which arguments of a call are paths that the kernel walks.
@@ -18,10 +20,19 @@ var pathArgs = map[int][]int{
 	unix.SYS_EXECVEAT: {1},
 }
 
+// noPaths are the calls that take text in which there is no path. Whatever else takes some is in pathArgs, or refused.
+var noPaths = map[int]bool{
+	unix.SYS_FSOPEN: true, unix.SYS_FSCONFIG: true, unix.SYS_KEYCTL: true, unix.SYS_SETHOSTNAME: true, unix.SYS_WRITE: true, unix.SYS_PRCTL: true,
+}
+
+// madeUp are the file systems that the kernel makes from nothing: no option of theirs is a path, as an overlay's are.
+var madeUp = []string{"tmpfs", "proc", "sysfs", "cgroup2", "devpts", "mqueue"}
+
 // walker follows a plan: which of what it has opened leads to the host, and whose names its paths are.
 type walker struct {
-	inside bool // the pod's root is the only one
-	own    bool // the working directory is in memory that nobody else knows
+	inside bool           // the pod's root is the only one
+	own    bool           // the working directory is in memory that nobody else knows
+	at     nsenter.Result // what that was opened as
 	opened map[nsenter.Result]nsenter.Call
 	host   map[nsenter.Result]bool // open, and not for the pod
 	calls  []nsenter.Call
@@ -35,6 +46,10 @@ func TestNamesOfThePodAreWalkedAlone(t *testing.T) {
 		w := &walker{opened: map[nsenter.Result]nsenter.Call{}, host: map[nsenter.Result]bool{}, calls: plan.calls()}
 		walks := 0
 		for i, call := range w.calls {
+			if _, known := pathArgs[call.Nr]; !known && firstText(call) != "" && !noPaths[call.Nr] ||
+				call.Nr == unix.SYS_FSOPEN && !slices.Contains(madeUp, textAt(call, 0)) {
+				t.Errorf("%s: %s: nothing is known of its paths", name, showCall(call))
+			}
 			for _, arg := range pathArgs[call.Nr] {
 				path := textAt(call, arg)
 				if path == "" || path == "." || path == "/" {
@@ -104,6 +119,7 @@ func (w *walker) follow(place nsenter.Result, call nsenter.Call) {
 	case unix.SYS_MOVE_MOUNT:
 		if dst := textAt(call, 3); dst == "lower" || dst == "disk" { // below what the pod sees
 			w.host[call.Args[0].(nsenter.Result)] = true
+			w.host[w.at] = true // where it stands
 		}
 	case unix.SYS_DUP3:
 		if fd, ok := call.Args[0].(nsenter.Result); ok && w.host[fd] {
@@ -120,13 +136,29 @@ func (w *walker) follow(place nsenter.Result, call nsenter.Call) {
 		w.close(call)
 	case unix.SYS_FCHDIR, unix.SYS_CHDIR:
 		fd, ok := call.Args[0].(nsenter.Result)
-		w.own = ok && (w.opened[fd].Nr == unix.SYS_FSMOUNT || w.opened[fd].Nr == unix.SYS_OPEN_TREE) ||
+		if ok {
+			w.at = fd
+		}
+		w.own = ok && (w.opened[fd].Nr == unix.SYS_FSMOUNT || w.isProc(fd)) ||
 			!w.inside && call.Args[0] == "/proc/self/fd" // where only our own descriptors have names
 	case unix.SYS_UMOUNT2:
 		w.inside = true
 	case unix.SYS_SETNS:
 		w.inside = w.inside || joinsMounts(call)
 	}
+}
+
+// isProc says whether what is open is a copy of a /proc, the host's or the pod's: nobody exchanges names there. Of other
+// copies one can't tell.
+func (w *walker) isProc(fd nsenter.Result) bool {
+	call := w.opened[fd]
+	if call.Nr != unix.SYS_OPEN_TREE {
+		return false
+	}
+	if at, ok := call.Args[0].(nsenter.Result); ok {
+		call = w.calls[at]
+	}
+	return textAt(call, 1) == rootfs.Proc.Target
 }
 
 // close follows a close_range(2): all that there is, since what is kept stands below, or copies at numbers that are known.
