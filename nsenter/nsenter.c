@@ -9,8 +9,8 @@
 //
 //	podsh@hold                perform plans that arrive on PLAN_FD, until one ends in PAUSE
 //	podsh@join join ARG...    perform the plan on JOIN_FD in a child, and be its joiner
-//	podsh@copy, podsh@unpack  perform one plan that arrives on PLAN_FD, and go on to Go
 //	podsh join NAME -- CMD    the same with the plan that `podsh create` saved; Go never starts
+//	podsh@copy, podsh@unpack  perform one plan that arrives on PLAN_FD, and go on to Go
 //	podsh pause               the pause program by itself
 //	podsh create|run ARG...   fork an executor (podsh@hold) for Go to use, and go on to Go
 //

@@ -64,8 +64,9 @@
 //	podsh run            in the foreground: the parent of the command, which ends with it
 //	podsh@supervise      with -d or -t: one for each pod, while there are such containers (supervisor.go,
 //	                     supervised.go); logs (package crilog), restarts, terminals, who is attached
-//	podsh@image          on the host: registries and archives; or alone in a folder: unpacks a layer (layers.go)
-//	podsh@copy           in a container's root: reads or writes a tar, for podsh cp (copy.go)
+//	podsh@image          on the host: registries and archives (layers.go)
+//	podsh@unpack         the same program, alone in a folder: unpacks a layer (unpacker.go)
+//	podsh@copy           alone in a container's root: reads or writes a tar, for podsh cp (copier.go)
 //
 // What a container is, is in Container, and what it is doing in ContainerState, both beside its pod's description
 // (container_state.go). Who watches over a container writes its state; when that one is killed, whoever looks next
