@@ -103,7 +103,11 @@ func openSockets(asked []Socket) ([]*os.File, error) {
 		}
 		files = append(files, l.sockets...)
 	}
-	return files, makeReady(files, asked)
+	if err := makeReady(files, asked); err != nil {
+		control.Close(files)
+		return nil, err
+	}
+	return files, nil
 }
 
 // openOne opens one socket, for both families where no address is named: as systemd does, for programs that take only one.
