@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -355,47 +354,6 @@ func (p *creation) volumeOwner(i int) (owner, bool) {
 	}
 	o, ok := p.member.owners[p.pod.Spec.Volumes[i].Source]
 	return o, ok
-}
-
-// etc reads the files that podsh has written for the pod, as they are now: who shares a network shares its names. pidfd
-// is of the holder.
-func (p *Pod) etc(pidfd *os.File) ([]etcFile, error) {
-	root, err := p.openRoot(pidfd)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(root)
-	var files []etcFile
-	for _, name := range etcFiles {
-		files = append(files, etcFile{path: name, text: readInRoot(root, name)})
-	}
-	state, err := p.Net()
-	if err != nil || state.ResolvConf == nil {
-		return files, err
-	}
-	found, is, err := findResolvConf(root)
-	if err == nil {
-		unix.Close(found)
-		files[slices.Index(etcFiles, "/etc/resolv.conf")].shared = is == *state.ResolvConf
-	}
-	return files, nil // else somebody in the pod has put another there
-}
-
-// withHostname are the pod's files for a container that may have another host name.
-func withHostname(etc []etcFile, hostname string) []etcFile {
-	files := slices.Clone(etc)
-	for i, f := range files {
-		switch f.path {
-		case "/etc/hostname":
-			files[i].text = hostname + "\n"
-		case "/etc/hosts": // names itself, hosts(5): as network.Hosts writes it
-			if before, rest, ok := strings.Cut(f.text, "\n127.0.1.1\t"); ok {
-				_, after, _ := strings.Cut(rest, "\n")
-				files[i].text = before + "\n127.0.1.1\t" + hostname + "\n" + after
-			}
-		}
-	}
-	return files
 }
 
 // checkMapped refuses a user that the pod has no number for.
