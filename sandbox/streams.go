@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -210,11 +211,11 @@ func (c *copied) out(ended *atomic.Bool) {
 	defer c.pipe.Close()
 	buffer := make([]byte, 1<<16)
 	for left := mostInPipe; left > 0; {
-		last := ended.Load()
+		read, last := c.pipe.Read, ended.Load()
 		if last { // a process that got away may have the pipe, too: what is in there now is all
-			_ = c.pipe.SetReadDeadline(time.Now().Add(drained))
+			read = c.readLeft
 		}
-		n, err := c.pipe.Read(buffer)
+		n, err := read(buffer)
 		if last {
 			left -= n
 		}
@@ -231,9 +232,28 @@ func (c *copied) out(ended *atomic.Bool) {
 }
 
 const (
-	drained    = 10 * time.Millisecond // so long a pipe that says nothing is listened to when the command has ended
-	mostInPipe = 1 << 20               // /proc/sys/fs/pipe-max-size
+	drained    = 10      // milliseconds that a pipe which says nothing is listened to when the command has ended
+	mostInPipe = 1 << 20 // /proc/sys/fs/pipe-max-size
 )
+
+// readLeft reads what is there, or comes right away. Go's own read with a deadline reads nothing once that is over, whatever
+// is there.
+func (c *copied) readLeft(buffer []byte) (n int, err error) {
+	conn, err := c.pipe.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	failed := conn.Control(func(fd uintptr) {
+		if n, err = unix.Read(int(fd), buffer); err == unix.EAGAIN {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, drained) // the read tells
+			n, err = unix.Read(int(fd), buffer)
+		}
+	})
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return max(n, 0), errors.Join(failed, err)
+}
 
 // in copies what podsh reads, until it ends or the command does not want any more.
 func (c *copied) in() {
