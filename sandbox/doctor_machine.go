@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"os/exec"
 	"os/user"
 	"strconv"
 	"strings"
@@ -37,7 +36,7 @@ func thisMachine() machine {
 	m := machine{
 		files: os.DirFS("/"), uid: os.Geteuid(), gid: os.Getegid(), name: strconv.Itoa(os.Geteuid()), exe: exe,
 		runtimeDir: os.Getenv("XDG_RUNTIME_DIR"),
-		has:        func(program string) string { path, _ := exec.LookPath(program); return path },
+		has:        func(program string) string { path, _ := programPath(program); return path },
 		privileged: isPrivileged,
 		reaches:    reaches,
 	}

@@ -92,7 +92,11 @@ func tryMap(uids, gids []IDMap) (said string, err error) {
 	defer e.Kill()
 	for i, ids := range [][]IDMap{uids, gids} {
 		arguments := append([]string{strconv.Itoa(e.PID)}, strings.Fields(words(ids))...)
-		if output, err := exec.Command(mappers[i], arguments...).CombinedOutput(); err != nil {
+		path, err := programPath(mappers[i])
+		if err != nil {
+			return err.Error(), err
+		}
+		if output, err := exec.Command(path, arguments...).CombinedOutput(); err != nil {
 			return firstLine(string(output), err), err
 		}
 	}

@@ -171,7 +171,7 @@ func (f *Facts) readIDs(spec *Spec) error {
 		f.NoRanges = fmt.Sprintf("/etc/subuid has no line for %s", name)
 	case len(f.SubGIDs) == 0:
 		f.NoRanges = fmt.Sprintf("/etc/subgid has no line for %s", name)
-	case f.NewUIDMap && !inPath("newuidmap", "newgidmap"):
+	case f.NewUIDMap && !isInstalled("newuidmap", "newgidmap"):
 		f.NoRanges = "newuidmap is not installed (package uidmap)"
 	}
 	switch {
@@ -208,9 +208,22 @@ func userName(uid uint32) string {
 	return digits
 }
 
-func inPath(programs ...string) bool {
+// programPath finds a program of the machine's, as exec.LookPath does. cron, services and `env -i` have no PATH, or one without
+// the folders of the administrator's programs: that does not say that they are not installed.
+func programPath(name string) (string, error) {
+	found, err := exec.LookPath(name)
+	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"} {
+		if err == nil {
+			break
+		}
+		found, err = exec.LookPath(dir + "/" + name)
+	}
+	return found, err
+}
+
+func isInstalled(programs ...string) bool {
 	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
+		if _, err := programPath(p); err != nil {
 			return false
 		}
 	}

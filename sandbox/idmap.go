@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -173,7 +172,7 @@ type mapper struct {
 }
 
 func (m *mapper) start(target int) error {
-	path, err := exec.LookPath(m.name)
+	path, err := programPath(m.name)
 	if err != nil {
 		return err
 	}

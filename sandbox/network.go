@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 
@@ -179,12 +178,7 @@ func networksOnHost() bool {
 	if os.Geteuid() != 0 {
 		return false
 	}
-	for _, program := range []string{"nft", "iptables"} {
-		if _, err := exec.LookPath(program); err == nil {
-			return true
-		}
-	}
-	return false
+	return isInstalled("nft") || isInstalled("iptables")
 }
 
 // isGone says whether what was to be removed was not there.
