@@ -81,6 +81,9 @@ func newContainer(pod *Pod, spec *ContainerSpec, img *image.Image) (*Container, 
 	}
 	slices.Sort(c.Volumes)
 	c.Argv = argv(spec, &config)
+	if len(spec.Command) > 0 && c.Argv[0] == "" {
+		return nil, (&attempt{argv: c.Argv, where: c.Of()}).notFound()
+	}
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return nil, fail(ErrInvalid, []string{"podsh run IMAGE CMD..."}, "nothing to run: %s", noCommandIn(spec))
 	}

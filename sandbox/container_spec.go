@@ -171,6 +171,9 @@ func (s *ContainerSpec) Validate() error {
 	if s.Name != "" && !isName(s.Name) {
 		return fail(ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most"}, "malformed name %q", s.Name)
 	}
+	if s.Image == "" && s.Rootfs.Kind == "" {
+		return fail(ErrInvalid, []string{"podsh run [flags] IMAGE [CMD...]: is a variable of your shell's empty?"}, "the name of the image is empty")
+	}
 	if err := validateEnv(s.Env); err != nil {
 		return err
 	}

@@ -54,7 +54,10 @@ func (a *attempt) failed(errno syscall.Errno) error {
 // find finds what was to be executed.
 func (a *attempt) find() (name string, program *os.File) {
 	dirs := strings.Split(a.path, ":")
-	if strings.Contains(a.argv[0], "/") {
+	switch {
+	case a.argv[0] == "":
+		return "", nil // each folder of the path would be it
+	case strings.Contains(a.argv[0], "/"):
 		dirs = []string{""}
 	}
 	for _, dir := range dirs {
@@ -77,6 +80,8 @@ func (a *attempt) absolute(name string) string {
 func (a *attempt) notFound() error {
 	command := a.argv[0]
 	switch {
+	case command == "":
+		return fail(ErrNotFound, []string{"is a variable of your shell's empty?"}, "no program \"\" in %s: the command is an empty word", a.where)
 	case strings.HasPrefix(command, "-"):
 		return fail(ErrNotFound, []string{"flags stand before the image: what follows it is the command"}, "no program %q in %s", command, a.where)
 	case strings.Contains(command, "/"):
