@@ -112,11 +112,7 @@ var foreignFlags = map[string]string{
 	"env-host":       "--env NAME takes your own value, once for each variable",
 	"env-merge":      "--env NAME=VALUE",
 	"unsetenv":       "--env NAME= makes it empty",
-	"attach":         "run is attached to the output, -i to the input as well; -d leaves it running",
-	"a":              "run is attached to the output, -i to the input as well; -d leaves it running",
 	"detach-keys":    "ctrl-p ctrl-q detaches",
-	"sig-proxy":      "podsh run passes signals on; -d leaves it running",
-	"quiet":          "podsh image pull -q IMAGE before it",
 	"replace":        "podsh rm -f NAME before it",
 	"secret":         "--volume ./FILE:/run/secrets/NAME:ro",
 	"shm-size":       "--tmpfs /dev/shm:size=256m",
@@ -132,12 +128,9 @@ var foreignFlags = map[string]string{
 	"arch":           "--platform linux/ARCH",
 	"os":             "--platform OS/ARCH",
 	"variant":        "--platform OS/ARCH/VARIANT",
-	"filter":         "podsh ps --json | jq, or --format",
-	"f":              "leave it out where it means force: podsh asks nobody; a template goes to --format of ps and image ls, and jq takes apart what inspect prints",
-	"force":          "leave it out: podsh asks nobody before it does what it was told",
-	"format":         "podsh inspect NAME | jq",
+	"force":          unasked,
+	"f":              unasked,
 	"type":           "podsh inspect takes pods and containers, podsh image inspect images",
-	"no-trunc":       "podsh ps --json",
 	"last":           "podsh ps -a",
 	"latest":         "podsh ps -a shows their names",
 	"size":           "du -sh of the folder that podsh inspect POD/NAME shows as disk",
@@ -149,6 +142,33 @@ var foreignFlags = map[string]string{
 	"c":              limits,
 	"pids-limit":     limits,
 }
+
+// foreignFlagsOf are those that mean something else with each command.
+var foreignFlagsOf = map[string]string{
+	"run attach":            attached,
+	"run a":                 attached,
+	"run sig-proxy":         "podsh run passes signals on; -d leaves it running",
+	"run quiet":             "podsh image pull -q IMAGE before it",
+	"run q":                 "podsh image pull -q IMAGE before it",
+	"start attach":          "podsh attach POD/NAME after it; podsh logs -f shows its output from the beginning",
+	"start a":               "podsh attach POD/NAME after it; podsh logs -f shows its output from the beginning",
+	"attach sig-proxy":      "a signal ends podsh attach, and does nothing to the container: podsh kill sends it one",
+	"join detach":           inBackground,
+	"join d":                inBackground,
+	"rm v":                  "leave it out: a volume goes with its pod",
+	"stop all":              "podsh stop $(podsh ps -q)",
+	"stop a":                "podsh stop $(podsh ps -q)",
+	"network create driver": networkKinds,
+	"network create d":      networkKinds,
+	"network connect ip6":   "--ip ADDRESS takes one of IPv6 as well",
+}
+
+const (
+	unasked      = "leave it out: podsh asks nobody before it does what it was told"
+	attached     = "run is attached to the output, -i to the input as well; -d leaves it running"
+	inBackground = "podsh join POD -- sh -c 'CMD >/dev/null 2>&1 &' leaves it running in there"
+	networkKinds = "a network of podsh's is a bridge; --conflist FILE makes any that CNI plugins can"
+)
 
 const limits = "podsh has no limits by cgroups yet: systemd-run --user --scope -p MemoryMax=512M podsh … sets those of systemd"
 
@@ -183,8 +203,22 @@ func insteadOfCommand(word string, commands []*cli.Command, where string) string
 	return hint
 }
 
-// insteadOfFlag is the hint for a flag that a command has not. known are those that it has.
-func insteadOfFlag(name string, known []string, help string) string {
+// insteadOfFlag is the hint for a flag that a command, such as "port ls", has not. known are those that it has.
+func insteadOfFlag(command, name string, known []string, help string) string {
+	if hint := foreignFlagsOf[command+" "+name]; hint != "" {
+		return hint
+	}
+	if slices.Contains([]string{"format", "f", "filter", "no-trunc"}, name) {
+		switch {
+		case slices.Contains(known, "json"):
+			return fmt.Sprintf("podsh %s --json | jq", command)
+		case strings.HasSuffix(command, "inspect"):
+			return fmt.Sprintf("podsh %s NAME | jq", command)
+		}
+	}
+	if _, err := sandbox.ParseSignal(name); err == nil && command == "kill" {
+		return fmt.Sprintf("podsh kill -s %s NAME", name)
+	}
 	if hint := foreignFlags[name]; hint != "" {
 		return hint
 	}

@@ -23,15 +23,48 @@ func TestForeignFlags(t *testing.T) {
 	for _, command := range allCommands(newApp(wanted(nil))) {
 		known := flagNames(command.Command)
 		for _, name := range foreign {
-			if hint := insteadOfFlag(name, slices.Clone(known), ""); !slices.Contains(known, name) && strings.Contains(hint, "did you mean") {
+			if hint := insteadOfFlag(command.names[0], name, slices.Clone(known), ""); !slices.Contains(known, name) && strings.Contains(hint, "did you mean") {
 				t.Errorf("podsh %s --%s: %s", command.names[0], name, hint)
 			}
 		}
 	}
 	run := flagNames(runCommand())
 	for typo, meant := range map[string]string{"nmae": "--name", "volum": "--volume", "hostnme": "--hostname", "entrypiont": "--entrypoint", "enf": "--env", "intractive": "--interactive"} {
-		if hint := insteadOfFlag(typo, slices.Clone(run), ""); hint != "did you mean "+meant+"? " {
+		if hint := insteadOfFlag("run", typo, slices.Clone(run), ""); hint != "did you mean "+meant+"? " {
 			t.Errorf("--%s: %q", typo, hint)
+		}
+	}
+}
+
+// What a hint says instead is something that the very command has a use for.
+func TestForeignFlagsOfCommands(t *testing.T) {
+	for line, want := range map[string]string{
+		"image ls a": "", "image pull a": "", "image prune filter": "", "network create format": "",
+		"image ls no-trunc": "podsh image ls --json | jq", "image history no-trunc": "podsh image history --json | jq",
+		"network ls format": "podsh network ls --json | jq", "network ls f": "podsh network ls --json | jq",
+		"image ls filter": "podsh image ls --json | jq", "ps filter": "podsh ps --json | jq",
+		"inspect format": "podsh inspect NAME | jq", "inspect f": "podsh inspect NAME | jq",
+		"image inspect format": "podsh image inspect NAME | jq", "network inspect f": "podsh network inspect NAME | jq",
+		"network rm f": unasked, "image rm force": unasked, "run a": attached, "kill 9": "podsh kill -s 9 NAME", "kill KILL": "podsh kill -s KILL NAME",
+		"kill 99": "", "network connect ip6": foreignFlagsOf["network connect ip6"], "run ip6": onNetwork,
+	} {
+		i := strings.LastIndex(line, " ")
+		var known []string
+		for _, command := range allCommands(newApp(wanted(nil))) {
+			if slices.Contains(command.names, line[:i]) {
+				known = flagNames(command.Command)
+			}
+		}
+		if hint := insteadOfFlag(line[:i], line[i+1:], known, ""); hint != want {
+			t.Errorf("podsh %s: %q", line, hint)
+		}
+	}
+	for key := range foreignFlagsOf {
+		i := strings.LastIndex(key, " ")
+		for _, command := range allCommands(newApp(wanted(nil))) {
+			if slices.Contains(command.names, key[:i]) && slices.Contains(flagNames(command.Command), key[i+1:]) {
+				t.Errorf("podsh %s has a flag %s", key[:i], key[i+1:])
+			}
 		}
 	}
 }

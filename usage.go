@@ -14,7 +14,11 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	message, help := err.Error(), fmt.Sprintf("`%s --help` lists the flags", c.Command.HelpName)
 	if name, ok := strings.CutPrefix(message, "flag provided but not defined: -"); ok {
 		name = strings.TrimLeft(name, "-")
-		return usagef(insteadOfFlag(name, flagNames(c.Command), help), "no flag %s", asTyped(name))
+		hint := insteadOfFlag(called(c), name, flagNames(c.Command), help)
+		if letter := unknownLetter(name, flagNames(c.Command)); letter != "" && hint == help && asTyped(name) == "-"+name {
+			hint = insteadOfFlag(called(c), letter, flagNames(c.Command), help)
+		}
+		return usagef(hint, "no flag %s", asTyped(name))
 	}
 	if name, ok := strings.CutPrefix(message, "flag needs an argument: -"); ok {
 		return usagef(usageOf(c.Command, name, help), "%s needs a value", dashed(strings.TrimLeft(name, "-")))
@@ -41,7 +45,7 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	case why == "value out of range":
 		why = value + " is too large a number"
 	default:
-		return usagef(help, "%s: %s", dashed(name), why)
+		return usagef(usageOf(c.Command, name, help), "%s: %s", dashed(name), why)
 	}
 	return usagef(usageOf(c.Command, name, help), "%s %s", dashed(name), why)
 }
@@ -51,7 +55,13 @@ func usageOf(command *cli.Command, name, otherwise string) string {
 	for _, flag := range command.Flags {
 		if doc, ok := flag.(cli.DocGenerationFlag); ok && slices.Contains(flag.Names(), name) {
 			value, usage := flagUsage(doc)
-			return strings.TrimRight(dashed(name)+" "+value, " ") + ": " + usage
+			switch {
+			case value != "" && mayStandAlone(flag):
+				value = "[=" + value + "]"
+			case value != "":
+				value = " " + value
+			}
+			return dashed(name) + value + ": " + usage
 		}
 	}
 	return otherwise
@@ -63,6 +73,15 @@ func asTyped(name string) string {
 		return "-" + name
 	}
 	return "--" + name
+}
+
+// unknownLetter is the one flag of several, as in -fv, that a command has not.
+func unknownLetter(name string, known []string) string {
+	unknown := slices.DeleteFunc(strings.Split(name, ""), func(letter string) bool { return slices.Contains(known, letter) })
+	if len(unknown) != 1 {
+		return ""
+	}
+	return unknown[0]
 }
 
 func flagNames(command *cli.Command) []string {

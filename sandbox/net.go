@@ -145,7 +145,7 @@ func ParseHostAccess(text string) ([]uint16, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		port, err := strconv.ParseUint(part, 10, 16)
 		if err != nil || port == 0 {
-			return nil, fail(ErrInvalid, []string{"--host-access alone, or ports: --host-access=5432,6379"}, "--host-access: %q is no port", part)
+			return nil, fail(ErrInvalid, []string{"--host-access alone, or ports: --host-access=5432,6379"}, "%q is no port", part)
 		}
 		ports = append(ports, uint16(port))
 	}
