@@ -185,7 +185,7 @@ func cannotListen(port network.Port, err error) error {
 	}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return withHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom%s", port.HostPort, family, show, instead)
+		return withHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom%[4]s", port.HostPort, family, show, instead)
 	case errors.Is(err, unix.EMFILE):
 		var files unix.Rlimit
 		if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
