@@ -462,7 +462,11 @@ func (plan Plan) explainFailure(err error) error {
 	}
 	name := plan.callName(step.Call)
 	hints := hintsFor(plan.callKey(step.Call, failed.Errno), failed.Errno)
-	if why.Cmd != "" && len(hints) == 0 {
+	switch {
+	case len(hints) > 0:
+	case why.Need != "" && (failed.Errno == unix.ENOENT || failed.Errno == unix.ENOTDIR):
+		hints = append(hints, why.Need)
+	case why.Cmd != "":
 		line, _, _ := strings.Cut(why.Cmd, "\n")
 		hints = append(hints, "by hand: "+line)
 	}

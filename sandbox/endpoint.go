@@ -32,7 +32,10 @@ func parseNetworks(text string) (n Net, err error) {
 			}
 		}
 		if name != "" || !asked {
-			if !isName(name) || reservedNetwork(name) || slices.Contains(n.Networks, name) {
+			if slices.Contains(n.Networks, name) {
+				return Net{}, fail(ErrInvalid, []string{"once is enough"}, "--net %q: network %q is there twice", text, name)
+			}
+			if !isName(name) || reservedNetwork(name) {
 				return Net{}, fail(ErrInvalid, []string{netForms}, "--net %q: no network can be called %q here", text, name)
 			}
 			n.Networks = append(n.Networks, name)
@@ -86,7 +89,7 @@ func (e *Endpoint) Add(key, value string) error {
 		e.MAC = mac.String()
 	case "alias":
 		if !isDomain(value) {
-			return fail(ErrInvalid, []string{"letters, digits, - _ and dots between"}, "alias: %q is no name", value)
+			return fail(ErrInvalid, []string{"letters, digits, - _ and dots between; 63 at most from dot to dot, 253 in all"}, "alias: %q is no name", value)
 		}
 		e.Aliases = append(e.Aliases, value)
 	default:

@@ -50,7 +50,10 @@ func (s *Store) Network(name string) (*network.Network, error) {
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return n, err
 	}
-	hint := "`podsh network ls` shows all networks, `podsh network create " + name + "` makes it"
+	hint := "`podsh network ls` shows all networks"
+	if isName(name) && !reservedNetwork(name) {
+		hint += ", `podsh network create " + name + "` makes it"
+	}
 	networks, _ := s.Networks() // for the hint alone
 	var known []string
 	for _, other := range networks {

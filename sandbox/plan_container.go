@@ -222,7 +222,7 @@ func (p *creation) makeWorkdir() {
 		!slices.ContainsFunc(p.pod.Spec.Tmpfs, func(t rootfs.Tmpfs) bool { return within(t.Destination) }) {
 		return
 	}
-	p.explain("make sure of the folder that the command starts in", "mkdir(2)", "mkdir -p "+quote(here(dir)))
+	p.explainNeeding("--workdir names a folder, and something on the way to "+strconv.Quote(dir)+" is none", "make sure of the folder that the command starts in", "mkdir(2)", "mkdir -p "+quote(here(dir)))
 	p.makeFolders(dir)
 }
 
@@ -358,15 +358,22 @@ func (p *creation) volumeOwner(i int) (owner, bool) {
 
 // checkMapped refuses a user that the pod has no number for.
 func (p *Pod) checkMapped(who identity) error {
+	if unmapped := p.unmapped(who); len(unmapped) > 0 {
+		return fail(nil, []string{"`podsh inspect " + p.Title() + "` shows which ids it has"}, "%s is not mapped in pod %q", unmapped[0], p.Title())
+	}
+	return nil
+}
+
+// unmapped are those ids of a user that the pod has no number for.
+func (p *Pod) unmapped(who identity) (unmapped []string) {
 	for _, id := range []struct {
 		what string
 		id   uint32
 		ids  []IDMap
 	}{{"user", who.uid, p.UIDMap}, {"group", who.gid, p.GIDMap}} {
 		if _, ok := mapID(id.ids, id.id, true); len(id.ids) > 0 && !ok {
-			return fail(nil, []string{"`podsh inspect " + p.Title() + "` shows which ids it has"},
-				"%s %d is not mapped in pod %q", id.what, id.id, p.Title())
+			unmapped = append(unmapped, fmt.Sprintf("%s %d", id.what, id.id))
 		}
 	}
-	return nil
+	return unmapped
 }

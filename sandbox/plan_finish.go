@@ -155,12 +155,13 @@ func (p *creation) raiseLoopback() {
 	}
 	for _, s := range settings {
 		file := "/proc/sys/" + s.Key
+		need := "this kernel has no such setting for pods: `ls -R /proc/sys/net` in one shows those that it has"
 		if !p.pod.own("mnt") {
-			p.explain(s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), file))
+			p.explainNeeding(need, s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), file))
 			p.write(file, unix.O_WRONLY, s.Value)
 			continue
 		}
-		p.explain(s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), here(file)))
+		p.explainNeeding(need, s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), here(file)))
 		p.fill(p.open(p.proc, "sys/"+s.Key, unix.O_WRONLY), s.Value)
 	}
 }

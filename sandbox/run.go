@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/moby/sys/capability"
@@ -202,12 +203,12 @@ func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
 		err = fail(ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), c.Of())
 		return who, withoutFolders(err, c.openPath)
 	}
-	if view.checkMapped(who) != nil {
+	if unmapped := view.unmapped(who); len(unmapped) > 0 {
 		hint := "--user root"
 		if c.pod.OneID {
 			hint += "; more ids take ranges in /etc/subuid and /etc/subgid: `podsh doctor` says how"
 		}
-		return who, fail(nil, []string{hint}, "user %q of %s has ids that the pod has not: %d and %d", c.User, c.Of(), who.uid, who.gid)
+		return who, fail(nil, []string{hint}, "user %q of %s has ids that the pod has not: %s", c.User, c.Of(), strings.Join(unmapped, " and "))
 	}
 	view.confine(&who)
 	return who, nil

@@ -30,6 +30,7 @@ type Step struct {
 	Cmd  string       // "hostname web": the same by hand, in sh; $HOLDER is its pid, $root where the root is built
 	Man  string       // "uts_namespaces(7)"
 	Role role         // what the script must know about Cmd
+	Need string       // a hint for where a name that somebody gave means nothing in the pod: by hand that is no better
 }
 
 // role of a command in the script: most are simply run where the step is.
@@ -175,6 +176,12 @@ type builder struct {
 // explain says why the next call is made, and how to do the same by hand.
 func (b *builder) explain(why, man, cmd string) {
 	b.head = Step{Why: why, Man: man, Cmd: cmd}
+}
+
+// explainNeeding is explain, for what fails where a name that somebody gave means nothing in the pod.
+func (b *builder) explainNeeding(need, why, man, cmd string) {
+	b.explain(why, man, cmd)
+	b.head.Need = need
 }
 
 // call adds a system call on the pod's side; its result can be an argument of later ones.
