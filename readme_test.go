@@ -78,6 +78,21 @@ func TestReadmeExamples(t *testing.T) {
 	}
 }
 
+// awaitLog waits until a container has written something.
+func awaitLog(ctx context.Context, t *testing.T, home *home, container string) {
+	t.Helper()
+	container = container[strings.LastIndex(container, "\n")+1:] // behind a warning, if there is one
+	for ; ; time.Sleep(10 * time.Millisecond) {
+		text, stderr, err := home.run("logs", container)
+		if text != "" {
+			return
+		}
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("podsh logs %s: %v\n%s", container, err, stderr)
+		}
+	}
+}
+
 func (e example) try(t *testing.T, home *home) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -85,6 +100,9 @@ func (e example) try(t *testing.T, home *home) {
 	cmd := exec.CommandContext(ctx, "sh", "-c", e.command)
 	cmd.Dir, cmd.Env = home.dir, home.env()
 	out, err := cmd.CombinedOutput()
+	if strings.HasPrefix(e.command, "podsh run -d ") { // a person types the next line later than it has said something
+		awaitLog(ctx, t, home, strings.TrimSpace(string(out)))
+	}
 	want := strings.Join(e.output, "\n")
 	refused := strings.Contains(want, "error: ") || strings.Contains(want, ": cannot ")
 	if (err != nil) != refused {
