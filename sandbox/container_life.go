@@ -50,8 +50,9 @@ func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err e
 	}
 	streams.Copy()
 	streams.Notify(signals)
-	done := make(chan struct{})
+	done, passed := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(passed)
 		for {
 			select {
 			case sig := <-signals:
@@ -63,6 +64,7 @@ func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err e
 	}()
 	status = run.wait()
 	close(done)
+	<-passed      // a signal on its way uses what is closed in the end
 	gone := false // the pod of its own, and with it all that the command has left
 	if c.Spec.Remove {
 		gone, err = c.removeOwnPod()
