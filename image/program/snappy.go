@@ -12,11 +12,14 @@ var errPacked = errors.New("malformed")
 // the memory that it claims.
 const most = 22
 
+// mostSize is how many bytes the size of what was packed has at most: it is below 2^32, with 7 bits in each.
+const mostSize = 5
+
 // unpack reads Snappy's block format (github.com/google/snappy, format_description.txt). It is that one since it is
 // read ten times as fast as gzip, in forty lines: podsh starts with all that is linked into it.
 func unpack(packed string) ([]byte, error) {
 	size, n := binary.Uvarint([]byte(packed[:min(len(packed), binary.MaxVarintLen64)]))
-	if n <= 0 || size > 1<<30 || size > most*uint64(len(packed)) {
+	if n <= 0 || n > mostSize || size > 1<<30 || size > most*uint64(len(packed)) {
 		return nil, errPacked
 	}
 	out := make([]byte, 0, size)

@@ -13,7 +13,7 @@ import (
 
 // FuzzUnpack: what is packed (but not by the best, which clears megabytes first) is the same again, and what is not is an error as it is to others.
 func FuzzUnpack(f *testing.F) {
-	for _, text := range []string{"", "a", strings.Repeat("abc", 1000), strings.Repeat("x", 100_000), "\x05\xf0", "\x04\x01\x00", "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80"} {
+	for _, text := range []string{"", "a", strings.Repeat("abc", 1000), strings.Repeat("x", 100_000), "\x05\xf0", "\x04\x01\x00", "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80", "\x80\x80\x80\x80\x80\x00", "\x80\x80\x80\x80\x00"} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
