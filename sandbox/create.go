@@ -74,7 +74,10 @@ func Propose(spec *Spec, store *Store, o Options) (proposal *Proposal, err error
 		facts.Close()
 		return nil, err
 	}
-	return propose(spec, store, facts, o)
+	if proposal, err = propose(spec, store, facts, o); err != nil {
+		facts.Close()
+	}
+	return proposal, err
 }
 
 func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, error) {

@@ -113,16 +113,21 @@ func (s *Store) ensureHub() error {
 }
 
 // ReleaseHub removes the hub, with all networks that are there, if no pod needs it any more; else what pods have
-// left in it that are gone. While somebody makes a pod there, it is theirs to release.
+// left in it that are gone. Of many that remove their pods at once the last to look sees none, and waits for the hub;
+// the others leave it to whoever has it.
 func (s *Store) ReleaseHub() error {
-	id, err := os.ReadFile(s.path(hubFile))
+	needed, err := s.hubNeeded()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	hub, unlock, err := s.lockHub(unix.LOCK_EX | unix.LOCK_NB)
+	how := unix.LOCK_EX
+	if needed {
+		how |= unix.LOCK_NB
+	}
+	hub, unlock, err := s.lockHub(how)
 	if err == unix.EWOULDBLOCK {
 		return nil
 	}
@@ -130,7 +135,10 @@ func (s *Store) ReleaseHub() error {
 		return err
 	}
 	defer unlock()
-	needed, err := s.madeIn(strings.TrimSpace(string(id)))
+	needed, err = s.hubNeeded() // a pod may have been made there meanwhile, and the hub may be another
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -151,16 +159,20 @@ func (s *Store) ReleaseHub() error {
 	return s.forgetHub()
 }
 
-// madeIn says whether there are pods that were made in a hub, even if they have ended: they hold addresses. Networks
-// on the host outlive a hub, so there it may have been any.
-func (s *Store) madeIn(hub string) (bool, error) {
+// hubNeeded says whether there are pods that were made in the hub, even if they have ended: they hold addresses. Networks
+// on the host outlive a hub, so there it may have been any. Without a hub the error is fs.ErrNotExist.
+func (s *Store) hubNeeded() (bool, error) {
+	hub, err := os.ReadFile(s.path(hubFile))
+	if err != nil {
+		return false, err
+	}
 	ids, err := s.ids()
 	if err != nil {
 		return false, err
 	}
 	onHost := networksOnHost()
 	for _, id := range ids {
-		if pod, err := s.load(id); err == nil && (pod.Hub == hub || pod.Hub != "" && onHost) {
+		if pod, err := s.load(id); err == nil && pod.Hub != "" && (onHost || pod.Hub == strings.TrimSpace(string(hub))) {
 			return true, nil
 		}
 	}
