@@ -64,6 +64,7 @@ struct podsh_run {
 	char **argv; // the command to run, where the plan leaves that open
 	char *name;  // what `ps` shows of the holder, and how many bytes of arguments there are
 	size_t name_size;
+	int untold; // of the clones to come, how many nobody asks for
 
 	// A joiner blocks all signals; the command gets back what its caller had.
 	const uint64_t *mask;
@@ -147,10 +148,11 @@ static struct podsh_plan *podsh_receive(int fd)
 // namespace, and goes.
 static int podsh_clone(struct podsh_run *run, uint64_t flags)
 {
-	int pid = (int)syscall(SYS_clone, flags | CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+	int untold = run->untold-- > 0, pid = (int)syscall(SYS_clone, flags | CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
 
 	if (pid > 0) {
-		podsh_report(run->report, PODSH_CLONED, pid);
+		if (!untold)
+			podsh_report(run->report, PODSH_CLONED, pid);
 		_exit(0);
 	}
 	if (pid == 0 && run->mask) {
@@ -548,7 +550,7 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	uint64_t all = ALL_SIGNALS, before;
 	struct sigaction reap = {.sa_handler = SIG_DFL}, was;
 	struct podsh_record record = {PODSH_DONE, 0};
-	int ends[2], status = -1, clones = podsh_clones(run->plan);
+	int ends[2], status = -1;
 
 	prctl(PR_SET_DUMPABLE, 0); // this memory holds the caller's environment
 	envp = podsh_hide(envp);
@@ -568,6 +570,7 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, SIGSET_BYTES);
 	sigaction(SIGCHLD, &reap, &was); // a caller that ignores it would leave us without a status
 	run->report = PODSH_REPORT_FD;
+	run->untold = podsh_clones(run->plan) - 1; // a clone may be faster than the word about it, so there is one word
 	run->mask = &before;
 	run->on_child = &was;
 	if (clone(podsh_enter, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, run) < 0)
@@ -576,8 +579,8 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	syscall(SYS_close_range, PODSH_LISTEN_FD, PODSH_LISTEN_FD + PODSH_MAX_SOCKETS - 1, 0); // whether they listen is the command's
 	while (!podsh_read_all(ends[0], &record, sizeof(record)) &&
 	       (record.what == PODSH_READY ||
-		(record.what == PODSH_CLONED && (!podsh_is_child(record.value) || --clones > 0))))
-		; // the clone may be faster than the word about it
+		(record.what == PODSH_CLONED && !podsh_is_child(record.value))))
+		; // the command may be faster than the word about it
 	if (record.what == PODSH_CLONED)
 		status = podsh_await(record.value);
 	while (record.what < 0 && !podsh_read_all(ends[0], &record, sizeof(record)))
