@@ -286,16 +286,6 @@ func reap(pid int) {
 	}
 }
 
-// Path names an open program for Start, clear of the places that are handed over; for a process with few descriptors,
-// see StartFile. It stays open.
-func Path(file *os.File) (string, error) {
-	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf)
-	if err != nil {
-		return "", fmt.Errorf("copy a descriptor: %w", err)
-	}
-	return fdPath(fd), nil
-}
-
 // clearOf is above every place that a descriptor is handed over at.
 const clearOf = ListenFD + MaxSockets
 

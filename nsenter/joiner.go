@@ -47,7 +47,7 @@ func (j *Joiner) Exec() error {
 	if err != nil {
 		return err
 	}
-	exe, err := Path(j.Exe)
+	exe, err := clear(j.Exe)
 	if err != nil {
 		return err
 	}
@@ -62,6 +62,15 @@ func (j *Joiner) Exec() error {
 	}
 	err = syscall.Exec(exe, j.argv(), os.Environ())
 	return fmt.Errorf("execve %s: %w", j.Exe.Name(), err)
+}
+
+// clear names an open program by a number that is clear of the places that are handed over.
+func clear(file *os.File) (string, error) {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, clearOf)
+	if err != nil {
+		return "", fmt.Errorf("copy a descriptor: %w", err)
+	}
+	return fdPath(fd), nil
 }
 
 // withLimit says what dup3(2) means by EBADF.
@@ -80,15 +89,10 @@ func (j *Joiner) Start(stdio [3]*os.File, terminal *os.File, attr *syscall.SysPr
 		return nil, err
 	}
 	defer plan.Close()
-	exe, err := Path(j.Exe)
-	if err != nil {
-		return nil, err
-	}
 	attr.Pdeathsig = syscall.SIGKILL
-	// All places up to exe: what Go moves out of the way while it starts a process goes behind the last of them.
-	files := []*os.File{0: stdio[0], 1: stdio[1], 2: stdio[2], JoinFD: plan, PodFD: j.Pod, TTYFD: terminal, clearOf - 1: nil}
+	files := []*os.File{0: stdio[0], 1: stdio[1], 2: stdio[2], JoinFD: plan, PodFD: j.Pod, TTYFD: terminal, clearOf: j.Exe} // see StartFile
 	copy(files[ListenFD:], j.Sockets)
-	return os.StartProcess(exe, j.argv(), &os.ProcAttr{Files: files, Env: os.Environ(), Sys: attr})
+	return os.StartProcess(fdPath(clearOf), j.argv(), &os.ProcAttr{Files: files, Env: os.Environ(), Sys: attr})
 }
 
 // StartWithTerminal starts the joiner with this process's own standard input, output and error, and returns the terminal

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -73,4 +74,43 @@ func TestJoinerBelievesNoForeignPID(t *testing.T) {
 	if pid, err := syscall.Wait4(other.Process.Pid, nil, syscall.WNOHANG, nil); pid != 0 || err != nil {
 		t.Errorf("somebody else's process has ended: %v", err)
 	}
+}
+
+// TestJoinerAwaitsLastClone: of two clones it is the last that becomes the command, though it may be faster than the word about
+// the first. Many at once, for then it is.
+func TestJoinerAwaitsLastClone(t *testing.T) {
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	var callers sync.WaitGroup
+	for range 4 * runtime.NumCPU() {
+		callers.Go(func() {
+			runtime.LockOSThread() // the joiner ends with this thread
+			defer runtime.UnlockOSThread()
+			for range 100 {
+				joiner := Joiner{Exe: exe, Pod: null, Args: []string{"join"}, Calls: []Call{
+					{Nr: Clone, Args: []any{0}},
+					{Nr: Clone, Args: []any{0}},
+					{Nr: Exec, Args: []any{Strings([]string{"/bin/sh", "-c", "exit 7"}), Strings(nil), 0}},
+				}}
+				process, err := joiner.Start([3]*os.File{null, null, null}, nil, &syscall.SysProcAttr{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if state, err := process.Wait(); err != nil || state.ExitCode() != 7 {
+					t.Errorf("%v, %v; the command's status is 7", state, err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
 }

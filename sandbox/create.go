@@ -350,25 +350,21 @@ var hostCalls = map[string]hostCall{
 }
 
 func (run *performance) start() (err error) {
-	path := ""
 	if run.exe == exeMemfd {
 		if run.exeCopy, err = sealedCopy(); err != nil {
-			return err
-		}
-		if path, err = nsenter.Path(run.exeCopy); err != nil {
 			return err
 		}
 	}
 	if err := run.makeUpper(); err != nil {
 		return err
 	}
-	if path == "" && len(run.facts.Enter) == 0 {
+	if run.exeCopy == nil && len(run.facts.Enter) == 0 {
 		run.executor = nsenter.Spare()
 	} else if spare := nsenter.Spare(); spare != nil {
 		spare.Reap() // else it would be there as long as podsh run
 	}
 	if run.executor == nil {
-		if run.executor, err = run.startExecutor(path); err != nil {
+		if run.executor, err = run.startExecutor(); err != nil {
 			return err
 		}
 	}
@@ -378,20 +374,20 @@ func (run *performance) start() (err error) {
 
 // startExecutor starts podsh, or a sealed copy of it, as an executor that has the namespaces of others at
 // hand.
-func (run *performance) startExecutor(path string) (*nsenter.Executor, error) {
+func (run *performance) startExecutor() (*nsenter.Executor, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
-	if path == "" {
-		path = "/proc/self/exe"
-	}
 	var files []*os.File
 	for _, e := range run.facts.Enter {
 		files = append(files, e.File)
 	}
-	return nsenter.Start(path, null, files, &syscall.SysProcAttr{Setsid: true})
+	if run.exeCopy != nil {
+		return nsenter.StartFile(run.exeCopy, null, files, &syscall.SysProcAttr{Setsid: true})
+	}
+	return nsenter.Start("/proc/self/exe", null, files, &syscall.SysProcAttr{Setsid: true})
 }
 
 func (run *performance) mapIDs() error {

@@ -19,7 +19,6 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/program"
-	"github.com/podsh/podsh/nsenter"
 )
 
 // OpenImages opens the user's store of images.
@@ -189,10 +188,6 @@ func AskImages(request *image.Request, in, out *os.File, tell func(image.Event))
 		return nil, err
 	}
 	defer file.Close()
-	path, err := nsenter.Path(file)
-	if err != nil {
-		return nil, err
-	}
 	ours, theirs, err := Stream()
 	if err != nil {
 		return nil, err
@@ -200,8 +195,8 @@ func AskImages(request *image.Request, in, out *os.File, tell func(image.Event))
 	defer ours.Close()
 	runtime.LockOSThread() // it ends with the thread that started it
 	defer runtime.UnlockOSThread()
-	process, err := os.StartProcess(path, []string{program.Name}, &os.ProcAttr{
-		Env: os.Environ(), Files: []*os.File{in, out, os.Stderr, theirs}, Sys: &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}})
+	process, err := os.StartProcess("/proc/self/fd/4", []string{program.Name}, &os.ProcAttr{ // the last, see nsenter.StartFile
+		Env: os.Environ(), Files: []*os.File{in, out, os.Stderr, theirs, file}, Sys: &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}})
 	theirs.Close()
 	if err != nil {
 		return nil, fmt.Errorf("start the program of images: %w", err)
