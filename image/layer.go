@@ -5,14 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // LayerPath is where a layer lies unpacked, for pods with the ids that are called mapName.
 func (s *Store) LayerPath(mapName string, layer Layer) string {
-	return s.path("layers", mapName, strings.TrimPrefix(layer.DiffID, "sha256:"))
+	return s.path("layers", mapName, hexOf(layer.DiffID))
 }
 
 // HasLayer says whether it does.

@@ -55,14 +55,21 @@ func (s *Store) path(elements ...string) string {
 	return filepath.Join(append([]string{s.Path}, elements...)...)
 }
 
+// hexOf is a digest without its algorithm.
+func hexOf(digest string) string {
+	_, hex, _ := strings.Cut(digest, ":")
+	return hex
+}
+
 // BlobPath is where a blob lies.
 func (s *Store) BlobPath(digest string) string {
-	return s.path("blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))
+	algorithm, hex, _ := strings.Cut(digest, ":")
+	return s.path("blobs", algorithm, hex)
 }
 
 // PartialPath is where a blob lies that is being downloaded.
 func (s *Store) PartialPath(digest string) string {
-	return s.path("partial", strings.TrimPrefix(digest, "sha256:"))
+	return s.path("partial", hexOf(digest))
 }
 
 // Partial is the folder for blobs that are being written.

@@ -83,16 +83,18 @@ func (s *Store) sweep(usage Usage) (bytes int64, err error) {
 	}
 	blobs, layers := map[string]bool{}, map[string]bool{}
 	for _, d := range all.Manifests {
-		blobs[strings.TrimPrefix(d.Digest, "sha256:")] = true
+		blobs[hexOf(d.Digest)] = true
 	}
 	for _, img := range s.images(all) {
-		blobs[strings.TrimPrefix(img.ID, "sha256:")] = true
+		blobs[hexOf(img.ID)] = true
 		for _, layer := range img.Layers {
-			blobs[strings.TrimPrefix(layer.Digest, "sha256:")] = true
-			layers[strings.TrimPrefix(layer.DiffID, "sha256:")] = true
+			blobs[hexOf(layer.Digest)] = true
+			layers[hexOf(layer.DiffID)] = true
 		}
 	}
-	bytes = sweepFiles(s.path("blobs", "sha256"), func(name string, _ os.FileInfo) bool { return !blobs[name] })
+	for _, algorithm := range []string{"sha256", ownDigest} {
+		bytes += sweepFiles(s.path("blobs", algorithm), func(name string, _ os.FileInfo) bool { return !blobs[name] })
+	}
 	bytes += sweepFiles(s.path("partial"), func(name string, info os.FileInfo) bool {
 		return !isHex(name) || time.Since(info.ModTime()) > maxPartial // what has no digest yet can't be taken up
 	})
@@ -104,7 +106,7 @@ func (s *Store) sweep(usage Usage) (bytes int64, err error) {
 
 // sweepFiles removes the files of a folder that are unwanted.
 func sweepFiles(dir string, unwanted func(name string, info os.FileInfo) bool) (bytes int64) {
-	entries, _ := os.ReadDir(dir) // it is there
+	entries, _ := os.ReadDir(dir) // it may not be there
 	for _, entry := range entries {
 		info, err := entry.Info()
 		if err != nil || !info.Mode().IsRegular() || !unwanted(entry.Name(), info) {

@@ -52,6 +52,7 @@
 #define BENEATH 0x08   // RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS: openat2(2), whose header musl-gcc does not see
 #define NO_SYMLINKS 0x04
 #define SLOW_TOUCH 8000   // nanoseconds
+#define MOST_POPULATED (1 << 20)
 #define POPULATE_WRITE 23 // MADV_POPULATE_WRITE: madvise(2), from Linux 5.14
 
 // What the calls of a plan returned, by their place in the whole list: a pod can be made by several plans,
@@ -879,7 +880,7 @@ static void podsh_populate(void)
 	for (; part && page && n; n--, part++) {
 		uintptr_t start = part->p_vaddr & -page, end = part->p_vaddr + part->p_memsz;
 
-		if (part->p_type != PT_LOAD || !(part->p_flags & PF_W))
+		if (part->p_type != PT_LOAD || !(part->p_flags & PF_W) || part->p_memsz > MOST_POPULATED)
 			continue;
 		if (syscall(SYS_madvise, start, end - start, POPULATE_WRITE)) // glibc has made the first page read-only
 			syscall(SYS_madvise, start + page, end - start - page, POPULATE_WRITE);

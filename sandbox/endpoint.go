@@ -2,9 +2,9 @@ package sandbox
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/podsh/podsh/network"
@@ -79,14 +79,14 @@ func (e *Endpoint) Add(key, value string) error {
 		}
 		e.IPs = append(e.IPs, ip)
 	case "mac":
-		mac, err := net.ParseMAC(value)
-		if err != nil || len(mac) != 6 || mac[0]&1 != 0 || slices.Max(mac) == 0 { // a group's, or none
+		mac, ok := parseMAC(value)
+		if !ok || mac[0]&1 != 0 || slices.Max(mac) == 0 { // a group's, or none
 			return fail(ErrInvalid, []string{"six bytes, such as 02:42:ac:11:00:02; the first is even"}, "mac: %q is no hardware address of one interface", value)
 		}
 		if e.MAC != "" {
 			return fail(ErrInvalid, []string{"one is enough"}, "mac %s: there is another already", value)
 		}
-		e.MAC = mac.String()
+		e.MAC = fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
 	case "alias":
 		if !isDomain(value) {
 			return fail(ErrInvalid, []string{"letters, digits, - _ and dots between; 63 at most from dot to dot, 253 in all"}, "alias: %q is no name", value)
@@ -96,6 +96,18 @@ func (e *Endpoint) Add(key, value string) error {
 		return fail(ErrInvalid, []string{didYouMean(key, []string{"ip", "mac", "alias"}, hint[0])}, "no %q of a network", key)
 	}
 	return nil
+}
+
+// parseMAC reads six bytes in hexadecimal digits, with : or - between them; net.ParseMAC would link all of package net.
+func parseMAC(text string) (mac []byte, ok bool) {
+	for _, digits := range strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == '-' }) {
+		b, err := strconv.ParseUint(digits, 16, 8)
+		if err != nil || len(digits) != 2 {
+			return nil, false
+		}
+		mac = append(mac, byte(b))
+	}
+	return mac, len(mac) == 6 && len(text) == len("02:42:ac:11:00:02")
 }
 
 // on checks it beside the network that it is for.

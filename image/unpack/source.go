@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/crypto/blake2b"
+
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/compression"
 )
@@ -24,7 +26,13 @@ const (
 	blobBuffer = 128 << 10
 )
 
-var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha512": sha512.New}
+var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha512": sha512.New, "blake2b-256": ownHash}
+
+// ownHash is that of layers that podsh has made itself: image.Store.PutLayer.
+func ownHash() hash.Hash {
+	h, _ := blake2b.New256(nil) // it refuses keys alone
+	return h
+}
 
 func newHash(digest string) (hash.Hash, error) {
 	algorithm, _, _ := strings.Cut(digest, ":")
