@@ -66,6 +66,7 @@ struct podsh_run {
 	char *name;  // what `ps` shows of the holder, and how many bytes of arguments there are
 	size_t name_size;
 	int untold; // of the clones to come, how many nobody asks for
+	int nulls;  // bit i: stream i is the caller's /dev/null
 
 	// A joiner blocks all signals; the command gets back what its caller had.
 	const uint64_t *mask;
@@ -308,6 +309,26 @@ static int podsh_getpid(char *to, uint64_t size)
 	return 0;
 }
 
+// Root in a pod could change the mode of the host's /dev/null, by /proc/self/fd: null(4) is the pod's own instead.
+static int podsh_nulls(const struct podsh_run *run)
+{
+	struct {
+		uint64_t flags, mode, resolve;
+	} how = {.flags = O_RDWR | O_CLOEXEC, .resolve = NO_SYMLINKS};
+	int fd, failed = 0;
+
+	if (!run->nulls)
+		return 0;
+	fd = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof(how));
+	if (fd < 0)
+		return -1;
+	for (int i = 0; i <= 2; i++)
+		if (run->nulls >> i & 1)
+			failed |= dup2(fd, i) < 0;
+	close(fd);
+	return -failed;
+}
+
 static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 {
 	uint64_t a[6];
@@ -333,6 +354,8 @@ static int64_t podsh_call(struct podsh_run *run, struct podsh_call *call)
 		return podsh_getcwd();
 	case PODSH_GETPID:
 		return podsh_getpid((char *)a[0], a[1]);
+	case PODSH_NULLS:
+		return podsh_nulls(run);
 	case PODSH_REPORT:
 		run->report = (int)a[0];
 		return 0;
@@ -543,6 +566,18 @@ static int podsh_is_child(int pid)
 	return pid > 0 && !waitid(P_PID, (id_t)pid, NULL, WEXITED | WNOHANG | WNOWAIT);
 }
 
+// Which of the streams are null(4)? One that is closed with the exec stands for one that was closed.
+static int podsh_null_streams(void)
+{
+	struct stat st;
+	int nulls = 0;
+
+	for (int fd = 0; fd <= 2; fd++)
+		if (!(fcntl(fd, F_GETFD) & FD_CLOEXEC) && !fstat(fd, &st) && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3))
+			nulls |= 1 << fd;
+	return nulls;
+}
+
 // Join: a child enters the namespaces, and clones the command as a child of this process, which stays where
 // it is, outside. So the joiner is never seen in the pod, and the command ends with it (PR_SET_PDEATHSIG).
 static void podsh_join(struct podsh_run *run, char **argv, char **envp)
@@ -571,6 +606,7 @@ static void podsh_join(struct podsh_run *run, char **argv, char **envp)
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, SIGSET_BYTES);
 	sigaction(SIGCHLD, &reap, &was); // a caller that ignores it would leave us without a status
 	run->report = PODSH_REPORT_FD;
+	run->nulls = podsh_null_streams();
 	run->untold = podsh_clones(run->plan) - 1; // a clone may be faster than the word about it, so there is one word
 	run->mask = &before;
 	run->on_child = &was;
@@ -753,8 +789,6 @@ static int podsh_streams_are_usual(void)
 			continue;
 		if (fstat(fd, &st) || S_ISDIR(st.st_mode) || (fcntl(fd, F_GETFL) & O_PATH))
 			return 0;
-		if (!geteuid() && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3))
-			return 0; // root could change the mode of the host's /dev/null: Go has the pod's in its place
 	}
 	return 1;
 }

@@ -36,6 +36,7 @@ const (
 	Getcwd = C.PODSH_GETCWD // (): fail with EXDEV unless the working directory is below the root
 	Getpid = C.PODSH_GETPID // (to, size): write this process's id there, in PIDBytes at most
 	Report = C.PODSH_REPORT // (descriptor): tell of failures on that from now on
+	Nulls  = C.PODSH_NULLS  // (): join: have the /dev/null that is seen now in place of streams that are the caller's
 )
 
 // TouchIsSlow says whether a page's first touch takes long here, as on virtual machines without help from their

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PODSH_MAGIC UINT64_C(0x35306e616c70) // "plan05": raise it with every change of this file
+#define PODSH_MAGIC UINT64_C(0x36306e616c70) // "plan06": raise it with every change of this file
 #define PODSH_MAX_CALLS 4096
 #define PODSH_MAX_BYTES (4 << 20)
 #define PODSH_MAX_SOCKETS 32
@@ -36,6 +36,7 @@ enum {
 	PODSH_GETCWD = -5, // (): fail with EXDEV unless the working directory is below the root
 	PODSH_GETPID = -6, // (to, size): write this process's id there, in digits and with a zero behind them
 	PODSH_REPORT = -7, // (descriptor): tell of failures on that from now on
+	PODSH_NULLS = -8,  // (): join: have the /dev/null that is seen now in place of streams that are the caller's
 };
 
 struct podsh_call {

@@ -101,7 +101,11 @@ func (p *creation) devices() {
 		p.putOn(deviceSource(name), p.below(dev, name))
 	}
 	if p.member != nil && len(p.member.nulls) > 0 {
-		p.putNull(p.open(dev, "null", unix.O_RDWR), p.member.nulls)
+		null := p.open(dev, "null", unix.O_RDWR)
+		for _, fd := range p.member.nulls {
+			p.call(unix.SYS_DUP3, null, fd, 0)
+		}
+		p.call(unix.SYS_CLOSE, null)
 	}
 	cmd = nil
 	for _, link := range rootfs.DeviceLinks {

@@ -17,11 +17,10 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // joinFacts are what must be known to plan a join.
 type joinFacts struct {
-	who   identity
-	last  capability.Cap   // that the kernel knows
-	held  []capability.Cap // that a joiner has in the pod
-	keys  bool             // the kernel has keyrings
-	nulls []int            // of its standard streams, those that are the host's /dev/null
+	who  identity
+	last capability.Cap   // that the kernel knows
+	held []capability.Cap // that a joiner has in the pod
+	keys bool             // the kernel has keyrings
 }
 
 // joinerHolds are the capabilities of someone in the pod's user namespace: all, where that is not the host's.
@@ -75,7 +74,10 @@ func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
 	}
 	mnt := pod.Namespaces["mnt"].Kind != "host" && flags&unix.CLONE_NEWNS != 0
 	if mnt {
-		j.ownNulls(f.nulls)
+		if !spec.TTY {
+			j.explain("have the pod's /dev/null where a stream is the host's", "null(4)", "")
+			j.call(nsenter.Nulls)
+		}
 		j.enterStart(pod, spec, who)
 	}
 	j.becomeUser(pod, spec, f)
@@ -116,23 +118,6 @@ func (j *builder) enter(pod *Pod, flags int, options []string) {
 	j.call(nsenter.Clone, 0)
 	j.explain("enter the pod's time namespace", "time_namespaces(7)", "")
 	j.call(unix.SYS_SETNS, nsenter.PodFD, flags&(unix.CLONE_NEWTIME|unix.CLONE_NEWPID))
-}
-
-// ownNulls puts the pod's /dev/null in place of the host's, of which root could change the mode by /proc/self/fd.
-func (j *builder) ownNulls(streams []int) {
-	if len(streams) == 0 {
-		return
-	}
-	j.explain("have the pod's /dev/null in place of the host's", "null(4)", "")
-	null := j.call(unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/null", openHow(unix.O_RDWR|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS), openHowSize)
-	j.putNull(null, streams)
-}
-
-func (j *builder) putNull(null nsenter.Result, streams []int) {
-	for _, fd := range streams {
-		j.call(unix.SYS_DUP3, null, fd, 0)
-	}
-	j.call(unix.SYS_CLOSE, null)
 }
 
 // notDumpable lets nobody look into this process: with other credentials that is fs.suid_dumpable's, proc_sys_fs(5).
@@ -336,7 +321,7 @@ func savedJoin(pod *Pod, f *Facts) ([]byte, error) {
 		return nil, err
 	}
 	pod.confine(&who)
-	plan := planJoin(pod, &JoinSpec{}, joinFacts{who, f.LastCap, joinerHolds(pod), f.Keys, nil})
+	plan := planJoin(pod, &JoinSpec{}, joinFacts{who, f.LastCap, joinerHolds(pod), f.Keys})
 	return nsenter.EncodeSaved(nsenter.Saved{
 		PID: pod.Holder.PID, PIDFDInode: pod.Holder.PIDFDInode, Started: pod.Holder.Started,
 		BootID: pod.Holder.BootID + "\n", OwnFile: pod.OwnFile,

@@ -131,7 +131,7 @@ func joinPlans(t *testing.T) map[string]Plan {
 		"only":     {Command: []string{"ss", "-ltn"}, Only: []string{"net"}, HostEnv: []string{"PATH=/bin"}},
 	} {
 		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
-		plans["join-"+name] = planJoin(pod, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true, nil})
+		plans["join-"+name] = planJoin(pod, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true})
 	}
 	return plans
 }
@@ -180,7 +180,7 @@ func runPlans(t *testing.T) map[string]Plan {
 		}
 		view := c.view()
 		view.confine(&who)
-		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, capability.ListKnown(), true, nil},
+		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, capability.ListKnown(), true},
 			etc: []etcFile{{path: "/etc/hosts", text: "127.0.0.1\tlocalhost\n"}}, nulls: []int{0}, rows: 24, columns: 80, term: "xterm",
 			owners: map[string]owner{"/data": {33, 33, 0o750}}}
 		plans["run-"+name] = planContainer(f, member)

@@ -98,7 +98,7 @@ func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *contai
 	if member.who, err = c.identify(f, view); err != nil {
 		return nil, nil, err
 	}
-	member.join = joinFacts{member.who, f.LastCap, joinerHolds(view), f.Keys, nil}
+	member.join = joinFacts{member.who, f.LastCap, joinerHolds(view), f.Keys}
 	if err = checkHeld(view.Spec.CapAdd, member.join.held); err != nil {
 		return nil, nil, err
 	}
