@@ -127,7 +127,7 @@ Examples:
   podsh network connect --ip 10.89.1.9 --alias db back web`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "ip", Usage: "have this `ADDRESS` there, of IPv4 or IPv6"},
-			&cli.StringFlag{Name: "mac", Aliases: []string{"mac-address"}, Usage: "have this hardware `ADDRESS` there"},
+			&cli.StringSliceFlag{Name: "mac", Aliases: []string{"mac-address"}, Usage: "have this hardware `ADDRESS` there"},
 			&cli.StringSliceFlag{Name: "alias", Usage: "be called `NAME` there, too"},
 		},
 		Action: networkConnect,
@@ -378,11 +378,7 @@ func networkConnect(c *cli.Context) error {
 func endpoint(c *cli.Context, text string) (string, sandbox.Endpoint, error) {
 	name, asked, err := sandbox.ParseEndpoint(text)
 	for _, flag := range []string{"ip", "mac", "alias"} {
-		values := c.StringSlice(flag)
-		if flag == "mac" && c.IsSet(flag) {
-			values = []string{c.String(flag)}
-		}
-		for _, value := range values {
+		for _, value := range c.StringSlice(flag) {
 			if err == nil {
 				err = asked.Add(flag, value)
 			}

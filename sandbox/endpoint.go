@@ -17,6 +17,9 @@ type Endpoint struct {
 	Aliases []string     `json:"aliases,omitempty"` // what it is called there, too
 }
 
+// endpointKeys are what can be asked for.
+var endpointKeys = []string{"ip", "ip6", "mac", "alias"}
+
 const endpointForm = "NETWORK:ip=ADDRESS,mac=ADDRESS,alias=NAME"
 
 // parseNetworks reads NETWORK[:KEY=VALUE[,KEY=VALUE…]][,NETWORK…]: what has no name before it belongs to the network
@@ -61,6 +64,11 @@ func (n *Net) addTo(name, key, value string) error {
 	if err := e.Add(key, value); err != nil {
 		return fmt.Errorf("--net %s: %w", name, err)
 	}
+	for other, has := range n.Endpoints {
+		if other != name && key == "mac" && has.MAC == e.MAC {
+			return fail(ErrInvalid, []string{"each interface has its own"}, "mac %s: on networks %q and %q", e.MAC, other, name)
+		}
+	}
 	n.Endpoints[name] = e
 	return nil
 }
@@ -93,7 +101,7 @@ func (e *Endpoint) Add(key, value string) error {
 		}
 		e.Aliases = append(e.Aliases, value)
 	default:
-		return fail(ErrInvalid, []string{didYouMean(key, []string{"ip", "mac", "alias"}, hint[0])}, "no %q of a network", key)
+		return fail(ErrInvalid, []string{didYouMean(key, endpointKeys, hint[0])}, "no %q of a network", key)
 	}
 	return nil
 }
@@ -110,8 +118,21 @@ func parseMAC(text string) (mac []byte, ok bool) {
 	return mac, len(mac) == 6 && len(text) == len("02:42:ac:11:00:02")
 }
 
+// goesWith is the address of IPv4 whose pod has a hardware address by itself, as package link makes it; or none.
+func goesWith(hardware string) netip.Addr {
+	mac, ok := parseMAC(hardware)
+	if !ok || mac[0] != 0x0a || mac[1] != 0x58 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4([4]byte(mac[2:]))
+}
+
 // on checks it beside the network that it is for.
 func (e *Endpoint) on(n *network.Network) error {
+	ip := goesWith(e.MAC)
+	if ip.IsValid() && !slices.Contains(e.IPs, ip) && slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Contains(ip) }) {
+		return fail(nil, []string{fmt.Sprintf("choose another, or ip=%s with it", ip)}, "mac %s is that of whoever has %s on network %q", e.MAC, ip, n.Name)
+	}
 	for _, ip := range e.IPs {
 		if n.Conflist != nil {
 			break // its plugins know

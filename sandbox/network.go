@@ -21,7 +21,8 @@ var native = binary.NativeEndian
 //
 //	networks/NAME       the network
 //	hub                 the id of the hub, the pod that holds the bridges
-//	leases/NAME/IP      the id of the pod that has an address, as the plugin host-local writes it
+//	leases/NAME/IP      the id of the pod that has an address, as the plugin host-local writes it; so with a MAC
+//	                    that was asked for
 //	leases/cache        what libcni keeps
 
 // Networks lists the networks, by name.

@@ -56,7 +56,8 @@ func (s *Store) orphans(n *network.Network) ([]lease, error) {
 	}
 	var orphans []lease
 	for _, entry := range entries {
-		if _, err := netip.ParseAddr(entry.Name()); err != nil {
+		_, noIP := netip.ParseAddr(entry.Name())
+		if _, isMAC := parseMAC(entry.Name()); noIP != nil && !isMAC {
 			continue // the lock, and the last address that was given
 		}
 		text, err := os.ReadFile(s.path("leases", n.Name, entry.Name()))

@@ -116,6 +116,9 @@ func (p Place) attachCNI(ctx context.Context, n Network, pod Pod) (*Attachment, 
 	if known, _ := cni.GetNetworkListCachedResult(list, rt); known != nil {
 		return nil, fmt.Errorf("%s: %w", pod.Interface, ErrAttached)
 	}
+	if err := p.leaseMAC(n, pod); err != nil { // plugins don't look whether another pod has it
+		return nil, err
+	}
 	adding, cancel := context.WithTimeout(ctx, addTimeout)
 	defer cancel()
 	result, err := cni.AddNetworkList(adding, list, rt)
@@ -132,6 +135,9 @@ func (p Place) attachCNI(ctx context.Context, n Network, pod Pod) (*Attachment, 
 		deleting, cancel := context.WithTimeout(context.WithoutCancel(ctx), delTimeout)
 		defer cancel()
 		_ = cni.DelNetworkList(deleting, list, rt)
+		if pod.MAC != "" {
+			err = errors.Join(err, p.release(n, pod, &Attachment{MAC: pod.MAC}))
+		}
 		return nil, err
 	}
 	return a, nil
@@ -157,8 +163,8 @@ func (p Place) detachCNI(ctx context.Context, n Network, pod Pod) error {
 		defer cancel()
 		err = cni.DelNetworkList(ctx, list, rt)
 	}
-	if err != nil && pod.NetNS == nil {
-		// Its links are gone with the namespace, so its addresses are free, whatever the plugins say.
+	if err == nil || pod.NetNS == nil {
+		// Its links are gone, with the namespace if not by the plugins, so its addresses are free, whatever those say.
 		return errors.Join(err, p.release(n, pod, nil))
 	}
 	return err

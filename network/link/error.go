@@ -37,7 +37,7 @@ func (e *ExhaustedError) Error() string { return fmt.Sprintf("no address left in
 
 // TakenError says that an address is another pod's.
 type TakenError struct {
-	Address netip.Addr
+	Address string
 	Pod     string // its id
 }
 

@@ -17,7 +17,8 @@ import (
 )
 
 // leases are a network's addresses in use, in the format of CNI's host-local plugin: a file for each address,
-// which holds the pod's id and its interface; last_reserved_ip.N for each subnet; and a lock.
+// which holds the pod's id and its interface; last_reserved_ip.N for each subnet; and a lock. Hardware addresses
+// that were asked for have such files, too: host-local finds them only where it gives back what a pod has.
 //
 // host-local's own allocator searches all of them for the pod first, so that the 200th pod waits ten times as
 // long as the first. Here the veth's name, which follows from the pod's, says whether it is attached already.
@@ -39,8 +40,13 @@ func (p Place) openLeases(n Network) (*leases, error) {
 	return &leases{store, p.leaseDir(n)}, nil
 }
 
-// take leases an address of each subnet. The caller holds the lock.
+// take leases an address of each subnet, and the hardware address that is asked for. The caller holds the lock.
 func (l *leases) take(n Network, pod Pod) ([]netip.Prefix, error) {
+	if pod.MAC != "" {
+		if err := l.hold(pod.MAC, pod); err != nil {
+			return nil, err
+		}
+	}
 	var taken []netip.Prefix
 	for i, subnet := range n.Subnets {
 		var err error
@@ -51,7 +57,7 @@ func (l *leases) take(n Network, pod Pod) ([]netip.Prefix, error) {
 			address, err = l.next(subnet, strconv.Itoa(i), pod)
 		}
 		if err != nil {
-			return nil, errors.Join(err, l.drop(pod, taken))
+			return nil, errors.Join(err, l.drop(pod, &Attachment{Addresses: taken, MAC: pod.MAC}))
 		}
 		taken = append(taken, netip.PrefixFrom(address, subnet.Bits()))
 	}
@@ -73,7 +79,30 @@ func (l *leases) lease(address netip.Addr, subnet netip.Prefix, pod Pod) error {
 	if gateway, end := network.Ends(subnet); address.Compare(gateway) <= 0 || address.Compare(end) > 0 {
 		return fmt.Errorf("%s is no address for pods in %s", address, subnet)
 	}
-	path := filepath.Join(l.dir, address.String())
+	return l.hold(address.String(), pod)
+}
+
+// leaseMAC leases the hardware address that the pod is to have, if it names one: two of them on a bridge take each other's
+// frames.
+func (p Place) leaseMAC(n Network, pod Pod) error {
+	if pod.MAC == "" {
+		return nil
+	}
+	l, err := p.openLeases(n)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := l.Lock(); err != nil {
+		return fmt.Errorf("lock %s: %w", l.dir, err)
+	}
+	defer l.Unlock()
+	return l.hold(pod.MAC, pod)
+}
+
+// hold makes an address the pod's, or says whose it is.
+func (l *leases) hold(address string, pod Pod) error {
+	path := filepath.Join(l.dir, address)
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -124,15 +153,22 @@ func (l *leases) next(subnet netip.Prefix, rangeID string, pod Pod) (netip.Addr,
 }
 
 // drop gives back a pod's addresses. The caller holds the lock.
-func (l *leases) drop(pod Pod, addresses []netip.Prefix) error {
-	for _, address := range addresses {
-		path := filepath.Join(l.dir, address.Addr().String())
+func (l *leases) drop(pod Pod, a *Attachment) error {
+	var held []string
+	for _, address := range a.Addresses {
+		held = append(held, address.Addr().String())
+	}
+	if a.MAC != "" {
+		held = append(held, a.MAC)
+	}
+	for _, address := range held {
+		path := filepath.Join(l.dir, address)
 		text, err := os.ReadFile(path)
 		if err == nil && string(text) == pod.ID+disk.LineBreak+pod.Interface { // it may be another pod's by now
 			err = os.Remove(path)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("give back %s: %w", address.Addr(), err)
+			return fmt.Errorf("give back %s: %w", address, err)
 		}
 	}
 	return nil
@@ -152,8 +188,8 @@ func (p Place) release(n Network, pod Pod, a *Attachment) error {
 		return fmt.Errorf("lock %s: %w", l.dir, err)
 	}
 	defer l.Unlock()
-	if a != nil && len(a.Addresses) > 0 {
-		return l.drop(pod, a.Addresses)
+	if a != nil && (len(a.Addresses) > 0 || a.MAC != "") {
+		return l.drop(pod, a)
 	}
 	if err := l.ReleaseByID(pod.ID, pod.Interface); err != nil {
 		return fmt.Errorf("give back the addresses of %s: %w", pod.ID, err)

@@ -63,8 +63,8 @@ func (p Place) prepare(ctx context.Context, h *netlink.Handle, n Network, pod Po
 	if a.Addresses, err = leases.take(n, pod); err != nil {
 		return nil, err
 	}
-	addresses := a.Addresses
-	undo.add(func() error { return p.release(n, pod, &Attachment{Addresses: addresses}) })
+	taken := &Attachment{Addresses: a.Addresses, MAC: pod.MAC}
+	undo.add(func() error { return p.release(n, pod, taken) })
 	for _, subnet := range n.Subnets {
 		gateway, _ := network.Ends(subnet)
 		a.Gateways = append(a.Gateways, gateway)
