@@ -289,10 +289,23 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.outbound(), Shared: w.pod.IsHub}}, w.tun)
 		return err
 	} else if w.own && program != WayOutNone && program != WayOutStack {
-		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.outbound(), Program: program}})
+		path, err := wayProgram(program)
+		if err == nil {
+			_, err = w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.outbound(), Program: program, Path: path}})
+		}
 		return err
 	}
 	return nil
+}
+
+// wayProgram is where a way out lies that is another's: the helper has no PATH to look it up in.
+func wayProgram(name string) (string, error) {
+	path, err := programPath(name)
+	if err != nil {
+		packages := map[string]string{WayOutPasta: "passt", WayOutSlirp: "slirp4netns"}
+		return "", fail(nil, []string{"install " + name + " (Debian: " + packages[name] + "), or take podsh's own: --net outbound"}, "%s is not installed", name)
+	}
+	return path, nil
 }
 
 // publish hands the sockets of ports to the helper.

@@ -69,6 +69,7 @@ func (h *HostPorts) Reaches(port uint16) bool {
 // Way is how a pod gets out.
 type Way struct {
 	Program string `json:"program,omitempty"` // pasta or slirp4netns; else the helper does it
+	Path    string `json:"path,omitempty"`    // of the program
 	MTU     int    `json:"mtu"`
 	Shared  bool   `json:"shared,omitempty"` // it is that of several pods
 

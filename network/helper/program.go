@@ -39,9 +39,6 @@ type programError struct{ why, hint string }
 func (e *programError) Error() string { return e.why }
 func (e *programError) Hint() string  { return e.hint }
 
-// packages of Debian's that have the programs.
-var packages = map[string]string{"pasta": "passt", "slirp4netns": "slirp4netns"}
-
 // readyWithin is how long such a program has to set the pod's interface up.
 const readyWithin = 10 * time.Second
 
@@ -51,7 +48,6 @@ func startProgram(way *control.Way, m *member) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := "or take podsh's own: --net outbound"
 	command := append(network.Pasta(way.Link), "--foreground", strconv.Itoa(pid))
 	if name == "slirp4netns" {
 		userns := fmt.Sprintf("/proc/%d/ns/user", pid)
@@ -60,8 +56,7 @@ func startProgram(way *control.Way, m *member) (*program, error) {
 		}
 		command = network.Slirp(way.Link, fmt.Sprintf("/proc/%d/ns/net", pid), userns)
 	}
-	os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") // the helper has no environment
-	p := &program{cmd: exec.Command(command[0], command[1:]...), ended: make(chan error, 1), said: &bytes.Buffer{}}
+	p := &program{cmd: exec.Command(way.Path, command[1:]...), ended: make(chan error, 1), said: &bytes.Buffer{}}
 	p.cmd.Stderr = p.said
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
@@ -73,9 +68,7 @@ func startProgram(way *control.Way, m *member) (*program, error) {
 			p.ended <- p.wait()
 		}
 	}()
-	if err := <-started; errors.Is(err, exec.ErrNotFound) {
-		return nil, &programError{name + " is not installed", "install " + name + " (Debian: " + packages[name] + "), " + own}
-	} else if err != nil {
+	if err := <-started; err != nil {
 		return nil, err
 	}
 	if err := p.ready(m, way.Link.Own[0].Addr()); err != nil {
@@ -83,7 +76,7 @@ func startProgram(way *control.Way, m *member) (*program, error) {
 		if said := strings.TrimSpace(p.said.String()); said != "" {
 			err = fmt.Errorf("%s: %s", name, said)
 		}
-		return nil, &programError{err.Error(), "does it work by itself? " + strings.Join(command, " ") + "; " + own}
+		return nil, &programError{err.Error(), "does it work by itself? " + strings.Join(command, " ") + "; or take podsh's own: --net outbound"}
 	}
 	return p, nil
 }
