@@ -194,7 +194,11 @@ func (p *Pod) CopyInTar(ctx context.Context, tar io.Reader, to string, owners bo
 // place has a tar that is given unpacked in the pod, until ctx ends.
 func (p *Pod) place(ctx context.Context, give func(io.Writer) (warning string, err error), args ...string) (warning string, err error) {
 	if p.mounts != nil {
-		return "", fail(ErrExited, []string{"podsh restart " + p.Title() + ", and copy it then"}, "container %q does not run: files can only be copied out of it", p.Title())
+		hint := "podsh start " + p.Title() + ", and copy it while it runs"
+		if p.Upper != "" {
+			hint += "; or put it below " + p.Upper + ", where what it has written lies"
+		}
+		return "", fail(ErrExited, []string{hint}, "container %q does not run: files can only be copied out of it", p.Title())
 	}
 	read, write, err := os.Pipe()
 	if err != nil {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"path/filepath"
 	"runtime"
 
 	"github.com/podsh/podsh/rootfs"
@@ -32,7 +33,7 @@ func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
 		return nil, nil, errors.New("no mount namespace was passed out")
 	}
 	view = left.view()
-	view.Spec.Name, view.mounts, view.lost = c.Title(), passed[0], lost
+	view.Spec.Name, view.mounts, view.lost, view.Upper = c.Title(), passed[0], lost, c.writes()
 	return view, func() { view.mounts.Close() }, nil
 }
 
@@ -64,4 +65,15 @@ func (c *Container) left() (_ *Container, lost []string, err error) {
 		}
 	}
 	return &l, lost, nil
+}
+
+// writes is the folder of the host's with what the container writes; nothing, where that is in memory, or it writes nothing.
+func (c *Container) writes() string {
+	switch upper := filepath.Join(c.Disk, "upper"); {
+	case c.Root.Mode == "rw":
+		return c.Root.Dir
+	case c.Root.Mode == "overlay" && !c.Memory && exists(upper):
+		return upper
+	}
+	return ""
 }
