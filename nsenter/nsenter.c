@@ -953,6 +953,7 @@ __attribute__((constructor)) static void podsh_start(void)
 	}
 	if (argc < 1 || getauxval(AT_SECURE))
 		return;
+	umask(umask(077) & 077); // what it took of the owner's own rights would keep podsh from its files
 	// A caller may have closed these. What is opened from here on must not come to stand in their place: Go
 	// would print into a plan's socket.
 	for (int fd = 0; fd <= 2; fd++)
