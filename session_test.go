@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"debug/buildinfo"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,6 +143,14 @@ func setUpSession(env *testscript.Env) error {
 	return nil
 }
 
+func hasRaceDetector(program string) (bool, error) {
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return false, err
+	}
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}), nil
+}
+
 func sessionCondition(condition string) (bool, error) {
 	name, value, _ := strings.Cut(condition, ":")
 	switch name {
@@ -154,6 +164,8 @@ func sessionCondition(condition string) (bool, error) {
 		return len(fields) == 3 && fields[2] == "1", err
 	case "embedded": // podsh's other programs lie in its file, as scripts/test builds it; plain go build links them
 		return os.Getenv("PODSH_BINARY") != "", nil
+	case "race": // podsh has the race detector, which maps terabytes
+		return hasRaceDetector(podshBinary)
 	case "images": // those that scripts/images makes are there
 		return os.Getenv("PODSH_TEST_IMAGES") != "", nil
 	case "linux": // [linux:6.9]: this version or newer
