@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -105,7 +106,7 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 	go func() {
 		out := &output{}
 		_, _ = io.Copy(out, stream)
-		if out.failed { // then the container has not ended
+		if out.err != nil { // then the container has not ended
 			close(hungUp)
 		} else {
 			close(ended)
@@ -137,12 +138,12 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 	}
 }
 
-// output is our standard output, and remembers that it takes no more.
-type output struct{ failed bool }
+// output is our standard output, and remembers why it takes no more.
+type output struct{ err error }
 
 func (o *output) Write(text []byte) (int, error) {
 	n, err := os.Stdout.Write(text)
-	o.failed = o.failed || err != nil
+	o.err = cmp.Or(o.err, err)
 	return n, err
 }
 

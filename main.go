@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -162,8 +163,10 @@ func main() {
 	if len(args) > 1 && (args[1] == "create" || args[1] == "run") {
 		populateHeap()
 	}
-	app := newApp(wanted(args))
-	if err := app.Run(flagsFirst(app, args)); err != nil {
+	app, out := newApp(wanted(args)), &output{}
+	app.Writer = out
+	err := app.Run(flagsFirst(app, args))
+	if err = cmp.Or(err, out.err); err != nil { // package cli does not look whether help could be written
 		os.Exit(report(args, err))
 	}
 }
