@@ -64,7 +64,7 @@ func exitWith(status int, err error) error {
 // oneContainer finds the one container that is named.
 func oneContainer(c *cli.Context) (*sandbox.Container, error) {
 	if c.NArg() != 1 {
-		return nil, usagef(c.Command.HelpName+" POD/NAME; `podsh ps -c` lists them", "%s needs one container", called(c))
+		return nil, usagef(c.Command.HelpName+" POD/NAME; `podsh ps -c` lists them", "%s takes one container, not %d", called(c), c.NArg())
 	}
 	store, err := sandbox.OpenStore()
 	if err != nil {

@@ -213,9 +213,6 @@ func createSpec(c *cli.Context) (*sandbox.Spec, error) {
 		Env: c.StringSlice("env"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
 		Unmask: c.StringSlice("unmask"), KeepID: c.Bool("keep-id"), Namespaces: map[string]sandbox.Choice{},
 	}
-	if c.IsSet("name") && spec.Name == "" {
-		return nil, usagef("podsh create --name web", "--name is empty")
-	}
 	var err error
 	if spec.Rootfs, err = rootfs.ParseSource(c.String("rootfs")); err != nil {
 		return nil, usagef("--rootfs host, or DIR[:overlay|:ro|:rw]", "%v", err)
@@ -331,8 +328,6 @@ func hostsFile(c *cli.Context) (string, error) {
 		return "", nil
 	case file == sandbox.HostsOfHost:
 		return file, nil
-	case file == "":
-		return "", usagef("--hosts-file host, none, or a FILE", "--hosts-file is empty")
 	default:
 		return filepath.Abs(file)
 	}

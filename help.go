@@ -47,7 +47,7 @@ var completionScripts = map[string]func(io.Writer, []word){"bash": bashScript, "
 
 func completion(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return usagef("`podsh completion bash`, zsh or fish", "completion for which shell?")
+		return usagef("`podsh completion bash`, zsh or fish", "completion takes one shell, not %d", c.NArg())
 	}
 	script, ok := completionScripts[c.Args().First()]
 	if !ok {

@@ -4,8 +4,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/urfave/cli/v2"
 )
 
 func TestTroff(t *testing.T) {
@@ -160,5 +163,53 @@ func TestCommandTable(t *testing.T) {
 		if made := c.make(); made.Name != c.name {
 			t.Errorf("%q makes %q", c.name, made.Name)
 		}
+	}
+}
+
+// refusedAs runs podsh, and looks that it says so.
+func refusedAs(t *testing.T, env []string, want string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(podshBinary, args...)
+	cmd.Env = env
+	out, err := cmd.CombinedOutput()
+	status := exitUsage
+	if args[0] == "run" || args[0] == "join" {
+		status = exitJoinError
+	}
+	if exitStatus(err) != status || !strings.Contains(string(out), want) || !strings.Contains(string(out), "podsh: hint: ") {
+		t.Errorf("podsh %q: status %d, not %d and %q:\n%s", args, exitStatus(err), status, want, out)
+	}
+}
+
+// What no command takes is refused before anything is looked for: one argument more than it has, and empty words, which are
+// variables that a script has not set.
+func TestArgumentsThatAreSurplusOrEmpty(t *testing.T) {
+	home, err := newHome(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), home.env()...)
+	for _, command := range allCommands(newApp(wanted(nil))) {
+		if command.Subcommands != nil {
+			continue
+		}
+		words := strings.Fields(command.names[0])
+		if !strings.Contains(command.ArgsUsage, "...") {
+			surplus := slices.Repeat([]string{"x"}, 1+len(strings.Fields(command.ArgsUsage)))
+			refusedAs(t, env, " take", slices.Concat(words, surplus)...)
+		}
+		if command.ArgsUsage != "" && command.Name != "run" {
+			refusedAs(t, env, "an argument is empty", append(words, "")...)
+		}
+		for _, flag := range command.Flags {
+			_, one := flag.(*cli.StringFlag)
+			_, many := flag.(*cli.StringSliceFlag)
+			if name := flag.Names()[0]; (one || many) && !slices.Contains(mayBeEmpty, name) {
+				refusedAs(t, env, "--"+name+" is empty", append(words, "--"+name, "")...)
+			}
+		}
+	}
+	if left := home.clear(); left != "" {
+		t.Error("left over: ", left)
 	}
 }

@@ -64,8 +64,8 @@ Examples:
 				if err != nil {
 					return err
 				}
-				for _, img := range images {
-					fmt.Println(img.ID)
+				if err := printIDs(images); err != nil {
+					return err
 				}
 			}
 			return nil
@@ -265,6 +265,9 @@ Examples:
   podsh image history nginx`,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
 		Action: func(c *cli.Context) error {
+			if c.NArg() > 1 {
+				return usagef("podsh image history "+c.Args().First(), "image history takes one image, not %d", c.NArg())
+			}
 			return eachImage(c, func(_ *image.Store, img *image.Image, _ string) error {
 				if c.Bool("json") {
 					return writeJSON(os.Stdout, img.History)
@@ -296,7 +299,7 @@ Examples:
   podsh image tag nginx localhost:5000/web:1.0`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
-				return usagef("podsh image tag IMAGE NAME", "image tag takes an image and a name, not %d arguments", c.NArg())
+				return usagef("podsh image tag IMAGE NAME", "image tag takes an image and a name, not %s", counted(c.NArg(), "argument", "arguments"))
 			}
 			name, err := image.ParseReference(c.Args().Get(1))
 			if err != nil {
@@ -369,11 +372,12 @@ Examples:
 				return err
 			}
 			removed, bytes, err := store.Prune(c.Bool("all"), lookForUse)
+			var titles []string
 			for _, img := range removed {
-				fmt.Println(img.Title())
+				titles = append(titles, img.Title())
 			}
-			fmt.Fprintf(os.Stderr, "podsh: %d images and %s bytes of blobs removed\n", len(removed), size(uint64(bytes)))
-			return err
+			fmt.Fprintf(os.Stderr, "podsh: %s and %s bytes of blobs removed\n", counted(len(removed), "image", "images"), size(uint64(bytes)))
+			return errors.Join(printLines(os.Stdout, titles), err)
 		},
 	}
 }
@@ -453,15 +457,16 @@ Examples:
 				source = "oci:" + file
 			}
 			images, err := pull(&image.Request{Source: source}, c.Bool("quiet"))
+			var names []string
 			for _, img := range images {
 				for _, name := range img.Names {
-					fmt.Println(image.Familiar(name))
+					names = append(names, image.Familiar(name))
 				}
 				if len(img.Names) == 0 {
-					fmt.Println(img.Title())
+					names = append(names, img.Title())
 				}
 			}
-			return err
+			return errors.Join(printLines(os.Stdout, names), err)
 		},
 	}
 }
@@ -486,7 +491,7 @@ Examples:
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
-				return usagef("podsh image import FILE NAME", "image import takes a file and a name, not %d arguments", c.NArg())
+				return usagef("podsh image import FILE NAME", "image import takes a file and a name, not %s", counted(c.NArg(), "argument", "arguments"))
 			}
 			name, err := image.ParseReference(c.Args().Get(1))
 			if err != nil {
@@ -499,12 +504,17 @@ Examples:
 			config := &image.Config{Env: c.StringSlice("env"), Entrypoint: c.StringSlice("entrypoint"), Cmd: c.StringSlice("cmd"), User: c.String("user"), WorkingDir: c.String("workdir")}
 			images, err := sandbox.AskImages(&image.Request{Do: image.Import, Store: store.Path, File: c.Args().First(), Names: []string{name.String()}, Config: config},
 				os.Stdin, nil, newProgress(false).ignore)
-			for _, img := range images {
-				fmt.Println(img.ID)
-			}
-			return err
+			return errors.Join(printIDs(images), err)
 		},
 	}
+}
+
+func printIDs(images []*image.Image) error {
+	var ids []string
+	for _, img := range images {
+		ids = append(ids, img.ID)
+	}
+	return printLines(os.Stdout, ids)
 }
 
 // isTar says whether a root file system is a file, and so a tar of one.

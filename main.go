@@ -89,7 +89,7 @@ func newApp(commands []*cli.Command) *cli.App {
 		if len(command.Subcommands) > 0 {
 			command.Action, command.ArgsUsage = noCommand, "COMMAND"
 		} else {
-			command.Before = forgetFlags
+			command.Before = parsed
 		}
 		for _, flag := range command.Flags {
 			if b, ok := flag.(*cli.BoolFlag); ok {
@@ -98,13 +98,6 @@ func newApp(commands []*cli.Command) *cli.App {
 		}
 	}
 	return app
-}
-
-// forgetFlags comes when the flags have been parsed. None has an action; looking for those, each flag against each, by
-// regular expressions, takes package cli longer than to parse them.
-func forgetFlags(c *cli.Context) error {
-	c.Command.Flags = nil
-	return nil
 }
 
 // fullCommand is a command with all that is typed to call it.

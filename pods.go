@@ -165,7 +165,7 @@ func tellLost() {
 	case err != nil:
 		warn(err)
 	case len(lost) > 0:
-		warn(hinted(fmt.Errorf("%d containers or pods ended with the machine or the last logout, and what they wrote is still in %s", len(lost), filepath.Dir(lost[0])),
+		warn(hinted(fmt.Errorf("%s ended with the machine or the last logout, and what they wrote is still in %s", counted(len(lost), "container or pod", "containers or pods"), filepath.Dir(lost[0])),
 			"look at it there, and copy what you want; podsh rm --lost removes it"))
 	}
 }

@@ -48,6 +48,14 @@ func printLines[T any](w io.Writer, items []T) error {
 	return err
 }
 
+// counted is a number of things.
+func counted(n int, one, more string) string {
+	if n == 1 {
+		more = one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
 // commas writes a list into one cell of a table.
 func commas[T any](list []T) string {
 	var words []string

@@ -9,6 +9,53 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+// parsed comes when the flags have been parsed. None has an action; looking for those, each flag against each, by regular
+// expressions, takes package cli longer than to parse them: so it finds no flags.
+func parsed(c *cli.Context) error {
+	err := refuseEmpty(c)
+	c.Command.Flags = nil
+	return err
+}
+
+// mayBeEmpty are the flags whose value may be.
+var mayBeEmpty = []string{"entrypoint", "cmd", "format"}
+
+// refuseEmpty refuses empty words: each is a variable that a script has not set, most often, and would be taken for a flag that
+// is not given, or for a name that nothing has. In the command of a pod they have their meaning.
+func refuseEmpty(c *cli.Context) error {
+	given := c.LocalFlagNames()
+	for _, flag := range c.Command.Flags {
+		name := flag.Names()[0]
+		if !slices.Contains(given, name) || slices.Contains(mayBeEmpty, name) {
+			continue
+		}
+		empty := false
+		switch flag := flag.(type) {
+		case *cli.StringFlag:
+			empty = c.String(name) == ""
+		case *cli.StringSliceFlag:
+			empty = slices.Contains(c.StringSlice(name), "")
+		case *cli.GenericFlag:
+			value, ok := flag.Value.(*netNames)
+			empty = ok && *value == ""
+		}
+		if empty {
+			return usagef(usageOf(c.Command, name, ""), "%s is empty", dashed(name))
+		}
+	}
+	args := c.Args().Slice()
+	switch c.Command.Name {
+	case "run":
+		return nil // its first word is the command, where there is no image
+	case "join":
+		args = args[:min(1, len(args))]
+	}
+	if slices.Contains(args, "") {
+		return usagef(strings.TrimSpace(c.Command.HelpName+" "+c.Command.ArgsUsage), "%s: an argument is empty", called(c))
+	}
+	return nil
+}
+
 // usageError says in podsh's words what package flag finds wrong with a flag, and which one was probably meant.
 func usageError(c *cli.Context, err error, _ bool) error {
 	message, help := err.Error(), fmt.Sprintf("`%s --help` lists the flags", c.Command.HelpName)

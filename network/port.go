@@ -101,7 +101,7 @@ func ParsePorts(text string) ([]Port, error) {
 		return nil, fmt.Errorf("%q: %q is no port of the host's", text, host)
 	}
 	if last-first != podLast-podFirst && last != 0 {
-		return nil, fmt.Errorf("%q: %d ports of the host's for %d of the pod's", text, last-first+1, podLast-podFirst+1)
+		return nil, fmt.Errorf("%q: %d of the host's ports for %d of the pod's", text, last-first+1, podLast-podFirst+1)
 	}
 	var ports []Port
 	for i := 0; i <= podLast-podFirst; i++ {

@@ -51,6 +51,10 @@ func openArchive(ctx context.Context, p *pulling, rest string) (source, error) {
 		a.close()
 		return nil, image.Fail(err, "`podsh image import` takes a root file system", "%q is no archive of images: %v", title, err)
 	}
+	if len(a.entries) == 0 {
+		a.close()
+		return nil, image.Fail(nil, "an image comes from podsh image save, docker save, podman save or skopeo copy", "%q is empty: there is no image in it", title)
+	}
 	l := layout{a, title, baseName(path), tag, p.wanted}
 	if a.has("index.json") && a.has("oci-layout") {
 		return &l, nil

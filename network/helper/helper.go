@@ -246,7 +246,7 @@ func (h *helper) status(request *control.Request, files []*os.File) (*control.An
 		pod, all := h.names.Queries(request.Pod)
 		report.Limits = append(report.Limits, control.Limit{Name: "names asked for", Pod: pod, All: all})
 		if n := h.names.Starved(); n > 0 {
-			report.Warnings = append(report.Warnings, fmt.Sprintf("%d questions for names found no descriptor: more than `ulimit -n` says where the pod was made", n))
+			report.Warnings = append(report.Warnings, fmt.Sprintf("questions for names that found no descriptor: %d; there were more than `ulimit -n` said where the pod was made", n))
 		}
 		servers, err := h.names.Upstream()
 		if err != nil {
