@@ -126,7 +126,7 @@ func dryRunOf(c *cli.Context) string { return c.Generic("dry-run").(*dryRun).Str
 
 func create(c *cli.Context) error {
 	if c.Args().Present() {
-		return usagef("podsh create --name NAME; a command is run with podsh join", "create takes no argument, but got %q", c.Args().First())
+		return usagef("podsh create --name NAME; podsh run IMAGE runs a container, podsh join POD -- CMD a command in a pod", "create takes no argument, but got %q", c.Args().First())
 	}
 	spec, err := createSpec(c)
 	if err == nil && isTar(spec.Rootfs.Dir) {
@@ -293,7 +293,7 @@ func netSpec(c *cli.Context, spec *sandbox.Net) error {
 	for _, text := range c.StringSlice("publish") {
 		ports, err := network.ParsePorts(text)
 		if err != nil {
-			return usagef("--publish "+network.PortForm+", such as 8080:80 or 127.0.0.1:5353:53/udp", "--publish %v", err)
+			return usagef("--publish "+network.PortForm+", such as 8080:80, 127.0.0.1:5353:53/udp, or 0:80 for any that is free", "--publish %v", err)
 		}
 		spec.Ports = append(spec.Ports, ports...)
 	}

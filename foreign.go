@@ -33,7 +33,7 @@ var foreignCommands = map[string]string{
 	"buildx":    builds,
 	"builder":   builds,
 	"commit":    builds,
-	"push":      "podsh image save -o FILE IMAGE; skopeo copy brings that to a registry",
+	"push":      pushes,
 	"export":    "podsh cp CONTAINER:/ - >FILE",
 	"mount":     "podsh cp CONTAINER:/PATH - shows files of a container; podsh join CONTAINER goes there",
 	"umount":    "podsh mounts nothing on the host",
@@ -75,7 +75,34 @@ var foreignCommands = map[string]string{
 	"expose":    "podsh port add POD HOST:POD",
 }
 
+// foreignCommandsOf are those of commands that have others.
+var foreignCommandsOf = map[string]string{
+	"image build":    builds,
+	"image delete":   "podsh image rm IMAGE",
+	"image diff":     "podsh image history IMAGE shows what made it",
+	"image exists":   "podsh image inspect IMAGE >/dev/null",
+	"image mount":    "podsh run IMAGE CMD runs a command in it; podsh image save --format oci -o DIR IMAGE writes it to a folder",
+	"image push":     pushes,
+	"image remove":   "podsh image rm IMAGE",
+	"image scp":      "podsh image save IMAGE | ssh HOST podsh image load",
+	"image search":   asksRegistries,
+	"image tree":     "podsh image history IMAGE",
+	"image untag":    "podsh image rm NAME takes a name away, and with the last one the image",
+	"network delete": "podsh network rm NETWORK",
+	"network exists": "podsh network inspect NETWORK >/dev/null",
+	"network list":   "podsh network ls",
+	"network reload": "nothing is needed for it: podsh's helpers keep networks as they are",
+	"network remove": "podsh network rm NETWORK",
+	"network update": "--dns of podsh create chooses a pod's name servers; for the rest make the network anew",
+	"port list":      "podsh port ls [POD...]",
+	"port delete":    "podsh port rm POD PORT",
+	"port remove":    "podsh port rm POD PORT",
+	"port expose":    "podsh port add POD HOST:POD",
+	"port publish":   "podsh port add POD HOST:POD",
+}
+
 const (
+	pushes         = "podsh image save -o FILE IMAGE; skopeo copy docker-archive:FILE docker://IMAGE brings that to a registry"
 	builds         = "podsh builds no images: buildah, umoci and others do, and podsh image load takes them"
 	asksRegistries = "podsh asks registries for images by name only; skopeo list-tags docker://NAME lists the tags of one"
 	services       = "podsh runs pods on this machine, one command each; a script is the way to make several"
@@ -197,8 +224,14 @@ func insteadOfCommand(word string, commands []*cli.Command, where string) string
 	if instead := foreignCommands[word]; instead != "" && where == "podsh" {
 		return instead
 	}
+	if instead := foreignCommandsOf[strings.TrimPrefix(where, "podsh ")+" "+word]; instead != "" {
+		return instead
+	}
 	if near := sandbox.Nearest(word, names); near != "" && !slices.Contains(unknownCommands, word) {
 		return fmt.Sprintf("did you mean `%s %s`? %s", where, near, hint)
+	}
+	if where == "podsh port" { // docker's and podman's way to list those of one
+		return fmt.Sprintf("`podsh port ls %s`, if that is a pod; %s", word, hint)
 	}
 	return hint
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -94,6 +95,11 @@ func top(c *cli.Context) error {
 		return err
 	}
 	pod, err := store.Find(c.Args().First())
+	if errors.Is(err, sandbox.ErrNoPod) {
+		if container, otherErr := store.FindContainer(c.Args().First()); otherErr == nil {
+			err = usagef("podsh top "+container.InPod().Ref()+" shows the processes of the whole pod", "top takes a pod, and %q is a container", container.Title())
+		}
+	}
 	if err != nil {
 		return err
 	}

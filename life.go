@@ -304,7 +304,7 @@ Examples:
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "v", Usage: "print the version"}},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usagef("`podsh pause` alone, or `podsh pause -v`", "pause takes no arguments, not %q", c.Args().First())
+				return usagef("podsh kill -s STOP "+c.Args().First()+" stops processes, and -s CONT lets them go on; `podsh pause` alone is the pause program", "pause takes no arguments, not %q", c.Args().First())
 			}
 			if !c.Bool("v") { // nsenter.c is the pause program, and takes over before Go starts
 				return usagef("`podsh pause` alone, without set-user-id", "pause can't run this way")

@@ -141,7 +141,7 @@ func portTable(w io.Writer, rows []portRow) error {
 }
 
 func portAdd(c *cli.Context) error {
-	pod, ports, err := podAndPorts(c, network.ParsePorts, network.PortForm+", such as 8080:80 or 127.0.0.1:5353:53/udp")
+	pod, ports, err := podAndPorts(c, network.ParsePorts, network.PortForm+", such as 8080:80, 127.0.0.1:5353:53/udp, or 0:80 for any that is free")
 	if err != nil {
 		return err
 	}

@@ -438,7 +438,14 @@ func privateSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
 			spec.Private = append(spec.Private, name)
 		case value == "shared" || value == "":
 		case name != "net" || c.IsSet("pod"):
-			return usagef("--"+name+" shared, or private", "--%s %q is neither shared nor private", name, value)
+			hint := "--" + name + " shared, or private"
+			switch kind, _, _ := strings.Cut(value, ":"); kind { // docker's and podman's
+			case "container":
+				hint = "--pod OTHER: the containers of a pod share its namespaces"
+			case "host":
+				hint = "podsh create --" + name + " host --name POD, and podsh run --pod POD"
+			}
+			return usagef(hint, "--%s %q is neither shared nor private", name, value)
 		}
 	}
 	return nil

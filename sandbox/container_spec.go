@@ -119,7 +119,11 @@ func ParseRestart(text string) (Restart, error) {
 	case policy == "always" && !limited, policy == "on-failure" && err == nil && n >= 0 && (n > 0 || !limited):
 		return Restart{policy, n}, nil
 	}
-	return Restart{}, fail(ErrInvalid, []string{"--restart no, on-failure[:N] or always"}, "--restart %q is no policy", text)
+	hint := "--restart no, on-failure[:N] or always"
+	if text == "unless-stopped" { // docker's and podman's
+		hint = "--restart always: what podsh stop has ended does not start by itself any more"
+	}
+	return Restart{}, fail(ErrInvalid, []string{hint}, "--restart %q is no policy", text)
 }
 
 func (r Restart) String() string {

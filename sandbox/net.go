@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -81,7 +82,35 @@ func ParseNet(text string) (Choice, Net, error) {
 		return own, Net{Hub: true}, nil
 	}
 	n, err := parseNetworks(text)
+	if hint := insteadOfNet(kind, value); err != nil && hint != "" {
+		err = fail(ErrInvalid, []string{hint}, "%v", err)
+	}
 	return own, n, err
+}
+
+// netWords mean something to --net by themselves.
+var netWords = []string{"new", "none", "host", "outbound", "hub"}
+
+// foreignNets are what docker and podman take there, and what podsh has for it.
+var foreignNets = map[string]string{
+	"bridge":      "--net outbound leads out; `podsh network create bridge` makes a network, where pods find each other by name",
+	"container":   "--net pod:OTHER shares the network of a pod; podsh run --pod OTHER IMAGE runs a container in it",
+	"ns":          "--net path:FILE",
+	"pasta":       "--net outbound:pasta",
+	"private":     "--net new",
+	"slirp4netns": "--net outbound:slirp4netns",
+}
+
+// insteadOfNet is what was probably meant by KIND:VALUE that is nothing to --net, or "".
+func insteadOfNet(kind, value string) string {
+	if hint := foreignNets[kind]; hint != "" {
+		return hint
+	}
+	key, _, _ := strings.Cut(value, "=")
+	if near := Nearest(kind, []string{"path", "pod", "outbound"}); near != "" && value != "" && !slices.Contains(endpointKeys, key) {
+		return fmt.Sprintf("did you mean --net %s:%s?", near, value)
+	}
+	return ""
 }
 
 // ParseEndpoint reads the NETWORK of `podsh network connect`, which may say what is asked for there.
@@ -98,12 +127,15 @@ func ParseEndpoint(text string) (name string, e Endpoint, err error) {
 
 // reservedNetwork says whether a name means something else to --net.
 func reservedNetwork(name string) bool {
-	return slices.Contains([]string{"new", "none", "host", "path", "pod", "outbound", "hub", "default"}, name)
+	return slices.Contains(netWords, name) || slices.Contains([]string{"path", "pod", "default"}, name)
 }
 
 // ParseHost reads NAME:IP, as in --add-host.
 func ParseHost(text string) (NamedHost, error) {
 	name, ip, _ := strings.Cut(text, ":")
+	if ip == "host-gateway" { // docker's and podman's word
+		return NamedHost{}, fail(ErrInvalid, []string{"--net outbound --host-access reaches the host as " + network.HostName}, "--add-host %q is no name and address", text)
+	}
 	address, err := netip.ParseAddr(strings.Trim(ip, "[]"))
 	if err != nil || !isHostname(name) || address.Zone() != "" {
 		return NamedHost{}, fail(ErrInvalid, []string{"--add-host NAME:IP, such as db:192.0.2.7"}, "--add-host %q is no name and address", text)

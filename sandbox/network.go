@@ -46,7 +46,10 @@ func (s *Store) Networks() ([]*network.Network, error) {
 }
 
 // Network finds a network by its name.
-func (s *Store) Network(name string) (*network.Network, error) {
+func (s *Store) Network(name string) (*network.Network, error) { return s.networkBeside(name, nil) }
+
+// networkBeside finds a network by its name, where words may have been meant as well.
+func (s *Store) networkBeside(name string, words []string) (*network.Network, error) {
 	n, err := s.readNetwork(name)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return n, err
@@ -56,20 +59,22 @@ func (s *Store) Network(name string) (*network.Network, error) {
 		hint += ", `podsh network create " + name + "` makes it"
 	}
 	networks, _ := s.Networks() // for the hint alone
-	var known []string
+	known := slices.Clone(words)
 	for _, other := range networks {
 		known = append(known, other.Name)
 	}
 	if near := Nearest(name, known); near != "" {
 		hint = fmt.Sprintf("did you mean %q? `podsh network ls` shows all networks", near)
+	} else if foreign := foreignNets[name]; foreign != "" && words != nil {
+		hint = foreign
 	}
 	return nil, fail(ErrNoNetwork, []string{hint}, "no network named %q", name)
 }
 
-// networksNamed finds networks by their names.
+// networksNamed finds the networks that --net names.
 func (s *Store) networksNamed(names ...string) (networks []*network.Network, err error) {
 	for _, name := range names {
-		n, err := s.Network(name)
+		n, err := s.networkBeside(name, netWords)
 		if err != nil {
 			return nil, err
 		}

@@ -200,11 +200,11 @@ func didYouMean(text string, words []string, hint string) string {
 	return hint
 }
 
-// Nearest returns the word that text was probably meant to be, or "".
+// Nearest returns the word that text was probably meant to be, or "". Capital letters are no difference.
 func Nearest(text string, words []string) string {
 	best, least := "", (len(text)+1)/3+1
 	for _, word := range words {
-		if d := distance(text, word); d < least {
+		if d := distance(strings.ToLower(text), strings.ToLower(word)); d < least {
 			best, least = word, d
 		}
 	}

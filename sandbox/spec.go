@@ -47,8 +47,29 @@ func ParseChoice(option, text string) (Choice, error) {
 		(kind == "path" || kind == "pod") && value != "":
 		return Choice{kind, value}, nil
 	}
-	return Choice{}, fail(ErrInvalid, []string{"one of: new, host, path:FILE, pod:OTHER"},
+	return Choice{}, fail(ErrInvalid, []string{insteadOfChoice(option, kind, value)},
 		"--%s %q is no namespace", option, text)
+}
+
+// insteadOfChoice is the hint for KIND[:VALUE] that is no namespace.
+func insteadOfChoice(option, kind, value string) string {
+	words := []string{"new", "host"}
+	switch {
+	case kind == "container": // docker's and podman's
+		return fmt.Sprintf("--%s pod:OTHER shares that of a pod; podsh run --pod OTHER IMAGE runs a container in it", option)
+	case kind == "ns":
+		return "--" + option + " path:FILE"
+	case kind == "private":
+		return "--" + option + " new"
+	case option == "userns" && kind == "keep-id":
+		return "--keep-id"
+	case value != "":
+		words = []string{"path", "pod"}
+	}
+	if near := Nearest(kind, words); near != "" {
+		return fmt.Sprintf("did you mean --%s %s?", option, strings.TrimSuffix(near+":"+value, ":"))
+	}
+	return "one of: new, host, path:FILE, pod:OTHER"
 }
 
 // Clock is an offset of one clock in a time namespace, time_namespaces(7).
