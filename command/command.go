@@ -1,0 +1,56 @@
+// Package command is podsh as it is typed: a file for each verb, and files for what verbs share. It turns flags into data
+// (sandbox.Spec), and results and errors into text and exit statuses; only it prints. How a pod is made, and in which order,
+// it does not know: that is told by package sandbox.
+//
+// An exported function, such as Create, builds the command of its name.
+package command
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Table lists commands, in the order in which help shows them.
+type Table []struct {
+	Name  string
+	Build func() *cli.Command
+}
+
+// wanted builds only the command that was called: building all of them takes a tenth of a pod's start. It builds all where
+// none is called by its name, or one that tells of all.
+func (t Table) wanted(args []string) []*cli.Command {
+	var all []*cli.Command
+	for _, c := range t {
+		if len(args) > 1 && c.Name == args[1] && c.Name != "completion" && c.Name != "man" {
+			return []*cli.Command{c.Build()}
+		}
+	}
+	for _, c := range t {
+		all = append(all, c.Build())
+	}
+	return all
+}
+
+// Main is podsh, with the commands of a table. It returns the exit status.
+func Main(version string, table Table, args []string) int {
+	if role := roleOf(args[0]); role != nil {
+		return role(args)
+	}
+	args = append([]string{"podsh"}, args[1:]...)
+	switch {
+	case len(args) > 1 && args[1] == "help":
+		args = table.helpAbout(args[2:])
+	case len(args) > 1 && slices.Contains([]string{"--version", "-version", "-v"}, args[1]):
+		args[1] = "version"
+	}
+	prepareHeap(args)
+	app, out := newApp(version, table.wanted(args)), &output{}
+	app.Writer = out
+	err := app.Run(flagsFirst(app, args))
+	if err = cmp.Or(err, out.err); err != nil { // package cli does not look whether help could be written
+		return report(args, err)
+	}
+	return 0
+}

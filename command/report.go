@@ -1,0 +1,58 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+// Exit statuses. Those of a command in a pod are its own; STYLE of shells: 128+N for signal N.
+const (
+	exitError         = 1   // podsh's error
+	exitUsage         = 2   // podsh was called wrongly
+	exitJoinError     = 125 // join: podsh's error, usage or not: 1 and 2 may be the command's own
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// report prints an error, the only place that does, and returns the exit status.
+func report(args []string, err error) int {
+	var status statusError
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	if topic, ok := strings.CutPrefix(err.Error(), "No help topic for "); ok { // package cli's -h takes a command
+		err = usagef("--hostname "+strings.Trim(topic, "'")+", if that is meant; -h alone shows the help", "-h takes no value, but got %s", topic)
+	}
+	say("error", err)
+	isJoin := len(args) > 1 && (Join().HasName(args[1]) || args[1] == "run")
+	switch {
+	case errors.Is(err, sandbox.ErrNotFound):
+		return exitNotFound
+	case errors.Is(err, sandbox.ErrNotExecutable):
+		return exitNotExecutable
+	case isJoin:
+		return exitJoinError
+	case errors.Is(err, sandbox.ErrInvalid):
+		return exitUsage
+	}
+	return exitError
+}
+
+// warn tells people of something that is no error.
+func warn(what error) { say("warning", what) }
+
+func say(kind string, what error) {
+	fmt.Fprintf(os.Stderr, "podsh: %s: %v\n", kind, what)
+	for _, hint := range sandbox.Hints(what) {
+		fmt.Fprintf(os.Stderr, "podsh: hint: %s\n", hint)
+	}
+}
+
+// statusError ends podsh with a status and no more words.
+type statusError int
+
+func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }

@@ -1,0 +1,26 @@
+package command
+
+import (
+	"github.com/podsh/podsh/image"
+	images "github.com/podsh/podsh/image/program"
+	"github.com/podsh/podsh/network/program"
+	"github.com/podsh/podsh/sandbox"
+)
+
+// roleOf is the main function of a process that podsh has started for some work of its own, under a name of its own; nil
+// for podsh as people call it.
+func roleOf(name string) func(args []string) int {
+	switch name {
+	case program.Name:
+		return networkMain
+	case images.Name, image.UnpackName:
+		return imageMain
+	case sandbox.SuperviseName:
+		return sandbox.Supervise
+	case sandbox.KeepName:
+		return sandbox.Keep
+	case sandbox.CopyName:
+		return sandbox.CopyMain
+	}
+	return nil
+}

@@ -1,0 +1,452 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox"
+)
+
+func Run() *cli.Command {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "pod", Usage: "run it in `POD` (default: a new pod of its own)"},
+		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the container `NAME`, and a new pod as well: then NAME means the container"},
+		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave it running, and print POD/NAME"},
+		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal; ctrl-p ctrl-q detaches"},
+		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "pass it this standard input"},
+		&cli.BoolFlag{Name: "rm", Usage: "remove it when it has ended, and a pod of its own"},
+		&cli.StringFlag{Name: "rootfs", Usage: "its root, in place of an image: `DIR[:overlay|:ro|:rw]` or a TAR"},
+		&cli.StringFlag{Name: "pull", Value: "missing", Usage: "fetch the image: missing, always or never, as `WHEN` says"},
+		&cli.StringFlag{Name: "platform", Usage: "the image for `OS/ARCH[/VARIANT]`"},
+		&cli.StringFlag{Name: "entrypoint", Usage: "run `PROGRAM` in place of the image's entry point"},
+		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "be `UID[:GID]` or a user of the image's"},
+		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR`"},
+		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`; KEY alone takes your own value"},
+		&cli.StringSliceFlag{Name: "env-file", Usage: "set what the lines of `FILE` say"},
+		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, or a volume that the pod's containers share and that goes with it, `SRC|NAME:DST[:ro]`"},
+		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`, with OPTIONS as DST:size=64m,mode=755,nr_inodes=1k,noexec"},
+		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
+		&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
+		&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
+		&cli.StringSliceFlag{Name: "unmask", Usage: "do not hide `PATH`, or all"},
+		&cli.StringSliceFlag{Name: "ulimit", Usage: "limit `NAME=SOFT[:HARD]`, such as nofile=1024"},
+		&cli.StringFlag{Name: "restart", Value: "no", Usage: "start it once more when it ends: no, on-failure[:N] or always, as `POLICY` says"},
+		&cli.StringFlag{Name: "stop-signal", Usage: "the `SIGNAL` that asks it to end (default: the image's, else TERM)"},
+		&cli.IntFlag{Name: "stop-timeout", Value: 10, Usage: "`SECONDS` from that to SIGKILL"},
+		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` that inspect shows"},
+		&cli.StringFlag{Name: "pid", Value: "shared", Usage: "whether its process ids are the pod's: shared or `private`"},
+		&cli.StringFlag{Name: "ipc", Value: "shared", Usage: "and its System V IPC, message queues and shared memory: shared or `private`"},
+		&cli.StringFlag{Name: "uts", Value: "shared", Usage: "and its host name: shared or `private`"},
+		&cli.GenericFlag{Name: "net", Value: new(netNames), Usage: "and its network: shared or private; of a new pod: a `NETWORK` as podsh create takes it"},
+		&cli.StringFlag{Name: "hostname", Usage: "the host `NAME` of a new pod, or with --uts private"},
+		listenFlag(),
+		explainFlag(), dryRunFlag("text` or json"),
+	}
+	flags = append(flags, netFlags("of a new pod: ")...)
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "run a container in a pod, from an image",
+		ArgsUsage: "IMAGE [CMD [ARG...]]",
+		Description: `A container has a root file system of its own, and shares the network, the host
+name, IPC and process ids of its pod. IMAGE is a reference such as nginx or
+HOST/NAME:TAG, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE. All that
+follows it is the command's.
+
+Without -d and -t podsh runs the command itself: its output comes here, podsh ends
+with its status, and it ends with podsh. It has pipes in place of files, sockets
+and terminals (-t gives it one of those), and all users in it can open /dev/stdout.
+With them the pod's supervisor does: it
+writes the log (podsh logs), others can attach, and a closed terminal or a signal to
+podsh run does nothing to the container. 125 is an error of podsh, 126 a
+command that can't be executed, 127 one that is not there.
+
+Examples:
+  podsh run --rm busybox echo hello
+  podsh run -it --rm debian                     a shell; its pod goes with it
+  podsh run -d --name web -p 8080:80 nginx      in a new pod called web
+  podsh run -d --pod web --name app --restart always python app.py
+  podsh run -d --listen 8080 app                app accepts on the host's port 8080 itself
+  podsh run --pod web --explain --rm busybox ps and say what is done, and why
+  podsh run --dry-run busybox ps                only say it, of its pod as well
+  podsh run --rm --rootfs ./debian ls /         a folder in place of an image`,
+		Flags:  flags,
+		Action: run,
+	}
+}
+
+func run(c *cli.Context) error {
+	spec, err := containerSpec(c)
+	if err != nil {
+		return err
+	}
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	if dryRunOf(c) == "sh" {
+		return usagef("--dry-run=text shows each step by hand, --dry-run=json each call", "a container has no script: it needs its pod, and an image unpacked")
+	}
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return err
+	}
+	pod, err := podNamed(c, store)
+	if err != nil {
+		return err
+	}
+	if err := sandbox.CheckRoot(spec, pod); err != nil {
+		return err
+	}
+	made := &making{spec: spec}
+	if err := made.findImage(c); err != nil {
+		return err
+	}
+	if dryRunOf(c) != "" {
+		return made.show(c, store, pod)
+	}
+	own := pod == nil
+	if own {
+		if pod, err = newPod(c, store, spec); err != nil {
+			return err
+		}
+	}
+	signals := make(chan os.Signal, 16)
+	begun := func() {}
+	if own {
+		signal.Notify(signals, forwarded...)
+		begun = removeIfStopped(pod, signals)
+	}
+	container, err := made.container(c, pod, own)
+	begun()
+	if err != nil {
+		if own {
+			err = errors.Join(err, pod.Remove(true))
+		}
+		return err
+	}
+	return start(container, signals)
+}
+
+// removeIfStopped removes a new pod if podsh is stopped before there is a container in it; until the returned function is
+// called.
+func removeIfStopped(pod *sandbox.Pod, signals <-chan os.Signal) (begun func()) {
+	done := make(chan struct{})
+	go func() {
+		select {
+		case sig := <-signals:
+			_ = pod.Remove(true) // podsh ps shows it, if that did not work
+			os.Exit(128 + int(sig.(syscall.Signal)))
+		case <-done:
+		}
+	}()
+	return func() { done <- struct{}{} } // a removal that has begun ends podsh
+}
+
+// making is a container on its way.
+type making struct {
+	spec   *sandbox.ContainerSpec
+	images *image.Store
+	image  *image.Image
+}
+
+// findImage finds the image, or fetches it.
+func (m *making) findImage(c *cli.Context) (err error) {
+	switch {
+	case isTar(m.spec.Rootfs.Dir):
+		m.images, m.image, err = importTar(m.spec.Rootfs.Dir)
+		return err
+	case m.spec.Image == "":
+		return nil
+	}
+	m.images, m.image, err = imageFor(m.spec.Image, c.String("pull"), c.String("platform"))
+	return err
+}
+
+// layers makes sure that the image's layers are unpacked for the pod.
+func (m *making) layers(pod *sandbox.Pod) ([]string, error) {
+	if m.image == nil {
+		return nil, nil
+	}
+	p := newProgress(false)
+	return pod.Layers(m.images, m.image, func(event image.Event) { p.tell(isUnpacking, event) })
+}
+
+// container describes the container in its pod.
+func (m *making) container(c *cli.Context, pod *sandbox.Pod, own bool) (*sandbox.Container, error) {
+	if m.images != nil {
+		done, err := m.images.Bringing()
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+	}
+	layers, err := m.layers(pod)
+	if err != nil {
+		return nil, err
+	}
+	container, err := pod.NewContainer(m.spec, m.image, layers, own)
+	if err == nil && c.Bool("explain") {
+		var plan sandbox.Plan
+		if plan, err = container.Propose(); err == nil {
+			err = plan.Explain(os.Stderr)
+		}
+	}
+	return container, err
+}
+
+// show prints what would be done: for the container, and before that for a pod of its own.
+func (m *making) show(c *cli.Context, store *sandbox.Store, pod *sandbox.Pod) error {
+	if pod != nil {
+		return m.showIn(c, pod)
+	}
+	podSpec, err := podSpec(c, m.spec)
+	if err != nil {
+		return err
+	}
+	proposal, err := sandbox.Propose(podSpec, store, sandbox.Options{Detailed: true, DryRun: true})
+	if err != nil {
+		return err
+	}
+	defer proposal.Close()
+	layers, err := m.layers(proposal.Pod)
+	if err != nil {
+		return err
+	}
+	plan, err := proposal.ProposeContainer(m.spec, m.image, layers)
+	if err != nil {
+		return err
+	}
+	if dryRunOf(c) == "json" {
+		return writeJSON(os.Stdout, map[string][]sandbox.Line{"pod": proposal.Plan.Lines(), "container": plan.Lines()})
+	}
+	if err := proposal.Plan.Explain(os.Stdout); err != nil {
+		return err
+	}
+	fmt.Println("\nand then, in that pod:")
+	return plan.Explain(os.Stdout)
+}
+
+// showIn prints what would be done in a pod that is there.
+func (m *making) showIn(c *cli.Context, pod *sandbox.Pod) error {
+	layers, err := m.layers(pod)
+	if err != nil {
+		return err
+	}
+	container, err := pod.PlanContainer(m.spec, m.image, layers)
+	if err != nil {
+		return err
+	}
+	plan, err := container.Propose()
+	if err != nil {
+		return err
+	}
+	if dryRunOf(c) == "json" {
+		return writeJSON(os.Stdout, plan.Lines())
+	}
+	return plan.Explain(os.Stdout)
+}
+
+// podNamed finds the pod that the container is to run in; nil if it is to have one of its own.
+func podNamed(c *cli.Context, store *sandbox.Store) (*sandbox.Pod, error) {
+	ref := c.String("pod")
+	if ref == "" {
+		return nil, nil
+	}
+	for _, flag := range netFlags("") {
+		if name := flag.Names()[0]; c.IsSet(name) {
+			return nil, usagef("podsh create --"+name+", or leave out --pod", "--%s is of a new pod", name)
+		}
+	}
+	pod, err := store.Find(ref)
+	if err == nil && pod.IsHub {
+		err = refuseHub(c, pod)
+	}
+	return pod, err
+}
+
+// newPod makes a pod for one container.
+func newPod(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (*sandbox.Pod, error) {
+	podSpec, err := podSpec(c, spec)
+	if err != nil {
+		return nil, err
+	}
+	proposal, err := sandbox.Propose(podSpec, store, sandbox.Options{Detailed: c.Bool("explain")})
+	if err != nil {
+		return nil, err
+	}
+	defer proposal.Close()
+	if c.Bool("explain") {
+		if err := proposal.Plan.Explain(os.Stderr); err != nil {
+			return nil, err
+		}
+	}
+	pod, warnings, err := proposal.Create()
+	for _, w := range warnings {
+		warn(w)
+	}
+	if err == nil {
+		err = sayPorts(os.Stderr, pod)
+	}
+	return pod, err
+}
+
+// podSpec describes a pod that is there for one container.
+func podSpec(c *cli.Context, spec *sandbox.ContainerSpec) (*sandbox.Spec, error) {
+	pod := &sandbox.Spec{Name: spec.Name, Hostname: c.String("hostname"), Rootfs: rootfs.Source{Kind: "host"}, Namespaces: map[string]sandbox.Choice{}}
+	if slices.Contains(spec.Private, "uts") {
+		pod.Hostname = ""
+	}
+	if text := c.String("net"); text != "" && text != "private" && text != "shared" {
+		choice, net, err := sandbox.ParseNet(text)
+		if err != nil {
+			return nil, err
+		}
+		pod.Namespaces["net"], pod.Net = choice, net
+	}
+	return pod, netSpec(c, &pod.Net)
+}
+
+// start starts a container, and stays with it unless it is detached.
+func start(container *sandbox.Container, signals chan os.Signal) error {
+	if container.Spec.Detached || container.Spec.TTY {
+		signal.Stop(signals)
+		return runSupervised(container)
+	}
+	signal.Notify(signals, forwarded...)
+	in := os.Stdin
+	if !container.Spec.Stdin {
+		in = nil
+	}
+	return exitWith(container.Run(&sandbox.Stdio{In: in, Out: os.Stdout, Err: os.Stderr}, signals))
+}
+
+func runSupervised(container *sandbox.Container) error {
+	begin := func(a *sandbox.Attachment) (*sandbox.Session, error) {
+		session, err := container.Start(a)
+		if err != nil {
+			err = errors.Join(err, container.Remove(true)) // it never ran
+		}
+		return session, err
+	}
+	if !container.Spec.Detached {
+		return attachTerminal(container, begin)
+	}
+	session, err := begin(nil)
+	if err != nil {
+		return err
+	}
+	session.Close()
+	_, err = fmt.Println(container.Title())
+	return err
+}
+
+// containerSpec turns flags into data.
+func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
+	args := c.Args().Slice()
+	spec := &sandbox.ContainerSpec{
+		Name: c.String("name"), User: c.String("user"), Workdir: c.String("workdir"),
+		ReadOnly: c.Bool("read-only"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"), Unmask: c.StringSlice("unmask"),
+		TTY: c.Bool("tty"), Stdin: c.Bool("interactive"), Detached: c.Bool("detach"), Remove: c.Bool("rm"), Hostname: c.String("hostname"),
+	}
+	switch {
+	case c.IsSet("rootfs"):
+		var err error
+		if spec.Rootfs, err = rootfs.ParseSource(c.String("rootfs")); err != nil || spec.Rootfs.Kind == "host" {
+			return nil, usagef("--rootfs DIR[:overlay|:ro|:rw], or a TAR", "--rootfs %q is no root for a container", c.String("rootfs"))
+		}
+		spec.Command = args
+	case len(args) == 0:
+		return nil, usagef("podsh run [flags] IMAGE [CMD...]; `podsh image ls` lists those that are here", "run needs an image")
+	default:
+		spec.Image, spec.Command = args[0], args[1:]
+	}
+	if c.IsSet("entrypoint") {
+		program := c.String("entrypoint")
+		spec.Entrypoint = &program
+	}
+	if c.IsSet("stop-timeout") {
+		grace := seconds(c.Int("stop-timeout"))
+		spec.StopAfter = &grace
+	}
+	var err error
+	spec.Env, err = envSpec(c)
+	err = errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), err, privateSpec(c, spec))
+	if err == nil {
+		spec.Listen, err = listenSpec(c)
+	}
+	if c.String("pod") == "" && !slices.Contains(spec.Private, "uts") {
+		spec.Hostname = "" // it is the new pod's
+	}
+	return spec, err
+}
+
+func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
+	if spec.Restart, err = sandbox.ParseRestart(c.String("restart")); err != nil {
+		return err
+	}
+	if text := c.String("stop-signal"); text != "" {
+		sig, err := sandbox.ParseSignal(text)
+		if err != nil {
+			return err
+		}
+		spec.StopSignal = int(sig)
+	}
+	for _, text := range c.StringSlice("ulimit") {
+		u, err := sandbox.ParseUlimit(text)
+		if err != nil {
+			return err
+		}
+		spec.Ulimits = append(spec.Ulimits, u)
+	}
+	if spec.Tmpfs, err = tmpfsSpec(c); err != nil {
+		return err
+	}
+	spec.Labels, err = labels(c)
+	return err
+}
+
+// volumeSpec tells volumes of the pod from folders of the host: those have a slash, or a dot before it.
+func volumeSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
+	for _, text := range c.StringSlice("volume") {
+		v, err := rootfs.ParseVolume(text)
+		if err != nil {
+			return usagef("--volume /of/the/host:/in/the/container[:ro], or NAME:/in/the/container", "%v", err)
+		}
+		name, _, _ := strings.Cut(text, ":")
+		if strings.Contains(name, "/") || name == "." || name == ".." {
+			spec.Volumes = append(spec.Volumes, v)
+			continue
+		}
+		spec.PodVolumes = append(spec.PodVolumes, sandbox.PodVolume{Name: name, Destination: v.Destination, ReadOnly: v.ReadOnly})
+	}
+	return nil
+}
+
+// privateSpec reads which namespaces the container has for itself.
+func privateSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
+	for _, name := range []string{"pid", "ipc", "uts", "net"} {
+		switch value := c.String(name); {
+		case value == "private":
+			spec.Private = append(spec.Private, name)
+		case value == "shared" || value == "":
+		case name != "net" || c.IsSet("pod"):
+			hint := "--" + name + " shared, or private"
+			switch kind, _, _ := strings.Cut(value, ":"); kind { // docker's and podman's
+			case "container":
+				hint = "--pod OTHER: the containers of a pod share its namespaces"
+			case "host":
+				hint = "podsh create --" + name + " host --name POD, and podsh run --pod POD"
+			}
+			return usagef(hint, "--%s %q is neither shared nor private", name, value)
+		}
+	}
+	return nil
+}
