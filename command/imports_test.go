@@ -1,0 +1,163 @@
+package command
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// house is what the import paths of this module's packages begin with.
+const house = "github.com/podsh/podsh/"
+
+// mayImport says which of the house's packages each of them may import; a package that is not here may not be. Tests may
+// import more.
+var mayImport = map[string]string{
+	".": "command",
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog " +
+		"image/helper network/helper", // those two where one program is all: linked.go
+	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/tarcopy seccomp",
+	"sandbox/crilog":     "",
+	"sandbox/tarcopy":    "",
+	"rootfs":             "",
+	"seccomp":            "",
+	"nsenter":            "",
+	"image":              "",
+	"image/compression":  "",
+	"image/transfer":     "image image/compression",
+	"image/unpack":       "image image/compression",
+	"image/helper":       "image image/transfer image/unpack",
+	"image/podsh-image":  "image/helper nsenter",
+	"image/program":      "nsenter",
+	"image/program/pack": "",
+	"network":            "",
+	"network/share":      "",
+	"network/control":    "network network/share",
+	"network/relay":      "network/share",
+	"network/stack":      "network/share",
+	"network/names":      "network/share",
+	"network/link":       "network",
+	"network/helper":     "network network/control network/link network/names network/relay network/stack nsenter seccomp",
+	"network/podsh-net":  "network/helper",
+	"network/program":    "nsenter",
+	"network/testns":     "", // for tests
+}
+
+// mayName says which files, of neither the commands nor a program's main, name the standard streams, and why.
+var mayName = map[string]string{
+	"sandbox/copier.go":        "CopyMain is a program's main function, of who copies",
+	"sandbox/join.go":          "a command that joins is given podsh's own",
+	"sandbox/streams.go":       "those of podsh's own that a command is not to have itself are copied",
+	"sandbox/layers.go":        "the program of images says on podsh's own standard error what can't be said otherwise",
+	"nsenter/joiner.go":        "the joiner is given podsh's own",
+	"image/transfer/target.go": "the program of images writes an archive to its standard output",
+}
+
+// sources are the files of the house's packages, parsed, by their names; tests are not among them.
+func sources(t *testing.T, mode parser.Mode) map[string]*ast.File {
+	t.Helper()
+	files := map[string]*ast.File{}
+	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		switch base := filepath.Base(name); {
+		case err != nil:
+			return err
+		case entry.IsDir():
+			if name != "." && (strings.HasPrefix(base, ".") || base == "testdata" || base == "vendor") { // as the go command does
+				return filepath.SkipDir
+			}
+			return nil
+		case !strings.HasSuffix(base, ".go") || strings.HasSuffix(base, "_test.go"):
+			return nil
+		}
+		files[name], err = parser.ParseFile(token.NewFileSet(), name, nil, mode)
+		return err
+	})
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no sources (%v)", err)
+	}
+	return files
+}
+
+func importsOf(t *testing.T, file *ast.File) []string {
+	t.Helper()
+	var paths []string
+	for _, spec := range file.Imports {
+		path, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// TestImports holds the house's packages to mayImport, whatever the build tags.
+func TestImports(t *testing.T) {
+	unseen := maps.Clone(mayImport)
+	for name, file := range sources(t, parser.ImportsOnly) {
+		dir := filepath.ToSlash(filepath.Dir(name))
+		allowed, known := mayImport[dir]
+		delete(unseen, dir)
+		if !known {
+			t.Errorf("%s: which of the house's packages it may import is not said", dir)
+		}
+		for _, path := range importsOf(t, file) {
+			other, ours := strings.CutPrefix(path, house)
+			if ours && !slices.Contains(strings.Fields(allowed), other) {
+				t.Errorf("%s: package %s may not import %s", name, dir, other)
+			}
+		}
+	}
+	for dir := range unseen {
+		t.Errorf("there is no package %s", dir)
+	}
+}
+
+// TestOnlyCommandsPrint: text for people comes from package command alone, and from programs' mains.
+func TestOnlyCommandsPrint(t *testing.T) {
+	unneeded := maps.Clone(mayName)
+	for name, file := range sources(t, 0) {
+		if file.Name.Name == "main" || file.Name.Name == "command" {
+			continue
+		}
+		if paths := importsOf(t, file); slices.Contains(paths, "log") || slices.Contains(paths, "log/slog") {
+			t.Errorf("%s: errors are values, and no log has them", name)
+		}
+		if _, excepted := mayName[filepath.ToSlash(name)]; excepted && len(printing(file)) > 0 {
+			delete(unneeded, filepath.ToSlash(name))
+			continue
+		}
+		for _, what := range printing(file) {
+			t.Errorf("%s: %s is for package command", name, what)
+		}
+	}
+	for name := range unneeded {
+		t.Errorf("%s names no standard stream", name)
+	}
+}
+
+// printing lists what in a file prints, or names a standard stream of output.
+func printing(file *ast.File) []string {
+	var found []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.SelectorExpr:
+			of, ok := n.X.(*ast.Ident)
+			if ok && (of.Name == "os" && (n.Sel.Name == "Stdout" || n.Sel.Name == "Stderr") || of.Name == "fmt" && strings.HasPrefix(n.Sel.Name, "Print")) {
+				found = append(found, of.Name+"."+n.Sel.Name)
+			}
+		case *ast.CallExpr:
+			if called, ok := n.Fun.(*ast.Ident); ok && (called.Name == "print" || called.Name == "println") {
+				found = append(found, called.Name)
+			}
+		}
+		return true
+	})
+	return found
+}
