@@ -47,16 +47,6 @@ func flagsFirst(app *cli.App, args []string) []string {
 	return append(append(args[:first:first], flags...), rest...)
 }
 
-// helpAbout is how help about a command is asked for; what is no command of the words is left out.
-func (t Table) helpAbout(words []string) []string {
-	args := append([]string{"podsh"}, words...)
-	_, first := commandOf(newApp("", t.wanted(nil)), args)
-	if first == 1 {
-		first = min(2, len(args)) // that it is none will be said
-	}
-	return append(args[:first:first], "--help")
-}
-
 // apart takes flags of one letter from the value that stands right behind them; complete says whether the last flag has
 // its value, or takes none.
 func apart(command *cli.Command, arg string) (words []string, complete bool) {

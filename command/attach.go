@@ -61,18 +61,6 @@ func exitWith(status int, err error) error {
 	return err
 }
 
-// oneContainer finds the one container that is named.
-func oneContainer(c *cli.Context) (*sandbox.Container, error) {
-	if c.NArg() != 1 {
-		return nil, usagef(c.Command.HelpName+" POD/NAME; `podsh ps -c` lists them", "%s takes one container, not %d", called(c), c.NArg())
-	}
-	store, err := sandbox.OpenStore()
-	if err != nil {
-		return nil, err
-	}
-	return store.FindContainer(c.Args().First())
-}
-
 // attachTerminal connects this terminal with a container's, until that ends or the keys are typed that detach.
 func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) (*sandbox.Session, error)) error {
 	stream, theirs, err := sandbox.Stream()

@@ -1,248 +1,179 @@
 package command
 
 import (
-	"fmt"
 	"io"
-	"maps"
+	"os"
 	"slices"
 	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/sandbox"
 )
 
-// The scripts that complete podsh's commands, one a shell. Each knows the command table by heart, and asks
-// podsh for what changes: pods and networks.
+func Completion() *cli.Command {
+	return &cli.Command{
+		Name:      "completion",
+		Usage:     "print a script that completes podsh's commands in a shell",
+		ArgsUsage: "bash|zsh|fish",
+		Description: `Prints a script that lets a shell complete commands, flags and the names
+of pods.
 
-// topWords are the commands that follow podsh itself, and the names of those that others belong to.
-func topWords(words []word) (top []word, groups []string) {
-	for _, word := range words {
-		if !strings.Contains(word.names[0], " ") {
-			top = append(top, word)
-		}
-		if word.group {
-			groups = append(groups, word.names...)
-		}
+Examples:
+  eval "$(podsh completion bash)"               in ~/.bashrc
+  podsh completion zsh >~/.zfunc/_podsh         and fpath+=~/.zfunc in ~/.zshrc
+  podsh completion fish >~/.config/fish/completions/podsh.fish`,
+		Action: completion,
 	}
-	return top, groups
 }
 
-func bashScript(w io.Writer, words []word) {
-	top, groups := topWords(words)
+var completionScripts = map[string]func(io.Writer, []word){"bash": bashScript, "zsh": zshScript, "fish": fishScript}
+
+func completion(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usagef("`podsh completion bash`, zsh or fish", "completion takes one shell, not %d", c.NArg())
+	}
+	script, ok := completionScripts[c.Args().First()]
+	if !ok {
+		return usagef("bash, zsh and fish are known", "no completion for %q", c.Args().First())
+	}
+	var out strings.Builder
+	script(&out, completionWords(c.App))
+	_, err := io.WriteString(os.Stdout, out.String())
+	return err
+}
+
+// word is a command as completion sees it.
+type word struct {
+	names []string // "ps" and "ls", or "port ls"
+	usage string
+	flags []flagWord
+	group bool       // what follows is one of the commands that belong to it
+	words []string   // of which one follows
+	args  []argument // or what podsh can list
+}
+
+// flagWord is a flag: what is typed, and what may follow.
+type flagWord struct {
+	names      []string // without dashes
+	usage      string
+	takesValue bool
+	values     []string // those that are known; none: a file, for all that we know
+	also       argument // or one of these
+}
+
+// argument is something that podsh itself can list.
+type argument struct {
+	name string // in ArgsUsage
+	list string // the command that prints what there is, a line each; "": none of these
+	at   int    // its place among the arguments, from 0; or everywhere
+}
+
+const everywhere = -1
+
+var (
+	podArgument     = argument{"POD", "podsh ps -a --format '{{if not .Hub}}{{or .Name .ID}}{{end}}' 2>/dev/null", everywhere}
+	networkArgument = argument{"NETWORK", "podsh network ls -q 2>/dev/null", everywhere}
+	knownArguments  = []argument{podArgument, networkArgument,
+		{"CONTAINER", listContainers, everywhere},
+		{"POD|CONTAINER", podArgument.list + "; " + listContainers, everywhere},
+		{"IMAGE", "podsh image ls -q --names 2>/dev/null", everywhere},
+	}
+)
+
+const listContainers = "podsh ps -c -a -q 2>/dev/null"
+
+// shell is the name of a shell function that offers them.
+func (a argument) shell() string {
+	return "_podsh_" + strings.ToLower(strings.ReplaceAll(a.name, "|", "_"))
+}
+
+// dashed are the names as they are typed.
+func (f flagWord) dashed() []string {
 	var names []string
-	for _, word := range top {
-		names = append(names, word.names...)
+	for _, name := range f.names {
+		names = append(names, dashed(name))
 	}
-	fmt.Fprintf(w, `# bash completion for podsh, made by: podsh completion bash
-_podsh() {
-	local cur=$2 prev=$3 values= flags= args= command=${COMP_WORDS[1]} first=2 place=0 i
-	COMPREPLY=()
-	if ((COMP_CWORD == 1)); then
-		COMPREPLY=($(compgen -W '%s' -- "$cur"))
-		return
-	fi
-	case $command in %s)
-		((COMP_CWORD == 2)) || { command+=" ${COMP_WORDS[2]}"; first=3; }
-	esac
-	for ((i = first; i < COMP_CWORD; i++)); do
-		case ${COMP_WORDS[i]} in
-		--) compopt -o default; return ;; # a command of the pod's, and its arguments
-		-*) ;;
-		*) ((++place)) ;;
-		esac
-	done
-	case $command in
-`, strings.Join(names, " "), strings.Join(groups, "|"))
-	for _, word := range words {
-		bashWord(w, word)
-	}
-	fmt.Fprint(w, `	esac
-	[[ $cur == -* ]] && args=$flags
-	COMPREPLY=($(compgen -W "${values:-$args}" -- "$cur"))
-	[[ ${COMPREPLY-} == *: ]] && compopt -o nospace
-}
-complete -F _podsh podsh
-`)
+	return names
 }
 
-// bashWord writes what may follow one command.
-func bashWord(w io.Writer, word word) {
-	fmt.Fprintf(w, "\t'%s')\n\t\tcase $prev in\n", strings.Join(word.names, "'|'"))
-	var flags []string
-	values := map[string][]string{}
-	for _, flag := range word.flags {
-		flags = append(flags, flag.dashed()...)
-		then := "compopt -o default; return"
-		if flag.values != nil || flag.also.list != "" {
-			then = "values='" + strings.Join(flag.values, " ") + "'"
+// completionWords reads the command table.
+func completionWords(app *cli.App) []word {
+	var words []word
+	for _, command := range allCommands(app) {
+		if command.Hidden {
+			continue
 		}
-		if flag.also.list != "" {
-			then += "' '$(" + flag.also.list + ")"
+		w := word{names: command.names, usage: command.Usage, group: command.Subcommands != nil, args: argumentsOf(command.ArgsUsage)}
+		for _, below := range command.Subcommands {
+			w.words = append(w.words, below.Names()...)
 		}
-		if flag.takesValue {
-			values[then] = append(values[then], flag.dashed()...)
+		if w.args == nil && strings.Contains(command.ArgsUsage, "|") {
+			w.words = strings.Split(command.ArgsUsage, "|")
 		}
-	}
-	for _, then := range slices.Sorted(maps.Keys(values)) {
-		fmt.Fprintf(w, "\t\t%s) %s ;;\n", strings.Join(values[then], "|"), then)
-	}
-	fmt.Fprintf(w, "\t\tesac\n\t\tflags='%s'\n", strings.Join(flags, " "))
-	if word.words != nil {
-		fmt.Fprintf(w, "\t\targs='%s'\n", strings.Join(word.words, " "))
-	}
-	if word.words == nil && word.args == nil {
-		fmt.Fprint(w, "\t\tcompopt -o default\n")
-	}
-	for _, arg := range word.args {
-		only := ""
-		if arg.at != everywhere {
-			only = fmt.Sprintf("((place == %d)) && ", arg.at)
+		for _, flag := range append(shownFlags(command.Command), cli.HelpFlag) {
+			w.flags = append(w.flags, newFlagWord(flag))
 		}
-		fmt.Fprintf(w, "\t\t%sargs=$(%s)\n", only, arg.list)
+		words = append(words, w)
 	}
-	fmt.Fprint(w, "\t\t;;\n")
+	return words
 }
 
-func zshScript(w io.Writer, words []word) {
-	fmt.Fprint(w, "#compdef podsh\n# zsh completion for podsh, made by: podsh completion zsh\n")
-	for _, arg := range knownArguments {
-		fmt.Fprintf(w, "%s() { compadd -- ${(f)\"$(%s)\"} }\n", arg.shell(), arg.list)
-	}
-	fmt.Fprint(w, "_podsh() {\n\tlocal -a commands=(\n")
-	top, groups := topWords(words)
-	for _, word := range top {
-		for _, name := range word.names {
-			fmt.Fprintf(w, "\t\t%s\n", shellQuote(name+":"+word.usage))
+// argumentsOf finds what podsh can list in a text such as "NETWORK POD" or "POD [-- CMD [ARG...]]".
+func argumentsOf(usage string) []argument {
+	var args []argument
+	places := 0
+	for _, name := range strings.Fields(usage) {
+		name = strings.Trim(name, "[.]")
+		if name == "|" || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ|") != "" {
+			break // other forms, or what is the pod's
 		}
+		if i := slices.IndexFunc(knownArguments, func(a argument) bool { return a.name == name }); i >= 0 {
+			arg := knownArguments[i]
+			arg.at = places
+			args = append(args, arg)
+		}
+		places++
 	}
-	fmt.Fprintf(w, `	)
-	if ((CURRENT == 2)); then
-		_describe command commands
-		return
-	fi
-	if ((${words[(i)--]} < CURRENT)); then # a command of the pod's, and its arguments
-		_default
-		return
-	fi
-	shift words
-	((CURRENT--))
-	if [[ $words[1] == (%s) ]] && ((CURRENT > 2)); then
-		words[2]="$words[1] $words[2]"
-		shift words
-		((CURRENT--))
-	fi
-	case $words[1] in
-`, strings.Join(groups, "|"))
-	for _, word := range words {
-		zshWord(w, word)
+	if places == 1 && args != nil {
+		args[0].at = everywhere
 	}
-	fmt.Fprint(w, "\tesac\n}\nif [[ $funcstack[1] == _podsh ]]; then _podsh \"$@\"; else compdef _podsh podsh; fi\n")
+	return args
 }
 
-// zshWord writes what may follow one command.
-func zshWord(w io.Writer, word word) {
-	zshEscape := strings.NewReplacer(`\`, `\\`, "[", `\[`, "]", `\]`)
-	fmt.Fprintf(w, "\t'%s')\n\t\t_arguments -s", strings.Join(word.names, "'|'"))
-	for _, flag := range word.flags {
-		value, known := "", strings.ReplaceAll(strings.Join(flag.values, " "), ":", `\:`)
+// flagValues are those that flags take which take no others.
+var flagValues = map[string][]string{
+	"restart": {"no", "on-failure", "always"},
+	"pull":    {"missing", "always", "never"},
+}
+
+func newFlagWord(flag cli.Flag) flagWord {
+	f := flagWord{names: flag.Names()}
+	if doc, ok := flag.(cli.DocGenerationFlag); ok {
+		f.usage, f.takesValue = strings.ReplaceAll(doc.GetUsage(), "`", ""), doc.TakesValue() && !mayStandAlone(flag)
+	}
+	switch name := f.names[0]; {
+	case name == "signal", name == "stop-signal":
+		f.values = sandbox.SignalNames()
+	case name == "pod":
+		f.also = podArgument
+	case strings.Contains(f.usage, "shared or private"): // a namespace of a container
+		f.values = []string{"shared", "private"}
+		if name == "net" {
+			f.values = append(f.values, "new", "none", "host", "outbound")
+			f.also = networkArgument
+		}
+	default:
+		f.values = flagValues[name]
+	}
+	for _, ns := range sandbox.Namespaces {
 		switch {
-		case flag.also.list != "":
-			value = ":value:{compadd -- " + known + "; " + flag.also.shell() + "}"
-		case known != "":
-			value = ":value:(" + known + ")"
-		case flag.takesValue:
-			value = ":value:_default"
-		}
-		for _, name := range flag.dashed() {
-			fmt.Fprintf(w, " \\\n\t\t\t%s", shellQuote("*"+name+"["+zshEscape.Replace(flag.usage)+"]"+value))
+		case !slices.Contains(f.names, ns.Option) || ns.Name == "time" || strings.Contains(f.usage, "shared"): // of a container
+		case ns.Name == "net":
+			f.values, f.also = []string{"new", "none", "host", "outbound", "hub", "pod:", "path:"}, networkArgument
+		default:
+			f.values = []string{"new", "host", "pod:", "path:"}
 		}
 	}
-	if word.words != nil {
-		fmt.Fprintf(w, " \\\n\t\t\t'1:word:(%s)'", strings.Join(word.words, " "))
-	}
-	if word.words == nil && word.args == nil {
-		fmt.Fprint(w, " \\\n\t\t\t'*:file:_files'")
-	}
-	for _, arg := range word.args {
-		place := "*"
-		if arg.at != everywhere {
-			place = fmt.Sprint(arg.at + 1)
-		}
-		fmt.Fprintf(w, " \\\n\t\t\t'%s:%s:%s'", place, strings.ToLower(arg.name), arg.shell())
-	}
-	fmt.Fprint(w, "\n\t\t;;\n")
-}
-
-func fishScript(w io.Writer, words []word) {
-	fmt.Fprint(w, `# fish completion for podsh, made by: podsh completion fish
-complete -c podsh -f
-
-# Have a command, and this many arguments (or any), been typed?
-function __podsh_typed
-	set -l words (string match -v -- '-*' (commandline -opc))
-	set -l count $argv[1]
-	set -e argv[1]
-	set -e words[1]
-	for word in $argv
-		test "$words[1]" = $word; or return 1
-		set -e words[1]
-	end
-	test $count = any; or test $count = (count $words)
-end
-
-`)
-	for _, word := range words {
-		for _, name := range word.names {
-			fishWord(w, name, word)
-		}
-	}
-}
-
-// fishWord writes when a command is offered, and what may follow it.
-func fishWord(w io.Writer, name string, word word) {
-	above, last := "", name
-	if i := strings.LastIndexByte(name, ' '); i >= 0 {
-		above, last = " "+name[:i], name[i+1:]
-	}
-	offer := func(count, path, rest string, args ...any) {
-		fmt.Fprintf(w, "complete -c podsh -n '__podsh_typed %s%s' %s\n", count, path, fmt.Sprintf(rest, args...))
-	}
-	offer("0", above, "-a %s -d %s", last, shellQuote(word.usage))
-	for _, flag := range word.flags {
-		var rest strings.Builder
-		for _, name := range flag.names {
-			if len(name) > 1 {
-				fmt.Fprintf(&rest, "-l %s ", name)
-			} else {
-				fmt.Fprintf(&rest, "-s %s ", name)
-			}
-		}
-		values := strings.Join(flag.values, " ")
-		if flag.also.list != "" {
-			values += " (" + flag.also.list + ")"
-		}
-		switch {
-		case values != "":
-			fmt.Fprintf(&rest, "-x -a %s ", shellQuote(values))
-		case flag.takesValue:
-			rest.WriteString("-r -F ")
-		}
-		offer("any", " "+name, "%s-d %s", &rest, shellQuote(flag.usage))
-	}
-	if word.words != nil && !word.group { // those are offered one by one
-		offer("0", " "+name, "-a %s", shellQuote(strings.Join(word.words, " ")))
-	}
-	if word.words == nil && word.args == nil && !word.group {
-		offer("any", " "+name, "-F")
-	}
-	for _, arg := range word.args {
-		count := "any"
-		if arg.at != everywhere {
-			count = fmt.Sprint(arg.at)
-		}
-		offer(count, " "+name, "-a %s", shellQuote("("+arg.list+")"))
-	}
-}
-
-// shellQuote makes one word of text. Fish reads a backslash between single quotes, the others do not; there
-// is none in the command table.
-func shellQuote(text string) string {
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+	return f
 }

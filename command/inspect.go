@@ -1,10 +1,9 @@
 package command
 
 import (
-	"errors"
+	"encoding/json"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -68,61 +67,20 @@ func warnNoMembers(p *sandbox.Pod) {
 	warn(fmt.Errorf("pod %q has no pid, mount or user namespace of its own: nothing tells its processes from others", p.Title()))
 }
 
-func Top() *cli.Command {
-	return &cli.Command{
-		Name:      "top",
-		Usage:     "show the processes of a pod",
-		ArgsUsage: "POD",
-		Description: `Lists the pod's processes, the pause first: the pid on the host and in the
-pod, the user in the pod (? if the pod has no number for it), state, memory,
-age and processor time. It reads /proc from outside, so it needs no program
-in the pod.
-
-Examples:
-  podsh top web
-  podsh top web --json | jq '.[] | select(.state == "Z")'`,
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
-		Action: top,
-	}
-}
-
-func top(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usagef("`podsh top POD`: an id, the start of one, or a name", "top takes one pod, not %d", c.NArg())
-	}
-	store, err := sandbox.OpenStore()
+// inspectContainer prints all that is known of a container.
+func inspectContainer(container *sandbox.Container) (any, error) {
+	state, err := container.State()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	pod, err := store.Find(c.Args().First())
-	if errors.Is(err, sandbox.ErrNoPod) {
-		if container, otherErr := store.FindContainer(c.Args().First()); otherErr == nil {
-			err = usagef("podsh top "+container.InPod().Ref()+" shows the processes of the whole pod", "top takes a pod, and %q is a container", container.Title())
-		}
-	}
+	text, err := json.Marshal(container)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	processes, err := pod.Processes()
-	if err != nil {
-		return err
+	whole := map[string]any{}
+	if err := json.Unmarshal(text, &whole); err != nil {
+		return nil, err
 	}
-	if pod.MemberNamespace() == "" {
-		warnNoMembers(pod)
-	}
-	if c.Bool("json") {
-		return writeJSON(os.Stdout, processes)
-	}
-	t := newTable(os.Stdout, "PID", "POD-PID", "UID", "STATE", "RSS", "AGE", "TIME", "COMMAND")
-	for i := range processes {
-		p := &processes[i]
-		uid := "?"
-		if p.UID != nil {
-			uid = fmt.Sprint(*p.UID)
-		}
-		cpu := int(p.CPU)
-		t.row(p.PID, p.PodPID, uid, p.State, size(p.RSS), age(time.Since(p.Started)),
-			fmt.Sprintf("%d:%02d", cpu/60, cpu%60), p.CommandLine())
-	}
-	return t.Flush()
+	whole["state"], whole["pod_name"], whole["log"] = state, container.InPod().Title(), container.LogPath()
+	return whole, nil
 }

@@ -188,27 +188,6 @@ func writeCommand(b *strings.Builder, command fullCommand) {
 	}
 }
 
-// flagUsage finds the word for the flag's value, which stands between backquotes in its usage, and what it does, with what is
-// taken where nothing is said.
-func flagUsage(flag cli.DocGenerationFlag) (value, usage string) {
-	usage = flag.GetUsage()
-	if before, rest, ok := strings.Cut(usage, "`"); ok {
-		if name, after, ok := strings.Cut(rest, "`"); ok {
-			value, usage = name, before+name+after
-		}
-	}
-	if !flag.TakesValue() {
-		return "", usage
-	}
-	if value == "" {
-		value = "VALUE"
-	}
-	if text := flag.GetValue(); text != "" && !strings.Contains(usage, "default") {
-		usage += " (default: " + text + ")"
-	}
-	return value, usage
-}
-
 // writeText writes paragraphs; lines that are indented, examples, stay as they are.
 func writeText(b *strings.Builder, text string) {
 	example := false

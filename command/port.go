@@ -3,7 +3,6 @@ package command
 import (
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -193,28 +192,4 @@ func arrows(ports []network.Port) string {
 		shown = append(shown, "…")
 	}
 	return strings.Join(shown, ",")
-}
-
-// runningPods lists the pods that have something to show.
-func runningPods(store *sandbox.Store) ([]*sandbox.Pod, error) {
-	pods, err := store.List()
-	return slices.DeleteFunc(pods, func(p *sandbox.Pod) bool { return p.Status() != sandbox.Running }), err
-}
-
-// namedPods finds pods that have something to show; one that has ended has nothing.
-func namedPods(store *sandbox.Store, refs []string) ([]*sandbox.Pod, error) {
-	var pods []*sandbox.Pod
-	for _, ref := range refs {
-		pod, err := store.Find(ref)
-		if err != nil {
-			return nil, err
-		}
-		pidfd, err := pod.Open()
-		if err != nil {
-			return nil, err
-		}
-		pidfd.Close()
-		pods = append(pods, pod)
-	}
-	return pods, nil
 }

@@ -202,3 +202,8 @@ func (p *progress) clear() {
 		p.drawn = 0
 	}
 }
+
+// ignore hears nothing but warnings.
+func (p *progress) ignore(event image.Event) {
+	p.tell(isUnpacking, image.Event{Warning: event.Warning})
+}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
 )
 
@@ -56,3 +57,14 @@ func say(kind string, what error) {
 type statusError int
 
 func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// hinted gives an error a hint that has none.
+func hinted(err error, hint string) error {
+	if err == nil || len(sandbox.Hints(err)) > 0 {
+		return err
+	}
+	return image.Fail(err, hint, "%v", err)
+}
+
+// usageless is an error with a hint that is no error in how podsh was called.
+func usageless(hint, format string, args ...any) error { return image.Fail(nil, hint, format, args...) }

@@ -108,3 +108,11 @@ func size(bytes uint64) string {
 	}
 	return fmt.Sprintf("%.1fP", value)
 }
+
+// shorten cuts a text that is too long for a column.
+func shorten(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most-1]) + "…"
+	}
+	return text
+}

@@ -1,0 +1,68 @@
+package command
+
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+func Rm() *cli.Command {
+	return &cli.Command{
+		Name:      "rm",
+		Usage:     "remove pods or containers",
+		ArgsUsage: "POD|CONTAINER... | --all | --lost",
+		Description: `Removes pods that have ended, and what they wrote. A pod that runs is refused,
+but with -f: then it is ended first, without asking its processes (podsh stop
+asks them). So with a container; a pod that podsh run made for it goes with it.
+What containers wrote, and the pod's volumes, goes too. Where a machine was started
+anew, that stays until podsh rm --lost: podsh ps -a says what there is.
+
+Examples:
+  podsh rm web
+  podsh rm -f web/app
+  podsh rm -f web db
+  podsh rm -f --all                             leave nothing`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "also pods that run"},
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "all pods"},
+			&cli.BoolFlag{Name: "lost", Usage: "what containers wrote that ended with the machine, or with the last logout"},
+		},
+		Action: rm,
+	}
+}
+
+func rm(c *cli.Context) error {
+	all := c.Bool("all")
+	switch {
+	case c.Bool("lost") && (all || c.Args().Present()):
+		return usagef("podsh rm --lost", "rm --lost goes with nothing else")
+	case c.Bool("lost"):
+		return sandbox.RemoveLost()
+	case all && c.Args().Present():
+		return usagef("leave out --all, or the pods", "rm --all takes no pods, not %q", c.Args().First())
+	case !all && !c.Args().Present():
+		return needsPod(c)
+	}
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return err
+	}
+	sweep(store)
+	remove := func(p *sandbox.Pod) (func(), error) { return func() {}, p.Remove(c.Bool("force")) }
+	if !all {
+		return eachTargetAtOnce(c, remove, func(container *sandbox.Container) (func(), error) {
+			return func() {}, container.Remove(c.Bool("force"))
+		})
+	}
+	pods, err := store.List()
+	if err != nil {
+		return err
+	}
+	var failed errorList
+	isHub := func(p *sandbox.Pod) bool { return p.IsHub && p.Status() == sandbox.Running }
+	failed.add(atOnce(slices.DeleteFunc(pods, isHub), remove))
+	failed.add(store.ReleaseHub()) // the last pod in it takes it along, but there may have been none
+	return failed.last
+}

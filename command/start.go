@@ -1,0 +1,29 @@
+package command
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+func Start() *cli.Command {
+	return &cli.Command{
+		Name:      "start",
+		Usage:     "start containers that have ended once more",
+		ArgsUsage: "CONTAINER...",
+		Description: `Starts a container with what it wrote before. It runs as with -d: podsh logs and
+podsh attach show its output.
+
+Examples:
+  podsh start web/app`,
+		Action: func(c *cli.Context) error {
+			return eachContainer(c, func(container *sandbox.Container) error {
+				session, err := container.Start(nil)
+				if err == nil {
+					session.Close()
+				}
+				return err
+			})
+		},
+	}
+}
