@@ -85,21 +85,7 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 		return err
 	}
 	defer session.Close()
-	detached, ended, hungUp := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	go func() {
-		if typed(os.Stdin, stream, keyboard) {
-			close(detached)
-		}
-	}()
-	go func() {
-		out := &output{}
-		_, _ = io.Copy(out, stream)
-		if out.err != nil { // then the container has not ended
-			close(hungUp)
-		} else {
-			close(ended)
-		}
-	}()
+	detached, ended, hungUp := passOn(stream, keyboard)
 	if a.Rows > 0 {
 		_ = session.Resize(a.Rows, a.Cols) // of a container that ran before
 	}
@@ -124,6 +110,26 @@ func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) 
 			return exitWith(session.Wait())
 		}
 	}
+}
+
+// passOn passes on what is typed and what is shown, and closes one of the channels when there is no more of it.
+func passOn(stream *os.File, keyboard bool) (detached, ended, hungUp chan struct{}) {
+	detached, ended, hungUp = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		if typed(os.Stdin, stream, keyboard) {
+			close(detached)
+		}
+	}()
+	go func() {
+		out := &output{}
+		_, _ = io.Copy(out, stream)
+		if out.err != nil { // then the container has not ended
+			close(hungUp)
+		} else {
+			close(ended)
+		}
+	}()
+	return detached, ended, hungUp
 }
 
 // output is our standard output, and remembers why it takes no more.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,36 +15,13 @@ import (
 )
 
 func Create() *cli.Command {
-	flags := []cli.Flag{
+	name := []cli.Flag{
 		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the pod `NAME`"},
 		&cli.StringFlag{Name: "hostname", Usage: "its host `NAME` (default: the name, else the id)"},
-		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` that inspect shows"},
-		&cli.StringFlag{Name: "rootfs", Value: "host", Usage: "its root: host, a TAR, or `DIR[:overlay|:ro|:rw]`"},
-		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, `SRC:DST[:ro]`"},
-		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`, with OPTIONS as DST:size=64m,mode=755,nr_inodes=1k,noexec"},
-		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
-		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "`KEY=VALUE` for every command that joins"},
-		&cli.StringSliceFlag{Name: "cap-add", Usage: "let commands have a `CAPABILITY` more, or ALL"},
-		&cli.StringSliceFlag{Name: "cap-drop", Usage: "let commands have a `CAPABILITY` less, or ALL"},
-		&cli.StringSliceFlag{Name: "unmask", Usage: "do not hide `PATH`, or all"},
-		&cli.StringSliceFlag{Name: "uidmap", Usage: "map user ids, `IN:OUT:COUNT`"},
-		&cli.StringSliceFlag{Name: "gidmap", Usage: "map group ids, `IN:OUT:COUNT` (default: as --uidmap)"},
-		&cli.BoolFlag{Name: "keep-id", Usage: "be yourself inside: your ids are the same there"},
-		explainFlag(), dryRunFlag("text`, sh or json"),
+		labelFlag(),
 	}
-	flags = append(flags, netFlags("")...)
-	for _, ns := range sandbox.Namespaces {
-		usage := fmt.Sprintf("%s: `new`, host, path:FILE or pod:OTHER", ns.Gives)
-		if ns.Name == "net" {
-			flags = append(flags, &cli.GenericFlag{Name: ns.Option, Value: new(netNames), Usage: "`NETWORK`: new, none, host, path:FILE, pod:OTHER, " +
-				"outbound[:pasta|:slirp4netns][:subnet=CIDR], hub, or networks by name: NETWORK[:ip=ADDRESS,mac=ADDRESS,alias=NAME],..."})
-			continue
-		}
-		if ns.Name == "time" {
-			usage = "clocks: host, or `OFFSETS` such as boottime=+1d,monotonic=-30s"
-		}
-		flags = append(flags, &cli.StringFlag{Name: ns.Option, Usage: usage})
-	}
+	root := []cli.Flag{&cli.StringFlag{Name: "rootfs", Value: "host", Usage: "its root: host, a TAR, or `DIR[:overlay|:ro|:rw]`"}}
+	env := []cli.Flag{&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "`KEY=VALUE` for every command that joins"}}
 	return &cli.Command{
 		Name:  "create",
 		Usage: "make a pod and print its id",
@@ -60,7 +36,8 @@ func Create() *cli.Command {
 			"  podsh create --name get --net outbound        a way out to the internet\n" +
 			"  podsh create --name db --net front            on a network (podsh network create front)\n" +
 			"  podsh create --net front:ip=10.89.0.9,alias=db --net back",
-		Flags:  flags,
+		Flags: slices.Concat(name, root, mountFlags("`SRC:DST[:ro]`", "show a folder or file of the host"), env, capabilityFlags("let commands have"),
+			unmaskFlag(), idFlags(), planFlags("`text`, sh or json"), netFlags(""), namespaceFlags()),
 		Action: create,
 	}
 }
@@ -158,87 +135,6 @@ func createSpec(c *cli.Context) (*sandbox.Spec, error) {
 	if spec.Rootfs, err = rootfs.ParseSource(c.String("rootfs")); err != nil {
 		return nil, usagef("--rootfs host, or DIR[:overlay|:ro|:rw]", "%v", err)
 	}
-	for _, text := range c.StringSlice("volume") {
-		v, err := rootfs.ParseVolume(text)
-		if err != nil {
-			return nil, usagef("--volume /of/the/host:/in/the/pod[:ro]", "%v", err)
-		}
-		spec.Volumes = append(spec.Volumes, v)
-	}
-	if spec.Tmpfs, err = tmpfsSpec(c); err != nil {
-		return nil, err
-	}
-	if spec.Labels, err = labels(c); err != nil {
-		return nil, err
-	}
-	return spec, errors.Join(idMaps(c, spec), choices(c, spec), netSpec(c, &spec.Net))
-}
-
-// tmpfsSpec reads --tmpfs DST[:OPTIONS].
-func tmpfsSpec(c *cli.Context) ([]rootfs.Tmpfs, error) {
-	var mounts []rootfs.Tmpfs
-	for _, text := range c.StringSlice("tmpfs") {
-		t, err := rootfs.ParseTmpfs(text)
-		if err != nil {
-			return nil, usagef("--tmpfs /in/the/pod[:size=64m,nr_inodes=1k,mode=755,noexec]", "%v", err)
-		}
-		mounts = append(mounts, t)
-	}
-	return mounts, nil
-}
-
-// labels reads --label KEY=VALUE.
-func labels(c *cli.Context) (map[string]string, error) {
-	var labels map[string]string
-	for _, text := range c.StringSlice("label") {
-		key, value, ok := strings.Cut(text, "=")
-		if !ok || key == "" {
-			return nil, usagef("--label KEY=VALUE", "malformed label %q", text)
-		}
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		labels[key] = value
-	}
-	return labels, nil
-}
-
-func idMaps(c *cli.Context, spec *sandbox.Spec) error {
-	for option, ids := range map[string]*[]sandbox.IDMap{"uidmap": &spec.UIDMap, "gidmap": &spec.GIDMap} {
-		for _, text := range c.StringSlice(option) {
-			m, err := sandbox.ParseIDMap(option, text)
-			if err != nil {
-				return err
-			}
-			*ids = append(*ids, m)
-		}
-	}
-	return nil
-}
-
-func choices(c *cli.Context, spec *sandbox.Spec) error {
-	for _, ns := range sandbox.Namespaces {
-		if !c.IsSet(ns.Option) {
-			continue
-		}
-		text := c.String(ns.Option)
-		if ns.Name == "net" {
-			choice, asked, err := sandbox.ParseNet(text)
-			if err != nil {
-				return err
-			}
-			spec.Namespaces[ns.Name], spec.Net = choice, asked
-			continue
-		}
-		choice, err := sandbox.ParseChoice(ns.Option, text)
-		if ns.Name == "time" && err != nil {
-			choice = sandbox.Choice{Kind: "new"}
-			spec.Clocks, err = sandbox.ParseClocks(text)
-		}
-		if err != nil {
-			return err
-		}
-		spec.Namespaces[ns.Name] = choice
-	}
-	return nil
+	return spec, errors.Join(read(c, &spec.Volumes, volumes), read(c, &spec.Tmpfs, tmpfsSpec), read(c, &spec.Labels, labels),
+		idMaps(c, spec), choices(c, spec), netSpec(c, &spec.Net))
 }

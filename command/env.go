@@ -9,6 +9,14 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+// envFlags are of the variables of a command.
+func envFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`; KEY alone takes your own value"},
+		&cli.StringSliceFlag{Name: "env-file", Usage: "set what the lines of `FILE` say"},
+	}
+}
+
 // envSpec reads variables, first those of files.
 func envSpec(c *cli.Context) (env []string, err error) {
 	for _, name := range c.StringSlice("env-file") {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -15,6 +16,16 @@ import (
 )
 
 func Join() *cli.Command {
+	own := []cli.Flag{
+		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal (by itself when this is one)"},
+		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "as always; for those who type -it"},
+		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "be `UID[:GID]` or a user of the pod's"},
+		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR` (default: that of the container, or the user's home)"},
+	}
+	only := []cli.Flag{
+		&cli.StringFlag{Name: "only", Usage: "join only these `NAMESPACES`, such as net,uts (and always user)"},
+		listenFlag(),
+	}
 	return &cli.Command{
 		Name:      "join",
 		Aliases:   []string{"exec", "enter"},
@@ -28,18 +39,7 @@ func Join() *cli.Command {
 			"  podsh join web --user www-data -- id\n" +
 			"  podsh join web --only net -- ss -ltn          the host's ss on the pod's network\n" +
 			"  podsh join web --listen 8080 -- app           app accepts on the host's port 8080 itself",
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal (by itself when this is one)"},
-			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "as always; for those who type -it"},
-			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "be `UID[:GID]` or a user of the pod's"},
-			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR` (default: that of the container, or the user's home)"},
-			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`; KEY alone takes your own value"},
-			&cli.StringSliceFlag{Name: "env-file", Usage: "set what the lines of `FILE` say"},
-			&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
-			&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
-			&cli.StringFlag{Name: "only", Usage: "join only these `NAMESPACES`, such as net,uts (and always user)"},
-			listenFlag(), explainFlag(), dryRunFlag("text` or json"),
-		},
+		Flags:  slices.Concat(own, envFlags(), capabilityFlags("have"), only, planFlags("`text` or json")),
 		Action: join,
 	}
 }
@@ -53,14 +53,7 @@ func join(c *cli.Context) error {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	store, err := sandbox.OpenStore()
-	if err != nil {
-		return err
-	}
-	pod, container, err := store.FindTarget(ref)
-	if err == nil && container != nil {
-		pod, err = container.AsPod()
-	}
+	pod, err := joinTarget(ref)
 	if err != nil {
 		return err
 	}
@@ -104,6 +97,19 @@ func join(c *cli.Context) error {
 		return joinCopied(joining, streams, os.Args[1:])
 	}
 	return joining.Exec(os.Args[1:])
+}
+
+// joinTarget finds a pod, or a container, which to a command that joins is one.
+func joinTarget(ref string) (*sandbox.Pod, error) {
+	store, err := sandbox.OpenStore()
+	if err != nil {
+		return nil, err
+	}
+	pod, container, err := store.FindTarget(ref)
+	if err == nil && container != nil {
+		return container.AsPod()
+	}
+	return pod, err
 }
 
 // joinCopied runs a command whose output is copied.

@@ -6,12 +6,12 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-func explainFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "explain", Usage: "say what is done and why, while doing it"}
-}
-
-func dryRunFlag(forms string) cli.Flag {
-	return &cli.GenericFlag{Name: "dry-run", Value: new(dryRun), Usage: "only show the plan: as `" + forms}
+// planFlags show what is done. forms are those that --dry-run takes.
+func planFlags(forms string) []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "explain", Usage: "say what is done and why, while doing it"},
+		&cli.GenericFlag{Name: "dry-run", Value: new(dryRun), Usage: "only show the plan: as " + forms},
+	}
 }
 
 // dryRun is the value of --dry-run[=text|sh|json].

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -14,7 +15,7 @@ import (
 )
 
 func Run() *cli.Command {
-	flags := []cli.Flag{
+	own := []cli.Flag{
 		&cli.StringFlag{Name: "pod", Usage: "run it in `POD` (default: a new pod of its own)"},
 		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the container `NAME`, and a new pod as well: then NAME means the container"},
 		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave it running, and print POD/NAME"},
@@ -27,28 +28,9 @@ func Run() *cli.Command {
 		&cli.StringFlag{Name: "entrypoint", Usage: "run `PROGRAM` in place of the image's entry point"},
 		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "be `UID[:GID]` or a user of the image's"},
 		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in `DIR`"},
-		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `KEY=VALUE`; KEY alone takes your own value"},
-		&cli.StringSliceFlag{Name: "env-file", Usage: "set what the lines of `FILE` say"},
-		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "show a folder or file of the host, or a volume that the pod's containers share and that goes with it, `SRC|NAME:DST[:ro]`"},
-		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs on `DST`, with OPTIONS as DST:size=64m,mode=755,nr_inodes=1k,noexec"},
-		&cli.BoolFlag{Name: "read-only", Usage: "make the root read-only; /run, /tmp and /var/tmp stay writable"},
-		&cli.StringSliceFlag{Name: "cap-add", Usage: "have a `CAPABILITY` more, or ALL"},
-		&cli.StringSliceFlag{Name: "cap-drop", Usage: "have a `CAPABILITY` less, or ALL"},
-		&cli.StringSliceFlag{Name: "unmask", Usage: "do not hide `PATH`, or all"},
-		&cli.StringSliceFlag{Name: "ulimit", Usage: "limit `NAME=SOFT[:HARD]`, such as nofile=1024"},
-		&cli.StringFlag{Name: "restart", Value: "no", Usage: "start it once more when it ends: no, on-failure[:N] or always, as `POLICY` says"},
-		&cli.StringFlag{Name: "stop-signal", Usage: "the `SIGNAL` that asks it to end (default: the image's, else TERM)"},
-		&cli.IntFlag{Name: "stop-timeout", Value: 10, Usage: "`SECONDS` from that to SIGKILL"},
-		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` that inspect shows"},
-		&cli.StringFlag{Name: "pid", Value: "shared", Usage: "whether its process ids are the pod's: shared or `private`"},
-		&cli.StringFlag{Name: "ipc", Value: "shared", Usage: "and its System V IPC, message queues and shared memory: shared or `private`"},
-		&cli.StringFlag{Name: "uts", Value: "shared", Usage: "and its host name: shared or `private`"},
-		&cli.GenericFlag{Name: "net", Value: new(netNames), Usage: "and its network: shared or private; of a new pod: a `NETWORK` as podsh create takes it"},
-		&cli.StringFlag{Name: "hostname", Usage: "the host `NAME` of a new pod, or with --uts private"},
-		listenFlag(),
-		explainFlag(), dryRunFlag("text` or json"),
 	}
-	flags = append(flags, netFlags("of a new pod: ")...)
+	mounts := mountFlags("`SRC|NAME:DST[:ro]`", "show a folder or file of the host, or a volume that the pod's containers share and that goes with it")
+	hostname := &cli.StringFlag{Name: "hostname", Usage: "the host `NAME` of a new pod, or with --uts private"}
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "run a container in a pod, from an image",
@@ -75,7 +57,8 @@ Examples:
   podsh run --pod web --explain --rm busybox ps and say what is done, and why
   podsh run --dry-run busybox ps                only say it, of its pod as well
   podsh run --rm --rootfs ./debian ls /         a folder in place of an image`,
-		Flags:  flags,
+		Flags: slices.Concat(own, envFlags(), mounts, capabilityFlags("have"), unmaskFlag(), lifeFlags(), []cli.Flag{labelFlag()},
+			privateFlags(), []cli.Flag{hostname, listenFlag()}, planFlags("`text` or json"), netFlags("of a new pod: ")),
 		Action: run,
 	}
 }

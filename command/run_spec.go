@@ -3,7 +3,6 @@ package command
 import (
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -35,83 +34,12 @@ func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
 		program := c.String("entrypoint")
 		spec.Entrypoint = &program
 	}
-	if c.IsSet("stop-timeout") {
-		grace := seconds(c.Int("stop-timeout"))
-		spec.StopAfter = &grace
-	}
-	var err error
-	spec.Env, err = envSpec(c)
-	err = errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), err, privateSpec(c, spec))
-	if err == nil {
-		spec.Listen, err = listenSpec(c)
-	}
+	err := errors.Join(lifeSpec(c, spec), volumeSpec(c, spec), read(c, &spec.Tmpfs, tmpfsSpec), read(c, &spec.Labels, labels),
+		read(c, &spec.Env, envSpec), privateSpec(c, spec), read(c, &spec.Listen, listenSpec))
 	if c.String("pod") == "" && !slices.Contains(spec.Private, "uts") {
 		spec.Hostname = "" // it is the new pod's
 	}
 	return spec, err
-}
-
-func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
-	if spec.Restart, err = sandbox.ParseRestart(c.String("restart")); err != nil {
-		return err
-	}
-	if text := c.String("stop-signal"); text != "" {
-		sig, err := sandbox.ParseSignal(text)
-		if err != nil {
-			return err
-		}
-		spec.StopSignal = int(sig)
-	}
-	for _, text := range c.StringSlice("ulimit") {
-		u, err := sandbox.ParseUlimit(text)
-		if err != nil {
-			return err
-		}
-		spec.Ulimits = append(spec.Ulimits, u)
-	}
-	if spec.Tmpfs, err = tmpfsSpec(c); err != nil {
-		return err
-	}
-	spec.Labels, err = labels(c)
-	return err
-}
-
-// volumeSpec tells volumes of the pod from folders of the host: those have a slash, or a dot before it.
-func volumeSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
-	for _, text := range c.StringSlice("volume") {
-		v, err := rootfs.ParseVolume(text)
-		if err != nil {
-			return usagef("--volume /of/the/host:/in/the/container[:ro], or NAME:/in/the/container", "%v", err)
-		}
-		name, _, _ := strings.Cut(text, ":")
-		if strings.Contains(name, "/") || name == "." || name == ".." {
-			spec.Volumes = append(spec.Volumes, v)
-			continue
-		}
-		spec.PodVolumes = append(spec.PodVolumes, sandbox.PodVolume{Name: name, Destination: v.Destination, ReadOnly: v.ReadOnly})
-	}
-	return nil
-}
-
-// privateSpec reads which namespaces the container has for itself.
-func privateSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
-	for _, name := range []string{"pid", "ipc", "uts", "net"} {
-		switch value := c.String(name); {
-		case value == "private":
-			spec.Private = append(spec.Private, name)
-		case value == "shared" || value == "":
-		case name != "net" || c.IsSet("pod"):
-			hint := "--" + name + " shared, or private"
-			switch kind, _, _ := strings.Cut(value, ":"); kind { // docker's and podman's
-			case "container":
-				hint = "--pod OTHER: the containers of a pod share its namespaces"
-			case "host":
-				hint = "podsh create --" + name + " host --name POD, and podsh run --pod POD"
-			}
-			return usagef(hint, "--%s %q is neither shared nor private", name, value)
-		}
-	}
-	return nil
 }
 
 // podSpec describes a pod that is there for one container.

@@ -1,0 +1,29 @@
+package command
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/sandbox"
+)
+
+// idFlags are of who is who in a pod.
+func idFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "uidmap", Usage: "map user ids, `IN:OUT:COUNT`"},
+		&cli.StringSliceFlag{Name: "gidmap", Usage: "map group ids, `IN:OUT:COUNT` (default: as --uidmap)"},
+		&cli.BoolFlag{Name: "keep-id", Usage: "be yourself inside: your ids are the same there"},
+	}
+}
+
+func idMaps(c *cli.Context, spec *sandbox.Spec) error {
+	for option, ids := range map[string]*[]sandbox.IDMap{"uidmap": &spec.UIDMap, "gidmap": &spec.GIDMap} {
+		for _, text := range c.StringSlice(option) {
+			m, err := sandbox.ParseIDMap(option, text)
+			if err != nil {
+				return err
+			}
+			*ids = append(*ids, m)
+		}
+	}
+	return nil
+}
