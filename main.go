@@ -18,15 +18,18 @@ import (
 // version is set by scripts/build.
 var version = "0.1.0-dev"
 
-// commands is the one table of what podsh can do; help, completion and the man page are made from it.
+// commands is the one table of what podsh can do, in the order of its help; completion and the man page are made from it, too.
 var commands = command.Table{
-	{"create", command.Create}, {"run", command.Run}, {"join", command.Join},
-	{"ps", command.Ps}, {"inspect", command.Inspect}, {"top", command.Top}, {"map", command.Map},
-	{"logs", command.Logs}, {"attach", command.Attach}, {"cp", command.Cp}, {"start", command.Start}, {"restart", command.Restart},
-	{"stop", command.Stop}, {"kill", command.Kill}, {"wait", command.Wait}, {"rm", command.Rm},
-	{"image", command.Image}, {"port", command.Port}, {"network", command.Network},
-	{"pause", command.Pause}, {"doctor", command.Doctor},
-	{"completion", command.Completion}, {"man", command.Man}, {"version", command.Version},
+	{"Make and join", command.List{{"create", command.Create}, {"run", command.Run}, {"join", command.Join}}},
+	{"Look", command.List{{"ps", command.Ps}, {"inspect", command.Inspect}, {"top", command.Top}, {"map", command.Map}}},
+	{"Containers", command.List{
+		{"logs", command.Logs}, {"attach", command.Attach}, {"cp", command.Cp}, {"start", command.Start}, {"restart", command.Restart},
+	}},
+	{"Signal and end", command.List{{"stop", command.Stop}, {"kill", command.Kill}, {"wait", command.Wait}, {"rm", command.Rm}}},
+	{"Images and networks", command.List{{"image", command.Image}, {"port", command.Port}, {"network", command.Network}}},
+	{"The machine, and podsh itself", command.List{
+		{"pause", command.Pause}, {"doctor", command.Doctor}, {"completion", command.Completion}, {"man", command.Man}, {"version", command.Version},
+	}},
 }
 
 func main() { os.Exit(command.Main(version, commands, os.Args)) }

@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-func newApp(version string, commands []*cli.Command) *cli.App {
+func newApp(version string, sections []section) *cli.App {
 	app := &cli.App{
 		Name:                      "podsh",
 		Usage:                     "pods on a bare Linux box: no Docker, no daemon, no root",
@@ -16,10 +16,14 @@ func newApp(version string, commands []*cli.Command) *cli.App {
 		HideHelpCommand:           true,
 		UseShortOptionHandling:    true,
 		DisableSliceFlagSeparator: true, // a comma in a value is a comma
-		Commands:                  commands,
+		Metadata:                  map[string]any{"sections": sections},
+		CustomAppHelpTemplate:     appHelp,
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		OnUsageError:              usageError,
 		Action:                    noCommand,
+	}
+	for _, s := range sections {
+		app.Commands = append(app.Commands, s.Commands...)
 	}
 	cli.FlagStringer = flagText
 	for _, command := range allCommands(app) {

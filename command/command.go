@@ -12,23 +12,41 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// Table lists commands, in the order in which help shows them.
+// Table has commands in sections, each with a title, in the order in which help shows them.
 type Table []struct {
+	Title    string
+	Commands List
+}
+
+// List has commands by their names.
+type List []struct {
 	Name  string
 	Build func() *cli.Command
 }
 
+// section is commands that are built.
+type section struct {
+	Title    string
+	Commands []*cli.Command
+}
+
 // wanted builds only the command that was called: building all of them takes a tenth of a pod's start. It builds all where
 // none is called by its name, or one that tells of all.
-func (t Table) wanted(args []string) []*cli.Command {
-	var all []*cli.Command
-	for _, c := range t {
-		if len(args) > 1 && c.Name == args[1] && c.Name != "completion" && c.Name != "man" {
-			return []*cli.Command{c.Build()}
+func (t Table) wanted(args []string) []section {
+	var all []section
+	for _, s := range t {
+		for _, c := range s.Commands {
+			if len(args) > 1 && c.Name == args[1] && c.Name != "completion" && c.Name != "man" {
+				return []section{{s.Title, []*cli.Command{c.Build()}}}
+			}
 		}
 	}
-	for _, c := range t {
-		all = append(all, c.Build())
+	for _, s := range t {
+		var commands []*cli.Command
+		for _, c := range s.Commands {
+			commands = append(commands, c.Build())
+		}
+		all = append(all, section{s.Title, commands})
 	}
 	return all
 }

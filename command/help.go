@@ -8,6 +8,18 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+// appHelp is package cli's help, but for the sections: its own categories come in the order of the alphabet.
+const appHelp = `NAME:
+   {{.Name}} - {{.Usage}}
+
+USAGE:
+   {{.UsageText}}
+{{range .Metadata.sections}}
+{{.Title}}:{{range .Commands}}
+   {{join .Names ", " | printf "%-17s"}}  {{.Usage}}{{end}}
+{{end}}
+` + "`podsh help COMMAND` says more of one, `podsh man` of all.\n"
+
 // flagText is a flag in the help of its command: how it is typed, and in a second column, or on the next line, what it does.
 func flagText(flag cli.Flag) string {
 	value, usage := flagUsage(flag.(cli.DocGenerationFlag)) // as all flags of package cli are
