@@ -15,34 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The hard days: what a script can't show, since it needs a process killed at the wrong moment, many at
-// once, or a full disk.
-
-// newTestHome is a store and a podsh of this test's own; when the test ends nothing may be left of them.
-func newTestHome(t *testing.T) *home {
-	t.Helper()
-	h, err := newHome(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if left := h.clear(); left != "" {
-			t.Errorf("left over: %s", left)
-		}
-	})
-	return h
-}
-
-// must runs podsh, which has to succeed.
-func (h *home) must(t *testing.T, args ...string) string {
-	t.Helper()
-	stdout, stderr, err := h.run(args...)
-	if err != nil {
-		t.Fatalf("podsh %s: %v\n%s", strings.Join(args, " "), err, stderr)
-	}
-	return strings.TrimSpace(stdout)
-}
-
 // pids lists the holders of the pods that podsh knows of and thinks are running.
 func (h *home) pids(t *testing.T) []string {
 	t.Helper()
