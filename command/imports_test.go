@@ -47,6 +47,7 @@ var mayImport = map[string]string{
 	"network/podsh-net":  "network/helper",
 	"network/program":    "nsenter",
 	"network/testns":     "", // for tests
+	"network/testurgent": "", // for tests
 }
 
 // mayName says which files, of neither the commands nor a program's main, name the standard streams, and why.
