@@ -13,11 +13,15 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
-// attempt is a pod's connection that is being made, from its SYN until the pod knows how that went.
+// attempt is a pod's connection that is being made, from its SYN until the pod knows how that went. It is known for as
+// long as the connection that came of it.
 type attempt struct {
-	owner string
-	head  [8]byte // how the SYN began, for an ICMP error about it: ports and sequence number, which the pod looks at
-	tier  *tier
+	owner   string
+	head    [8]byte // how the SYN began, for an ICMP error about it: ports and sequence number, which the pod looks at
+	tier    *tier
+	settled bool
+
+	up, down urgent // of the connection's two directions
 
 	ctx  context.Context // ends with the attempt, or with the pod
 	stop context.CancelFunc
@@ -29,10 +33,7 @@ func (s *Stack) handleTCP(id stack.TransportEndpointID, packet *stack.PacketBuff
 	if len(head) < header.TCPMinimumSize || head.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
 		return false
 	}
-	s.mu.Lock()
-	_, again := s.attempts[id]
-	s.mu.Unlock()
-	if again { // the pod's kernel is impatient
+	if s.attempting(id) { // the pod's kernel is impatient
 		return true
 	}
 	owner := s.owner(fromStack(id.RemoteAddress))
@@ -41,24 +42,50 @@ func (s *Stack) handleTCP(id stack.TransportEndpointID, packet *stack.PacketBuff
 	}
 	a := &attempt{owner: owner, head: [8]byte(head), tier: s.limits.tier(owner)}
 	a.ctx, a.stop = context.WithCancel(s.ctx)
+	a.up.next.Store(head.SequenceNumber() + 1)
 	s.mu.Lock()
 	s.attempts[id] = a
 	s.mu.Unlock()
 	if !a.tier.forwarder.HandlePacket(id, packet) {
-		s.settled(id, a)
-		a.tier.limit.Give(owner)
+		s.settled(a)
+		s.over(id, a)
 		return false
 	}
 	return true
 }
 
-// settled says that a connection is there, or will not be.
-func (s *Stack) settled(id stack.TransportEndpointID, a *attempt) {
+// attempt is the latest attempt of what may be a connection by now.
+func (s *Stack) attempt(id stack.TransportEndpointID) *attempt {
 	s.mu.Lock()
-	delete(s.attempts, id)
+	defer s.mu.Unlock()
+	return s.attempts[id]
+}
+
+// attempting says whether a connection is being made.
+func (s *Stack) attempting(id stack.TransportEndpointID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.attempts[id]
+	return a != nil && !a.settled
+}
+
+// settled says that a connection is there, or will not be.
+func (s *Stack) settled(a *attempt) {
+	s.mu.Lock()
+	a.settled = true
 	s.mu.Unlock()
 	a.stop()
 	s.limits.dials.Give(a.owner)
+}
+
+// over forgets an attempt, unless the pod has begun another from the same port.
+func (s *Stack) over(id stack.TransportEndpointID, a *attempt) {
+	s.mu.Lock()
+	if s.attempts[id] == a {
+		delete(s.attempts, id)
+	}
+	s.mu.Unlock()
+	a.tier.limit.Give(a.owner)
 }
 
 // serve answers one SYN of a pod: it runs on a goroutine of its own, until nothing of the connection is left.
@@ -69,13 +96,11 @@ func (s *Stack) serve(request *tcp.ForwarderRequest) {
 	}
 	defer s.work.Done()
 	id := request.ID()
-	s.mu.Lock()
-	a := s.attempts[id]
-	s.mu.Unlock()
-	defer a.tier.limit.Give(a.owner)
+	a := s.attempt(id)
+	defer s.over(id, a)
 	if !s.limits.connections.Take(a.owner) {
 		request.Complete(true)
-		s.settled(id, a)
+		s.settled(a)
 		return
 	}
 	defer s.limits.connections.Give(a.owner)
@@ -92,7 +117,7 @@ func (s *Stack) serve(request *tcp.ForwarderRequest) {
 	}
 	c := &connection{stack: s, attempt: a, host: host}
 	accepted := c.accept(request)
-	s.settled(id, a)
+	s.settled(a)
 	if accepted {
 		c.run()
 	}
@@ -129,9 +154,8 @@ func (s *Stack) decline(request *tcp.ForwarderRequest, a *attempt, flow flow, er
 	if told && !refused {
 		s.unreachable(flow, a.head[:], why)
 	}
-	id := request.ID()
 	request.Complete(refused)
-	s.settled(id, a)
+	s.settled(a)
 }
 
 var past = time.Unix(1, 0)

@@ -48,6 +48,7 @@ func (c *connection) accept(request *tcp.ForwarderRequest) bool {
 	}
 	request.Complete(false)
 	c.pod = pod
+	c.attempt.own(pod.(*tcp.Endpoint))
 	s := c.stack
 	pod.SocketOptions().SetSendBufferSize(c.attempt.tier.buffer, true)
 	interval := tcpip.KeepaliveIntervalOption(s.limits.interval)

@@ -21,7 +21,7 @@ func (c *connection) up() error {
 	if err != nil {
 		return err
 	}
-	var w hostWriter
+	w := hostWriter{urgent: &c.attempt.up}
 	var result tcpip.Error
 	move := func(fd uintptr) bool {
 		w.fd = int(fd)
@@ -74,7 +74,10 @@ func (c *connection) down() error {
 	if err != nil {
 		return err
 	}
-	var r hostReader
+	if err := inline(conn); err != nil {
+		return err
+	}
+	r := hostReader{urgent: &c.attempt.down}
 	var result tcpip.Error
 	move := func(fd uintptr) bool {
 		r.fd = int(fd)
@@ -87,6 +90,7 @@ func (c *connection) down() error {
 			var n int64
 			n, result = c.pod.Write(&r, tcpip.WriteOptions{})
 			c.stack.counters.fetched.Add(uint64(n))
+			r.urgent.copied(int(n))
 			if r.err != nil || result != nil {
 				return true
 			}
@@ -154,14 +158,16 @@ func (e podError) Error() string { return e.cause.String() }
 
 // hostWriter writes to a non-blocking socket of the host.
 type hostWriter struct {
-	fd  int
-	err error
+	fd     int
+	err    error
+	urgent *urgent
 }
 
 func (w *hostWriter) Write(data []byte) (int, error) {
 	done := 0
 	for done < len(data) {
-		n, err := unix.Write(w.fd, data[done:])
+		part, urgent := w.urgent.cut(data[done:])
+		n, err := sendOn(w.fd, part, urgent)
 		if err == unix.EINTR {
 			continue
 		}
@@ -169,6 +175,7 @@ func (w *hostWriter) Write(data []byte) (int, error) {
 			w.err = err
 			return done, err
 		}
+		w.urgent.copied(n)
 		done += n
 	}
 	return done, nil
@@ -177,9 +184,11 @@ func (w *hostWriter) Write(data []byte) (int, error) {
 // hostReader reads what look has seen in a non-blocking socket of the host. Its size has to be known before:
 // the packet is made for it, and one of 64 kB for each small message would hold too much.
 type hostReader struct {
-	fd   int
-	left int
-	err  error
+	fd     int
+	left   int
+	done   int // since look
+	err    error
+	urgent *urgent
 }
 
 // maxRead is what fits one segment of the stack's, which need not be split then.
@@ -195,18 +204,19 @@ func (r *hostReader) look() error {
 			return io.EOF
 		}
 		if err == nil {
-			// Something came meanwhile; or SIOCINQ counts to an urgent byte, tcp(7), at which we are.
-			n, err = unix.IoctlGetInt(r.fd, unix.SIOCINQ)
+			n, err = unix.IoctlGetInt(r.fd, unix.SIOCINQ) // it came meanwhile
 			n = max(n, 1)
 		}
 	}
-	r.left = min(n, maxRead)
+	r.left, r.done = min(n, maxRead), 0
 	return err
 }
 
 // Len implements tcpip.Payloader.
 func (r *hostReader) Len() int { return r.left }
 
+// Read has all that Len says: gVisor asks again and again until it has that, whatever the error. A read stops at urgent
+// data, so what is urgent is where one begins.
 func (r *hostReader) Read(space []byte) (int, error) {
 	if r.left == 0 {
 		return 0, io.EOF
@@ -214,14 +224,21 @@ func (r *hostReader) Read(space []byte) (int, error) {
 	if len(space) == 0 {
 		return 0, nil
 	}
+	if atMark(r.fd) {
+		r.urgent.come(r.done)
+	}
 	n, err := unix.Read(r.fd, space[:min(len(space), r.left)])
-	if err != nil || n == 0 {
-		r.left = 0
-		if err != nil && err != unix.EAGAIN && err != unix.EINTR {
-			r.err = err
-		}
-		return 0, io.EOF
+	for err == unix.EAGAIN || err == unix.EINTR { // at urgent data, when a signal was pending: tcp_recvmsg of net/ipv4/tcp.c
+		n, err = unix.Read(r.fd, space[:min(len(space), r.left)])
+	}
+	if err == nil && n == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		r.err = err
+		return 0, err
 	}
 	r.left -= n
+	r.done += n
 	return n, nil
 }

@@ -68,7 +68,7 @@ func (s *Stack) serveDNS(request *tcp.ForwarderRequest, a *attempt) {
 	id := request.ID()
 	endpoint, err := request.CreateEndpoint(&events)
 	request.Complete(err != nil)
-	s.settled(id, a)
+	s.settled(a)
 	if err != nil {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,10 +27,16 @@ var packets = []string{
 	"600000000010 2c40 fd000000000000000000000000000100 fd000000000000000000000000000003 11000001 00000001 d431003500080000",
 }
 
+// urgentPackets are seeds as well, in connections that packets begin; they would complete them.
+var urgentPackets = []string{
+	"4500002800004000400600000a0002640a000203d431003500000002000000005030faf000000001",
+	"60000000001406 40 fd000000000000000000000000000100 fd000000000000000000000000000003 d4310035 00000001 00000000 5022faf0 0000 ffff",
+}
+
 // FuzzInject feeds the stack arbitrary bytes where the device's packets come in. Policy blocks everything, so
 // no socket of the host is ever made; the gateway, the resolver and all that lies before policy answer.
 func FuzzInject(f *testing.F) {
-	for _, text := range packets {
+	for _, text := range slices.Concat(packets, urgentPackets) {
 		raw, err := hex.DecodeString(stripSpaces(text))
 		if err != nil {
 			f.Fatal(err)

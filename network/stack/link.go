@@ -37,6 +37,9 @@ type link struct {
 	dropped    atomic.Uint64
 	done       chan struct{} // closed when read has ended
 
+	flagged func(stack.TransportEndpointID, header.TCP) // a segment from the pod has the URG flag
+	begun   func(stack.TransportEndpointID, header.TCP) // a SYN goes to the pod
+
 	// Writers hold mu shared: a closed descriptor's number may be another file's.
 	mu   sync.RWMutex
 	file *os.File
@@ -100,6 +103,7 @@ func (l *link) inject(view *buffer.View, n int) *buffer.View {
 		l.dropped.Add(1)
 		return view
 	}
+	l.inspect(view.AsSlice()[vnetHeader:n])
 	payload := view
 	if n < buffer.MaxChunkSize/2 {
 		payload = buffer.NewViewWithData(view.AsSlice()[vnetHeader:n])
@@ -172,6 +176,9 @@ func (l *link) write(packet *stack.PacketBuffer) unix.Errno {
 			}
 			binary.NativeEndian.PutUint16(vnet[4:], gso.MSS)
 		}
+	}
+	if packet.TransportProtocolNumber == header.TCPProtocolNumber {
+		l.flag(packet)
 	}
 	var space [8]unix.Iovec
 	iovecs := rawfile.AppendIovecFromBytes(space[:0], vnet[:], rawfile.MaxIovs)

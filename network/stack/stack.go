@@ -93,7 +93,7 @@ type Stack struct {
 
 	mu          sync.Mutex
 	closed      bool
-	attempts    map[stack.TransportEndpointID]*attempt
+	attempts    map[stack.TransportEndpointID]*attempt // the latest of each
 	connections map[*connection]struct{}
 	mappings    map[origin]*mapping
 	flowsOf     map[string]*list.List // the mappings of each owner
@@ -138,6 +138,7 @@ func newStack(config Config, limits limits) (*Stack, error) {
 		mappings: map[origin]*mapping{}, flowsOf: map[string]*list.List{},
 		queries: make(chan struct{}, limits.queries),
 	}
+	link.flagged, link.begun = s.flagged, s.begun
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.sweeper = time.AfterFunc(time.Hour, s.sweep)
 	s.sweeper.Stop()
