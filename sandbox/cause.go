@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"syscall"
@@ -142,4 +143,21 @@ func (c cause) of(call string, errno syscall.Errno) bool {
 // always is a check for what needs none.
 func always(why, fix string) func(machine) verdict {
 	return func(machine) verdict { return verdict{why, fix} }
+}
+
+// Hints lists the hints of an error and of all that it wraps, outermost first. What may fail wherever a file is
+// opened is explained here.
+func Hints(err error) []string {
+	hints := hintsIn(err)
+	for _, errno := range []syscall.Errno{unix.EMFILE, unix.ENFILE} {
+		if !errors.Is(err, errno) {
+			continue
+		}
+		for _, hint := range hintsFor("", errno) {
+			if !slices.Contains(hints, hint) {
+				hints = append([]string{hint}, hints...)
+			}
+		}
+	}
+	return hints
 }

@@ -3,10 +3,6 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // Sentinel errors, for errors.Is.
@@ -43,24 +39,7 @@ func withHint(err error, format string, args ...any) error {
 	return &failure{err.Error(), err, []string{fmt.Sprintf(format, args...)}}
 }
 
-// Hints lists the hints of an error and of all that it wraps, outermost first. What may fail wherever a file is
-// opened is explained here.
-func Hints(err error) []string {
-	hints := hintsIn(err)
-	for _, errno := range []syscall.Errno{unix.EMFILE, unix.ENFILE} {
-		if !errors.Is(err, errno) {
-			continue
-		}
-		for _, hint := range hintsFor("", errno) {
-			if !slices.Contains(hints, hint) {
-				hints = append([]string{hint}, hints...)
-			}
-		}
-	}
-	return hints
-}
-
-// hintsIn are those that an error brings along.
+// hintsIn lists the hints that an error brings along, and all that it wraps, outermost first.
 func hintsIn(err error) []string {
 	var hints []string
 	if f, ok := err.(interface{ Hints() []string }); ok {
