@@ -469,7 +469,7 @@ func (plan Plan) explainFailure(err error) error {
 		line, _, _ := strings.Cut(why.Cmd, "\n")
 		hints = append(hints, "by hand: "+line)
 	}
-	return &failure{fmt.Sprintf("%s: %s: %v", why.Why, name, failed.Errno), failed.Errno, hints}
+	return fail(failed.Errno, hints, "%s: %s: %v", why.Why, name, failed.Errno)
 }
 
 // callName is callName, and what is mounted, where that was said by an earlier call: "fsmount proc".
