@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // What people type who know docker, podman or kubectl. A word that means something there is never taken for a mistyped one of
@@ -227,7 +228,7 @@ func insteadOfCommand(word string, commands []*cli.Command, where string) string
 	if instead := foreignCommandsOf[strings.TrimPrefix(where, "podsh ")+" "+word]; instead != "" {
 		return instead
 	}
-	if near := sandbox.Nearest(word, names); near != "" && !slices.Contains(unknownCommands, word) {
+	if near := fault.Nearest(word, names); near != "" && !slices.Contains(unknownCommands, word) {
 		return fmt.Sprintf("did you mean `%s %s`? %s", where, near, hint)
 	}
 	if where == "podsh port" { // docker's and podman's way to list those of one
@@ -256,7 +257,7 @@ func insteadOfFlag(command, name string, known []string, help string) string {
 		return hint
 	}
 	known = slices.DeleteFunc(known, func(flag string) bool { return len(flag) == 1 })
-	if near := sandbox.Nearest(name, known); near != "" && len(name) > 1 && !slices.Contains(unknownFlags, name) {
+	if near := fault.Nearest(name, known); near != "" && len(name) > 1 && !slices.Contains(unknownFlags, name) {
 		return fmt.Sprintf("did you mean %s? %s", dashed(near), help)
 	}
 	return help

@@ -12,7 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // show prints a list.
@@ -159,7 +159,7 @@ func (v listViews[R]) templateError(err error) error {
 	hint := "fields: " + v.fields + ", as in --format '{{.ID}} {{.Name}}'"
 	text := err.Error()
 	if m := noField.FindStringSubmatch(text); m != nil {
-		if near := sandbox.Nearest(m[1], strings.Fields(v.fields)); near != "" {
+		if near := fault.Nearest(m[1], strings.Fields(v.fields)); near != "" {
 			hint = fmt.Sprintf("did you mean .%s? %s", near, hint)
 		}
 		return usagef(hint, "malformed template: no field .%s", m[1])

@@ -20,9 +20,10 @@ const house = "github.com/podsh/podsh/"
 // import more.
 var mayImport = map[string]string{
 	".": "command",
-	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog " +
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog sandbox/fault " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/tarcopy seccomp",
+	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/fault sandbox/tarcopy seccomp",
+	"sandbox/fault":      "",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",

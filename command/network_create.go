@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 func networkCreateCommand() *cli.Command {
@@ -64,7 +65,7 @@ func networkCreate(c *cli.Context) error {
 	switch {
 	case err == nil:
 		_, err = fmt.Println(n.Name)
-	case file != "" && !errors.Is(err, sandbox.ErrInvalid) && !errors.Is(err, sandbox.ErrNameTaken):
+	case file != "" && !errors.Is(err, fault.ErrInvalid) && !errors.Is(err, fault.ErrNameTaken):
 		err = fmt.Errorf("--conflist %s: %w", file, err)
 	}
 	return err

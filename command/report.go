@@ -8,6 +8,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Exit statuses. Those of a command in a pod are its own; STYLE of shells: 128+N for signal N.
@@ -31,13 +32,13 @@ func report(args []string, err error) int {
 	say("error", err)
 	isJoin := len(args) > 1 && (Join().HasName(args[1]) || args[1] == "run")
 	switch {
-	case errors.Is(err, sandbox.ErrNotFound):
+	case errors.Is(err, fault.ErrNotFound):
 		return exitNotFound
-	case errors.Is(err, sandbox.ErrNotExecutable):
+	case errors.Is(err, fault.ErrNotExecutable):
 		return exitNotExecutable
 	case isJoin:
 		return exitJoinError
-	case errors.Is(err, sandbox.ErrInvalid):
+	case errors.Is(err, fault.ErrInvalid):
 		return exitUsage
 	}
 	return exitError

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 func Top() *cli.Command {
@@ -38,7 +39,7 @@ func top(c *cli.Context) error {
 		return err
 	}
 	pod, err := store.Find(c.Args().First())
-	if errors.Is(err, sandbox.ErrNoPod) {
+	if errors.Is(err, fault.ErrNoPod) {
 		if container, otherErr := store.FindContainer(c.Args().First()); otherErr == nil {
 			err = usagef("podsh top "+container.InPod().Ref()+" shows the processes of the whole pod", "top takes a pod, and %q is a container", container.Title())
 		}

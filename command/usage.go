@@ -8,7 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // usage is an error in how podsh was called.
@@ -18,7 +18,7 @@ type usage struct {
 }
 
 func (u *usage) Error() string   { return u.message }
-func (u *usage) Unwrap() error   { return sandbox.ErrInvalid }
+func (u *usage) Unwrap() error   { return fault.ErrInvalid }
 func (u *usage) Hints() []string { return []string{u.hint} }
 
 func usagef(hint, format string, args ...any) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // wiring is a pod's network being set up, or changed: whatever was done is undone unless it is kept.
@@ -179,11 +180,11 @@ func (w *wiring) openTun() error {
 	fds, err := w.maker.do(b, tun)
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return withHint(err, "as root: chmod 666 /dev/net/tun (most distributions have it so)")
+		return fault.WithHint(err, "as root: chmod 666 /dev/net/tun (most distributions have it so)")
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return withHint(err, "as root: modprobe tun; in a container the device has to be handed in")
+		return fault.WithHint(err, "as root: modprobe tun; in a container the device has to be handed in")
 	case errors.Is(err, unix.EBUSY):
-		return withHint(err, "another helper has the pod's way out: `podsh inspect %s`", w.pod.Ref())
+		return fault.WithHint(err, "another helper has the pod's way out: `podsh inspect %s`", w.pod.Ref())
 	case err != nil:
 		return fmt.Errorf("%s: %w", network.Tun, err)
 	}
@@ -303,7 +304,7 @@ func wayProgram(name string) (string, error) {
 	path, err := programPath(name)
 	if err != nil {
 		packages := map[string]string{WayOutPasta: "passt", WayOutSlirp: "slirp4netns"}
-		return "", fail(nil, []string{"install " + name + " (Debian: " + packages[name] + "), or take podsh's own: --net outbound"}, "%s is not installed", name)
+		return "", fault.New(nil, []string{"install " + name + " (Debian: " + packages[name] + "), or take podsh's own: --net outbound"}, "%s is not installed", name)
 	}
 	return path, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // resolve makes the helper of networks on the host answer names there: in a hub its own stack does.
@@ -47,7 +48,7 @@ func (w *wiring) resolveAt(resolver netip.Addr) error {
 	for _, protocol := range []string{"udp", "tcp"} {
 		l, err := listen(network.Port{HostIP: resolver, HostPort: 53, Protocol: protocol}, nil)
 		if err != nil {
-			return withHint(fmt.Errorf("name server of networks: listen on %s, port 53: %w", resolver, errors.Unwrap(err)),
+			return fault.WithHint(fmt.Errorf("name server of networks: listen on %s, port 53: %w", resolver, errors.Unwrap(err)),
 				"a name server of the host's listens on all addresses: `ss -lnp 'sport = :53'`")
 		}
 		sockets = append(sockets, l.sockets...)

@@ -3,6 +3,8 @@ package sandbox
 import (
 	"errors"
 	"os"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Attachment is what someone who attaches gives: the stream of a terminal, or the files that output goes to.
@@ -45,7 +47,7 @@ func (s *Session) Resize(rows, columns uint16) error {
 func (s *Session) Wait() (int, error) {
 	answer, err := talkTo(s.conn, &superviseRequest{Do: askWait, Container: s.container})
 	if err != nil {
-		return 0, fail(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor went away: %v", err)
+		return 0, fault.New(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor went away: %v", err)
 	}
 	return answer.ExitCode, answer.asError()
 }
@@ -102,7 +104,7 @@ func (c *Container) notSupervised() error {
 		return err
 	}
 	if state.Status == Up {
-		return fail(nil, []string{"with `podsh run -d` or -t others can attach"}, "container %q runs in the foreground of another podsh, which has its output", c.Title())
+		return fault.New(nil, []string{"with `podsh run -d` or -t others can attach"}, "container %q runs in the foreground of another podsh, which has its output", c.Title())
 	}
-	return fail(ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
+	return fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 }

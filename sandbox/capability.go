@@ -7,6 +7,8 @@ import (
 
 	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // DefaultCapabilities are what a command that joins a pod as its root has: those of podman, which are
@@ -28,10 +30,10 @@ func parseCapability(name string) (capability.Cap, error) {
 		known = append(known, strings.ToUpper(c.String()))
 	}
 	hint := "capabilities(7) lists them, such as NET_ADMIN; ALL means all"
-	if near := Nearest(strings.ToUpper(plain), known); near != "" {
+	if near := fault.Nearest(strings.ToUpper(plain), known); near != "" {
 		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
 	}
-	return 0, fail(ErrInvalid, []string{hint}, "no capability %q", name)
+	return 0, fault.New(fault.ErrInvalid, []string{hint}, "no capability %q", name)
 }
 
 func validateCapabilities(add, drop []string) error {

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // cause is one reason for which a system call fails. It is named only when its check has found it: one errno
@@ -148,7 +150,7 @@ func always(why, fix string) func(machine) verdict {
 // Hints lists the hints of an error and of all that it wraps, outermost first. What may fail wherever a file is
 // opened is explained here.
 func Hints(err error) []string {
-	hints := hintsIn(err)
+	hints := fault.Hints(err)
 	for _, errno := range []syscall.Errno{unix.EMFILE, unix.ENFILE} {
 		if !errors.Is(err, errno) {
 			continue

@@ -10,6 +10,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Container is a container as the store describes it: all that its plan needs, but for what the pod and the
@@ -85,7 +86,7 @@ func newContainer(pod *Pod, spec *ContainerSpec, img *image.Image) (*Container, 
 		return nil, (&attempt{argv: c.Argv, where: c.Of()}).notFound()
 	}
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
-		return nil, fail(ErrInvalid, []string{"podsh run IMAGE CMD..."}, "nothing to run: %s", noCommandIn(spec))
+		return nil, fault.New(fault.ErrInvalid, []string{"podsh run IMAGE CMD..."}, "nothing to run: %s", noCommandIn(spec))
 	}
 	c.Env = mergeEnv(slices.DeleteFunc(slices.Clone(config.Env), func(v string) bool { return !isVariable(v) }), spec.Env)
 	if c.User == "" {
@@ -104,7 +105,7 @@ func newContainer(pod *Pod, spec *ContainerSpec, img *image.Image) (*Container, 
 	}
 	for _, text := range slices.Concat(c.Argv, config.Env, []string{c.User, c.Workdir}) {
 		if strings.ContainsRune(text, 0) {
-			return nil, fail(ErrInvalid, []string{"no program can be given that"}, "%q has a null byte in it", text)
+			return nil, fault.New(fault.ErrInvalid, []string{"no program can be given that"}, "%q has a null byte in it", text)
 		}
 	}
 	return c, nil

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
@@ -57,13 +59,13 @@ func (p *Pod) loadContainer(id string) (*Container, error) {
 		err = json.Unmarshal(text, c)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fail(ErrNoContainer, nil, "no container %q", id)
+		return nil, fault.New(fault.ErrNoContainer, nil, "no container %q", id)
 	}
 	if err == nil && (c.Format != containerFormat || c.ID != id) {
 		err = fmt.Errorf("format %d, not %d", c.Format, containerFormat)
 	}
 	if err != nil {
-		return nil, fail(ErrNoContainer, []string{"podsh rm -f " + p.Title() + " removes the pod with all in it"}, "description of container %s: %v", id, err)
+		return nil, fault.New(fault.ErrNoContainer, []string{"podsh rm -f " + p.Title() + " removes the pod with all in it"}, "description of container %s: %v", id, err)
 	}
 	c.pod = p
 	return c, nil
@@ -157,7 +159,7 @@ func (s *Store) FindContainer(ref string) (*Container, error) {
 func (s *Store) noContainer(ref string) error {
 	p, err := s.Find(ref)
 	if err != nil {
-		return fail(ErrNoContainer, []string{"`podsh ps -c -a` shows all containers"}, "no container named %q", ref)
+		return fault.New(fault.ErrNoContainer, []string{"`podsh ps -c -a` shows all containers"}, "no container named %q", ref)
 	}
 	hint := "it has none: podsh run --pod " + p.Title() + " IMAGE makes one"
 	if containers, _ := p.Containers(); len(containers) > 0 { // for the hint alone
@@ -167,11 +169,8 @@ func (s *Store) noContainer(ref string) error {
 		}
 		hint = "its containers: " + strings.Join(titles, ", ")
 	}
-	return fail(ErrNoContainer, []string{hint}, "%q is a pod, and not a container", ref)
+	return fault.New(fault.ErrNoContainer, []string{hint}, "%q is a pod, and not a container", ref)
 }
-
-// errSeveral says that there is more than one such pod or container.
-var errSeveral = errors.New("more than one")
 
 func one(ref string, found []*Container) (*Container, error) {
 	if len(found) == 1 {
@@ -181,7 +180,7 @@ func one(ref string, found []*Container) (*Container, error) {
 	for _, c := range found {
 		titles = append(titles, c.Title())
 	}
-	return nil, fail(errSeveral, []string{"it could be " + strings.Join(titles, ", ")}, "%q could mean %d containers", ref, len(found))
+	return nil, fault.New(fault.ErrSeveral, []string{"it could be " + strings.Join(titles, ", ")}, "%q could mean %d containers", ref, len(found))
 }
 
 // match lists the containers that a name, an id or the start of one means.
@@ -211,7 +210,7 @@ func (p *Pod) noContainer(name string) error {
 	for _, entry := range entries {
 		known = append(known, entry.Name())
 	}
-	return fail(ErrNoContainer, []string{didYouMean(name, known, hint)}, "no container %q in pod %q", name, p.Title())
+	return fault.New(fault.ErrNoContainer, []string{fault.DidYouMean(name, known, hint)}, "no container %q in pod %q", name, p.Title())
 }
 
 // Ref is what the pod can be called by where its name could mean a container.
@@ -237,16 +236,16 @@ func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {
 			}
 		}
 	}
-	if pod != nil || !errors.Is(err, ErrNoPod) && !errors.Is(err, errSeveral) {
+	if pod != nil || !errors.Is(err, fault.ErrNoPod) && !errors.Is(err, fault.ErrSeveral) {
 		return pod, nil, err
 	}
 	c, containerErr := s.FindContainer(ref)
 	switch {
 	case containerErr == nil:
 		return nil, c, nil
-	case errors.Is(containerErr, errSeveral):
+	case errors.Is(containerErr, fault.ErrSeveral):
 		return nil, nil, containerErr
-	case errors.Is(err, errSeveral):
+	case errors.Is(err, fault.ErrSeveral):
 		return nil, nil, err
 	}
 	return nil, nil, s.noTarget(ref)
@@ -264,5 +263,5 @@ func (s *Store) noTarget(ref string) error {
 			known = append(known, entry.Name())
 		}
 	}
-	return fail(ErrNoPod, []string{didYouMean(ref, known, hint)}, "no pod or container named %q", ref)
+	return fault.New(fault.ErrNoPod, []string{fault.DidYouMean(ref, known, hint)}, "no pod or container named %q", ref)
 }

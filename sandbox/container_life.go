@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
@@ -188,7 +189,7 @@ func (c *Container) Kill(sig unix.Signal) error {
 	}
 	pidfd, err := state.Process.Open()
 	if err != nil || state.Status != Up {
-		return fail(ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
+		return fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}
 	defer pidfd.Close()
 	return member{state.Process.PID, pidfd}.signal(sig)
@@ -214,7 +215,7 @@ func (c *Container) Wait() (int, error) {
 			_, err = ended(pidfd, time.Time{})
 			pidfd.Close()
 		}
-		if err != nil && !errors.Is(err, ErrExited) {
+		if err != nil && !errors.Is(err, fault.ErrExited) {
 			return 0, err
 		}
 		if state, err = c.State(); err != nil {
@@ -232,7 +233,7 @@ func (c *Container) Remove(force bool) error {
 	}
 	if state.Status == Up || state.Status == Restarting {
 		if !force {
-			return fail(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", c.Title())}, "container %q is %s", c.Title(), state.Status)
+			return fault.New(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", c.Title())}, "container %q is %s", c.Title(), state.Status)
 		}
 		if gone, err := c.removeOwnPod(); gone || err != nil { // whoever watches over it need not even answer
 			return err
@@ -255,7 +256,7 @@ func (c *Container) Log() (string, error) {
 	}
 	state, err := c.written()
 	if err == nil && !state.Started.IsZero() {
-		return "", fail(nil, []string{"with `podsh run -d` it is kept"}, "container %q ran in the foreground: its output went to whoever ran it", c.Title())
+		return "", fault.New(nil, []string{"with `podsh run -d` it is kept"}, "container %q ran in the foreground: its output went to whoever ran it", c.Title())
 	}
 	return "", nil
 }
@@ -280,8 +281,8 @@ func (c *Container) written() (*ContainerState, error) { return readState(c.path
 
 // whereItWrote adds to the end of its pod where the container's files are: nothing starts in that pod any more.
 func (c *Container) whereItWrote(err error) error {
-	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, ErrExited) && exists(upper) {
-		return withHint(err, "what the container wrote is in %s", upper)
+	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, fault.ErrExited) && exists(upper) {
+		return fault.WithHint(err, "what the container wrote is in %s", upper)
 	}
 	return err
 }
@@ -296,7 +297,7 @@ func (c *Container) AsPod() (*Pod, error) {
 		if err := c.pod.lives(); err != nil {
 			return nil, c.whereItWrote(err)
 		}
-		return nil, fail(ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
+		return nil, fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}
 	view := c.view()
 	view.Holder, view.Spec.Name = state.Process, c.Title()

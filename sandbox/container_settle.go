@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
@@ -171,7 +173,7 @@ func (p *Pod) RecoverContainers() []error {
 		if again {
 			hint = "it starts once more, as its --restart says: `podsh ps -c` shows when"
 		}
-		problems = append(problems, fail(nil, []string{hint}, "container %q has ended: %s", c.Title(), state.Reason))
+		problems = append(problems, fault.New(nil, []string{hint}, "container %q has ended: %s", c.Title(), state.Reason))
 		if again {
 			supervise = true // who takes over writes it down
 			continue

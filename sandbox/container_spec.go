@@ -9,8 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/podsh/podsh/rootfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // ContainerSpec is what a user asked for of a container: a command in a pod, with a root of its own.
@@ -83,12 +85,12 @@ func ParseUlimit(text string) (Ulimit, error) {
 	case !known:
 		names := slices.Sorted(maps.Keys(ulimits))
 		hint := "one of " + strings.Join(names, ", ")
-		if near := Nearest(name, names); near != "" {
+		if near := fault.Nearest(name, names); near != "" {
 			hint = fmt.Sprintf("did you mean %s? %s", near, hint)
 		}
-		return u, fail(ErrInvalid, []string{hint}, "--ulimit %q: no limit of that name", text)
+		return u, fault.New(fault.ErrInvalid, []string{hint}, "--ulimit %q: no limit of that name", text)
 	case err != nil, err2 != nil, u.Soft > u.Hard:
-		return u, fail(ErrInvalid, []string{"--ulimit NAME=SOFT[:HARD], such as nofile=1024:4096"}, "--ulimit %q is no limit", text)
+		return u, fault.New(fault.ErrInvalid, []string{"--ulimit NAME=SOFT[:HARD], such as nofile=1024:4096"}, "--ulimit %q is no limit", text)
 	}
 	return u, nil
 }
@@ -123,7 +125,7 @@ func ParseRestart(text string) (Restart, error) {
 	if text == "unless-stopped" { // docker's and podman's
 		hint = "--restart always: what podsh stop has ended does not start by itself any more"
 	}
-	return Restart{}, fail(ErrInvalid, []string{hint}, "--restart %q is no policy", text)
+	return Restart{}, fault.New(fault.ErrInvalid, []string{hint}, "--restart %q is no policy", text)
 }
 
 func (r Restart) String() string {
@@ -173,10 +175,10 @@ var privatable = []string{"pid", "ipc", "uts", "net"}
 // Validate says what is wrong with a spec by itself.
 func (s *ContainerSpec) Validate() error {
 	if s.Name != "" && !isName(s.Name) {
-		return fail(ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most"}, "malformed name %q", s.Name)
+		return fault.New(fault.ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most"}, "malformed name %q", s.Name)
 	}
 	if s.Image == "" && s.Rootfs.Kind == "" {
-		return fail(ErrInvalid, []string{"podsh run [flags] IMAGE [CMD...]: is a variable of your shell's empty?"}, "the name of the image is empty")
+		return fault.New(fault.ErrInvalid, []string{"podsh run [flags] IMAGE [CMD...]: is a variable of your shell's empty?"}, "the name of the image is empty")
 	}
 	if err := validateEnv(s.Env); err != nil {
 		return err
@@ -185,19 +187,19 @@ func (s *ContainerSpec) Validate() error {
 		return err
 	}
 	if s.Workdir != "" && !path.IsAbs(s.Workdir) {
-		return fail(ErrInvalid, []string{"--workdir /PATH, in the container"}, "--workdir %q is no absolute path", s.Workdir)
+		return fault.New(fault.ErrInvalid, []string{"--workdir /PATH, in the container"}, "--workdir %q is no absolute path", s.Workdir)
 	}
 	if s.Hostname != "" && (!isHostname(s.Hostname) || !slices.Contains(s.Private, "uts")) {
-		return fail(ErrInvalid, []string{"--hostname names a new pod, or a container with --uts private"}, "no use for the host name %q", s.Hostname)
+		return fault.New(fault.ErrInvalid, []string{"--hostname names a new pod, or a container with --uts private"}, "no use for the host name %q", s.Hostname)
 	}
 	for _, name := range s.Private {
 		if !slices.Contains(privatable, name) {
-			return fail(ErrInvalid, []string{"one of " + strings.Join(privatable, ", ")}, "a container has no %s namespace for itself alone", name)
+			return fault.New(fault.ErrInvalid, []string{"one of " + strings.Join(privatable, ", ")}, "a container has no %s namespace for itself alone", name)
 		}
 	}
 	for _, v := range s.PodVolumes {
 		if !isName(v.Name) {
-			return fail(ErrInvalid, []string{"--volume NAME:DST, or a folder of the host's: --volume ./NAME:DST"}, "malformed name of a volume %q", v.Name)
+			return fault.New(fault.ErrInvalid, []string{"--volume NAME:DST, or a folder of the host's: --volume ./NAME:DST"}, "malformed name of a volume %q", v.Name)
 		}
 	}
 	volumes := slices.Clone(s.Volumes)
@@ -209,7 +211,7 @@ func (s *ContainerSpec) Validate() error {
 	}
 	for _, u := range s.Unmask {
 		if u != "all" && !path.IsAbs(u) {
-			return fail(ErrInvalid, []string{"--unmask PATH, such as /proc/kcore, or --unmask all"}, "malformed path %q", u)
+			return fault.New(fault.ErrInvalid, []string{"--unmask PATH, such as /proc/kcore, or --unmask all"}, "malformed path %q", u)
 		}
 	}
 	if err := validateSockets(s.Listen, s.Ulimits...); err != nil {
@@ -220,13 +222,13 @@ func (s *ContainerSpec) Validate() error {
 
 func (s *ContainerSpec) validateLife() error {
 	if s.Restart.Policy != "" && !s.Detached {
-		return fail(ErrInvalid, []string{"add -d: who starts it once more is its supervisor"}, "--restart needs -d")
+		return fault.New(fault.ErrInvalid, []string{"add -d: who starts it once more is its supervisor"}, "--restart needs -d")
 	}
 	if s.Restart.Policy != "" && s.Remove {
-		return fail(ErrInvalid, []string{"choose one of them"}, "--rm and --restart exclude each other")
+		return fault.New(fault.ErrInvalid, []string{"choose one of them"}, "--rm and --restart exclude each other")
 	}
 	if s.StopAfter != nil && *s.StopAfter < 0 {
-		return fail(ErrInvalid, []string{"--stop-timeout 0 does not wait at all"}, "--stop-timeout: no time to wait")
+		return fault.New(fault.ErrInvalid, []string{"--stop-timeout 0 does not wait at all"}, "--stop-timeout: no time to wait")
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Containers are described beside their pod:
@@ -51,9 +52,6 @@ type ContainerState struct {
 	Stopped   bool            `json:"stopped,omitempty"` // somebody wanted it to end: no restart
 }
 
-// ErrNoContainer says that there is no such container.
-var ErrNoContainer = errors.New("no such container")
-
 func (p *Pod) containersPath(elements ...string) string {
 	return p.store.path(append([]string{"pods", p.ID, "containers"}, elements...)...)
 }
@@ -73,7 +71,7 @@ func (c *Container) State() (*ContainerState, error) {
 			return &ContainerState{Status: Created}, nil
 		}
 		if err != nil {
-			return nil, fail(ErrNoContainer, nil, "state of container %q: %v", c.Title(), err)
+			return nil, fault.New(fault.ErrNoContainer, nil, "state of container %q: %v", c.Title(), err)
 		}
 		if state.Status != Up && state.Status != Restarting {
 			return state, nil
@@ -110,7 +108,7 @@ func (c *Container) awaitState(state *ContainerState, deadline time.Time) bool {
 	}
 	watcher, err := state.Watcher.Open()
 	if err != nil {
-		return errors.Is(err, ErrExited)
+		return errors.Is(err, fault.ErrExited)
 	}
 	defer watcher.Close()
 	changed, err := readable(deadline, changes, watcher)
@@ -229,12 +227,12 @@ func (c *Container) save() error {
 	}
 	defer unlock()
 	if exists(p.store.path("pods", p.ID, closedName)) {
-		return fail(ErrExited, []string{"podsh create, and run it there"}, "pod %q goes with its last container", p.Title())
+		return fault.New(fault.ErrExited, []string{"podsh create, and run it there"}, "pod %q goes with its last container", p.Title())
 	}
 	for _, dir := range []string{"containers", "names"} {
 		if err := os.Mkdir(p.store.path("pods", p.ID, dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			if errors.Is(err, fs.ErrNotExist) {
-				return fail(ErrNoPod, nil, "pod %q was removed meanwhile", p.Title())
+				return fault.New(fault.ErrNoPod, nil, "pod %q was removed meanwhile", p.Title())
 			}
 			return p.store.full(err)
 		}
@@ -242,7 +240,7 @@ func (c *Container) save() error {
 	if c.Name == "" {
 		c.Name = c.freeName()
 	} else if id := p.containerNamed(c.Name); id != "" {
-		return fail(ErrNameTaken, []string{fmt.Sprintf("podsh rm -f %s/%s, or choose another --name", p.Title(), c.Name)},
+		return fault.New(fault.ErrNameTaken, []string{fmt.Sprintf("podsh rm -f %s/%s, or choose another --name", p.Title(), c.Name)},
 			"container %q is there already in pod %q", c.Name, p.Title())
 	}
 	text, err := json.Marshal(c)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
 
@@ -200,5 +201,5 @@ func (p *Pod) runCopy(ctx context.Context, stdin, stdout *os.File, args ...strin
 	case p.mounts != nil:
 		hint = "it has ended; what was in memory (--tmpfs) ended with it"
 	}
-	return "", fail(nil, []string{hint}, "%s: %s", p.Title(), Printable(text))
+	return "", fault.New(nil, []string{hint}, "%s: %s", p.Title(), Printable(text))
 }

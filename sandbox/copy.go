@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
 
@@ -54,20 +55,20 @@ func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 	defer root.Close()
 	target, err := tarcopy.Destination(root, c.To, kind, base, contents)
 	if err != nil {
-		return "", withHint(err, "podsh cp POD:SRC DST: what is SRC, and what is there as DST?")
+		return "", fault.WithHint(err, "podsh cp POD:SRC DST: what is SRC, and what is there as DST?")
 	}
 	defer target.Close()
 	if dir := path.Join("/", target.Dir); dir != c.To && path.Join(dir, target.Rename) != c.To && suffixOf(c.To) == "" {
 		// The link may have come out of a container, which then would choose what is written to.
-		return "", fail(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
+		return "", fault.New(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
 	}
 	return p.pack(ctx, clean, base, func(read io.Reader) error {
 		err := target.Place(read, tarcopy.Options{Owners: c.Owners})
 		switch {
 		case err != nil && c.Owners && errors.Is(err, unix.EPERM):
-			return withHint(err, "only root gives files away: without --archive they are yours")
+			return fault.WithHint(err, "only root gives files away: without --archive they are yours")
 		case err != nil:
-			return withHint(err, "what was copied so far is in %s", path.Join("/", target.Dir))
+			return fault.WithHint(err, "what was copied so far is in %s", path.Join("/", target.Dir))
 		}
 		return nil
 	})
@@ -171,7 +172,7 @@ func (p *Pod) CopyIn(ctx context.Context, c Copy) (warning string, err error) {
 	defer root.Close()
 	info, err := tarcopy.Stat(root, clean)
 	if err != nil {
-		return "", withHint(err, "podsh cp SRC POD:DST: SRC is a path of the host")
+		return "", fault.WithHint(err, "podsh cp SRC POD:DST: SRC is a path of the host")
 	}
 	give := func(write io.Writer) (warning string, err error) {
 		packed, err := tarcopy.Pack(root, clean, base, write)
@@ -198,7 +199,7 @@ func (p *Pod) place(ctx context.Context, give func(io.Writer) (warning string, e
 		if p.Upper != "" {
 			hint += "; or put it below " + p.Upper + ", where what it has written lies"
 		}
-		return "", fail(ErrExited, []string{hint}, "container %q does not run: files can only be copied out of it", p.Title())
+		return "", fault.New(fault.ErrExited, []string{hint}, "container %q does not run: files can only be copied out of it", p.Title())
 	}
 	read, write, err := os.Pipe()
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Proposal is a pod that could be made, and the plan to make it.
@@ -163,7 +164,7 @@ func (p *Proposal) Create() (pod *Pod, warnings []error, err error) {
 		return p.again(p.facts.withoutRanges(refused.Error()), Options{})
 	case p.run.noKeys && p.Pod.Keyring != threadKeyring:
 		pod, warnings, err = p.again(p.facts.anew(), Options{sharedKeyring: true})
-		return pod, append(warnings, fail(nil, hintsFor("keyctl", unix.EDQUOT), "no key is left for a keyring of the pod's own: it shares one with others that were made so")), err
+		return pod, append(warnings, fault.New(nil, hintsFor("keyctl", unix.EDQUOT), "no key is left for a keyring of the pod's own: it shares one with others that were made so")), err
 	}
 	return p.Pod, p.Warnings, err
 }
@@ -309,7 +310,7 @@ func hintAtMounts(err error, root rootfs.Source) error {
 	}
 	mounts, mountsErr := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if mountsErr == nil && len(mounts) > 0 && mounts[len(mounts)-1].Mountpoint != dir {
-		return withHint(err, "there are mounts below %s (such as %s), and over those the kernel lays nothing: --rootfs %s:ro or :rw",
+		return fault.WithHint(err, "there are mounts below %s (such as %s), and over those the kernel lays nothing: --rootfs %s:ro or :rw",
 			dir, mounts[len(mounts)-1].Mountpoint, dir)
 	}
 	return err
@@ -396,7 +397,7 @@ func (run *performance) mapIDs() error {
 	}
 	err := run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
 	if err != nil && run.Pod.Spec.mapsIDs() {
-		return withHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", yourMap())
+		return fault.WithHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", yourMap())
 	}
 	return err
 }
@@ -451,7 +452,7 @@ func (plan Plan) explainFailure(err error) error {
 	var failed *nsenter.CallError
 	if !errors.As(err, &failed) {
 		if errors.Is(err, io.EOF) || errors.Is(err, nsenter.ErrGone) {
-			return fail(nil, []string{"was it killed, or is memory short? `podsh doctor` looks at this machine"}, "%v", nsenter.ErrGone)
+			return fault.New(nil, []string{"was it killed, or is memory short? `podsh doctor` looks at this machine"}, "%v", nsenter.ErrGone)
 		}
 		return err
 	}
@@ -469,7 +470,7 @@ func (plan Plan) explainFailure(err error) error {
 		line, _, _ := strings.Cut(why.Cmd, "\n")
 		hints = append(hints, "by hand: "+line)
 	}
-	return fail(failed.Errno, hints, "%s: %s: %v", why.Why, name, failed.Errno)
+	return fault.New(failed.Errno, hints, "%s: %s: %v", why.Why, name, failed.Errno)
 }
 
 // callName is callName, and what is mounted, where that was said by an earlier call: "fsmount proc".
@@ -507,8 +508,4 @@ func callKey(call nsenter.Call) string {
 		}
 	}
 	return name
-}
-
-func withHints(err error, hints []string) error {
-	return &failure{err.Error(), err, hints}
 }

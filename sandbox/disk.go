@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/podsh/podsh/image"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // volumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
@@ -125,7 +127,7 @@ func (p *Pod) giveToRoot(dir string) error {
 	}
 	gid, _ := mapID(p.GIDMap, 0, true)
 	if me != 0 {
-		return fail(nil, []string{"podsh create without --uidmap makes you root in a pod"},
+		return fault.New(nil, []string{"podsh create without --uidmap makes you root in a pod"},
 			"root of pod %q is user %d, to whom you can't give the files of a container", p.Title(), uid)
 	}
 	return os.Lchown(dir, int(uid), int(gid))
@@ -139,7 +141,7 @@ func (p *Pod) makeDisk(dir, owner string) (lock *os.File, err error) {
 		return nil, fmt.Errorf("files of containers in %s: %w", all, err)
 	}
 	if err := os.MkdirAll(all, 0o700); err != nil {
-		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk, of your own")
+		return nil, fault.WithHint(err, "set XDG_DATA_HOME to a folder on a disk, of your own")
 	}
 	every, err := lockFolder(all, unix.LOCK_EX)
 	if err != nil {
@@ -147,7 +149,7 @@ func (p *Pod) makeDisk(dir, owner string) (lock *os.File, err error) {
 	}
 	defer every.Close()
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, withHint(err, "set XDG_DATA_HOME to a folder on a disk with room, of your own")
+		return nil, fault.WithHint(err, "set XDG_DATA_HOME to a folder on a disk with room, of your own")
 	}
 	if lock, err = lockFolder(dir, unix.LOCK_EX); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Finding is what one check of Doctor has found.
@@ -102,9 +103,9 @@ func checkKernel(m machine) Finding {
 	switch {
 	case v.before(goodKernel):
 		f.Finding += fmt.Sprintf(", older than %v", goodKernel)
-		f.Lost = enumerate(lacks)
+		f.Lost = fault.Enumerate(lacks)
 	case len(lacks) > 0:
-		f.Finding += ", without " + enumerate(lacks)
+		f.Finding += ", without " + fault.Enumerate(lacks)
 	}
 	f.Required = f.OK || v.before(minKernel)
 	return f
@@ -138,7 +139,7 @@ func checkNamespaces(m machine) Finding {
 	if m.exists("/proc/self/ns/time") {
 		names = append(names, "time")
 	}
-	return Finding{OK: true, Required: true, Finding: enumerate(names) + " can be made, with a root of their own"}
+	return Finding{OK: true, Required: true, Finding: fault.Enumerate(names) + " can be made, with a root of their own"}
 }
 
 func checkProc(m machine) Finding {

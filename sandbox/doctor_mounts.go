@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // initialRoot: pivot_root(2) can't leave the root that the kernel has unpacked itself.
@@ -58,7 +60,7 @@ func covered(at, kind, instead string) func(machine) verdict {
 			if more := len(over) - len(shown); more > 0 {
 				shown = append(shown[:len(shown):len(shown)], fmt.Sprintf("%d more", more))
 			}
-			why := fmt.Sprintf("mounts lie over %s, and who can't see all of %s gets no new one", enumerate(shown), at)
+			why := fmt.Sprintf("mounts lie over %s, and who can't see all of %s gets no new one", fault.Enumerate(shown), at)
 			if option := m.container(unmask[m.exists("/run/.containerenv")]); option != "" {
 				why += " (" + option + " leaves it whole)"
 			}

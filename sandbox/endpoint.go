@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Endpoint is what a user asked for of a pod's place on a network.
@@ -36,10 +37,10 @@ func parseNetworks(text string) (n Net, err error) {
 		}
 		if name != "" || !asked {
 			if slices.Contains(n.Networks, name) {
-				return Net{}, fail(ErrInvalid, []string{"once is enough"}, "--net %q: network %q is there twice", text, name)
+				return Net{}, fault.New(fault.ErrInvalid, []string{"once is enough"}, "--net %q: network %q is there twice", text, name)
 			}
 			if !isName(name) || reservedNetwork(name) {
-				return Net{}, fail(ErrInvalid, []string{netForms}, "--net %q: no network can be called %q here", text, name)
+				return Net{}, fault.New(fault.ErrInvalid, []string{netForms}, "--net %q: no network can be called %q here", text, name)
 			}
 			n.Networks = append(n.Networks, name)
 		}
@@ -47,7 +48,7 @@ func parseNetworks(text string) (n Net, err error) {
 			continue
 		}
 		if len(n.Networks) == 0 {
-			return Net{}, fail(ErrInvalid, []string{"--net " + endpointForm}, "--net %q: %s of no network", text, key)
+			return Net{}, fault.New(fault.ErrInvalid, []string{"--net " + endpointForm}, "--net %q: %s of no network", text, key)
 		}
 		if err := n.addTo(n.Networks[len(n.Networks)-1], key, value); err != nil {
 			return Net{}, err
@@ -66,7 +67,7 @@ func (n *Net) addTo(name, key, value string) error {
 	}
 	for other, has := range n.Endpoints {
 		if other != name && key == "mac" && has.MAC == e.MAC {
-			return fail(ErrInvalid, []string{"each interface has its own"}, "mac %s: on networks %q and %q", e.MAC, other, name)
+			return fault.New(fault.ErrInvalid, []string{"each interface has its own"}, "mac %s: on networks %q and %q", e.MAC, other, name)
 		}
 	}
 	n.Endpoints[name] = e
@@ -80,28 +81,28 @@ func (e *Endpoint) Add(key, value string) error {
 	case "ip", "ip6":
 		ip, err := netip.ParseAddr(value)
 		if err != nil || ip.Zone() != "" || ip.Is4In6() {
-			return fail(ErrInvalid, hint, "%s: %q is no address", key, value)
+			return fault.New(fault.ErrInvalid, hint, "%s: %q is no address", key, value)
 		}
 		if slices.ContainsFunc(e.IPs, func(other netip.Addr) bool { return other.Is4() == ip.Is4() }) {
-			return fail(ErrInvalid, []string{"one of IPv4, one of IPv6"}, "%s %s: there is another of its kind already", key, value)
+			return fault.New(fault.ErrInvalid, []string{"one of IPv4, one of IPv6"}, "%s %s: there is another of its kind already", key, value)
 		}
 		e.IPs = append(e.IPs, ip)
 	case "mac":
 		mac, ok := parseMAC(value)
 		if !ok || mac[0]&1 != 0 || slices.Max(mac) == 0 { // a group's, or none
-			return fail(ErrInvalid, []string{"six bytes, such as 02:42:ac:11:00:02; the first is even"}, "mac: %q is no hardware address of one interface", value)
+			return fault.New(fault.ErrInvalid, []string{"six bytes, such as 02:42:ac:11:00:02; the first is even"}, "mac: %q is no hardware address of one interface", value)
 		}
 		if e.MAC != "" {
-			return fail(ErrInvalid, []string{"one is enough"}, "mac %s: there is another already", value)
+			return fault.New(fault.ErrInvalid, []string{"one is enough"}, "mac %s: there is another already", value)
 		}
 		e.MAC = fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
 	case "alias":
 		if !isDomain(value) {
-			return fail(ErrInvalid, []string{"letters, digits, - _ and dots between; 63 at most from dot to dot, 253 in all"}, "alias: %q is no name", value)
+			return fault.New(fault.ErrInvalid, []string{"letters, digits, - _ and dots between; 63 at most from dot to dot, 253 in all"}, "alias: %q is no name", value)
 		}
 		e.Aliases = append(e.Aliases, value)
 	default:
-		return fail(ErrInvalid, []string{didYouMean(key, endpointKeys, hint[0])}, "no %q of a network", key)
+		return fault.New(fault.ErrInvalid, []string{fault.DidYouMean(key, endpointKeys, hint[0])}, "no %q of a network", key)
 	}
 	return nil
 }
@@ -131,7 +132,7 @@ func goesWith(hardware string) netip.Addr {
 func (e *Endpoint) on(n *network.Network) error {
 	ip := goesWith(e.MAC)
 	if ip.IsValid() && !slices.Contains(e.IPs, ip) && slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Contains(ip) }) {
-		return fail(nil, []string{fmt.Sprintf("choose another, or ip=%s with it", ip)}, "mac %s is that of whoever has %s on network %q", e.MAC, ip, n.Name)
+		return fault.New(nil, []string{fmt.Sprintf("choose another, or ip=%s with it", ip)}, "mac %s is that of whoever has %s on network %q", e.MAC, ip, n.Name)
 	}
 	for _, ip := range e.IPs {
 		if n.Conflist != nil {
@@ -139,11 +140,11 @@ func (e *Endpoint) on(n *network.Network) error {
 		}
 		i := slices.IndexFunc(n.Subnets, func(subnet netip.Prefix) bool { return subnet.Contains(ip) })
 		if i < 0 {
-			return fail(nil, []string{"`podsh network inspect " + n.Name + "` shows its subnets"}, "%s is not on network %q, which has %s", ip, n.Name, strings.Trim(fmt.Sprint(n.Subnets), "[]"))
+			return fault.New(nil, []string{"`podsh network inspect " + n.Name + "` shows its subnets"}, "%s is not on network %q, which has %s", ip, n.Name, strings.Trim(fmt.Sprint(n.Subnets), "[]"))
 		}
 		gateway, last := network.Ends(n.Subnets[i])
 		if ip.Compare(gateway) <= 0 || ip.Compare(last) > 0 {
-			return fail(nil, []string{fmt.Sprintf("from %s to %s", gateway.Next(), last)}, "%s is no address for a pod on network %q", ip, n.Name)
+			return fault.New(nil, []string{fmt.Sprintf("from %s to %s", gateway.Next(), last)}, "%s is no address for a pod on network %q", ip, n.Name)
 		}
 	}
 	return nil
@@ -158,11 +159,11 @@ func parseOutbound(text, value string) (Net, error) {
 		case word == WayOutPasta || word == WayOutSlirp:
 			n.WayOut = word
 		case !isSubnet:
-			return Net{}, fail(ErrInvalid, []string{netForms}, "--net %q is no network", text)
+			return Net{}, fault.New(fault.ErrInvalid, []string{netForms}, "--net %q is no network", text)
 		default:
 			prefix, err := netip.ParsePrefix(subnet)
 			if err != nil {
-				return Net{}, fail(ErrInvalid, []string{"--net outbound:subnet=CIDR, such as 10.5.0.0/24"}, "--net outbound: %q is no subnet", subnet)
+				return Net{}, fault.New(fault.ErrInvalid, []string{"--net outbound:subnet=CIDR, such as 10.5.0.0/24"}, "--net outbound: %q is no subnet", subnet)
 			}
 			n.Subnets = append(n.Subnets, prefix)
 		}
@@ -183,16 +184,16 @@ func (n *Net) validateSubnets() error {
 		const flag = "--net outbound:subnet="
 		switch ip := subnet.Addr(); {
 		case ip.Is4In6() || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() || ip.IsLinkLocalUnicast() || subnet.Bits() < 8:
-			return fail(ErrInvalid, []string{flag + "10.5.0.0/24"}, "%s%s is not for pods", flag, subnet)
+			return fault.New(fault.ErrInvalid, []string{flag + "10.5.0.0/24"}, "%s%s is not for pods", flag, subnet)
 		case subnet.Masked() != subnet:
-			return fail(ErrInvalid, []string{flag + subnet.Masked().String()}, "%s%s: there are bits behind the mask", flag, subnet)
+			return fault.New(fault.ErrInvalid, []string{flag + subnet.Masked().String()}, "%s%s: there are bits behind the mask", flag, subnet)
 		case subnet.Bits() > most:
-			return fail(ErrInvalid, []string{fmt.Sprintf("/%d at most", most)}, "%s%s: the pod, its gateway and its name server find no place there", flag, subnet)
+			return fault.New(fault.ErrInvalid, []string{fmt.Sprintf("/%d at most", most)}, "%s%s: the pod, its gateway and its name server find no place there", flag, subnet)
 		case ip.Is6() && n.WayOut != WayOutStack:
-			return fail(ErrInvalid, []string{"leave it out, or take podsh's own: --net outbound:subnet=…"}, "%s%s: %s is told of IPv4 alone", flag, subnet, n.WayOut)
+			return fault.New(fault.ErrInvalid, []string{"leave it out, or take podsh's own: --net outbound:subnet=…"}, "%s%s: %s is told of IPv4 alone", flag, subnet, n.WayOut)
 		}
 		if slices.ContainsFunc(n.Subnets[:i], func(other netip.Prefix) bool { return other.Addr().Is4() == subnet.Addr().Is4() }) {
-			return fail(ErrInvalid, []string{"one of IPv4, and perhaps one of IPv6"}, "%s%s: there is another of its kind already", flag, subnet)
+			return fault.New(fault.ErrInvalid, []string{"one of IPv4, and perhaps one of IPv6"}, "%s%s: there is another of its kind already", flag, subnet)
 		}
 	}
 	return nil

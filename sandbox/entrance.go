@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Entrance is namespaces of someone else that the executor enters before it clones the pod. The descriptor
@@ -56,12 +58,12 @@ func (f *Facts) readEntrances(spec *Spec, store *Store) error {
 func (f *Facts) readPath(ns Namespace, path string) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return withHint(err, "--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)
+		return fault.WithHint(err, "--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)
 	}
 	kind, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_NSTYPE)
 	if err != nil || kind != ns.Flag {
 		file.Close()
-		return fail(nil, []string{fmt.Sprintf("--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)},
+		return fault.New(nil, []string{fmt.Sprintf("--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)},
 			"%s is no %s namespace", path, ns.Name)
 	}
 	if !f.Root && ns.Name != "user" {
@@ -78,11 +80,11 @@ func (f *Facts) readOwner(file *os.File, path string, ns Namespace) error {
 	hint := []string{"without root only namespaces can be entered that belong to a user namespace of yours"}
 	fd, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_USERNS)
 	if err != nil {
-		return fail(nil, hint, "%s: its user namespace is out of reach: %v", path, err)
+		return fault.New(nil, hint, "%s: its user namespace is out of reach: %v", path, err)
 	}
 	owner := os.NewFile(uintptr(fd), path)
 	if sameNamespace(owner, "/proc/self/ns/user") {
-		return fail(nil, hint, "%s: the %s namespace belongs to the user namespace that you are in", path, ns.Name)
+		return fault.New(nil, hint, "%s: the %s namespace belongs to the user namespace that you are in", path, ns.Name)
 	}
 	f.Enter = append(f.Enter, Entrance{File: owner, Flags: unix.CLONE_NEWUSER, What: "the user namespace that owns " + path, Cmd: "--user=" + path})
 	return nil

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // How the holder's own program is kept out of the pod's reach. A process in the pod that keeps
@@ -60,7 +61,7 @@ func sealedCopy() (*os.File, error) {
 // inMemory says of a program that could not be made in memory why.
 func inMemory(program *os.File, err error) (*os.File, error) {
 	if errno, ok := unwrapped(err).(syscall.Errno); ok {
-		err = withHints(err, hintsFor("memfd_create", errno))
+		err = fault.WithHints(err, hintsFor("memfd_create", errno))
 	}
 	return program, err
 }

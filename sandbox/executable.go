@@ -17,6 +17,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // execve(2) says ENOENT of a program that is there, when it is its loader or interpreter that is not, and ENOEXEC of all that it
@@ -35,7 +36,7 @@ type attempt struct {
 // failed says why.
 func (a *attempt) failed(errno syscall.Errno) error {
 	if errno == unix.E2BIG {
-		return fail(ErrNotExecutable, []string{"the kernel takes 128 KiB for each of them, and a quarter of the stack's limit (ulimit -s) for all: execve(2)"},
+		return fault.New(fault.ErrNotExecutable, []string{"the kernel takes 128 KiB for each of them, and a quarter of the stack's limit (ulimit -s) for all: execve(2)"},
 			"the arguments and the environment of %q are too long", a.argv[0])
 	}
 	name, program := a.find()
@@ -81,13 +82,13 @@ func (a *attempt) notFound() error {
 	command := a.argv[0]
 	switch {
 	case command == "":
-		return fail(ErrNotFound, []string{"is a variable of your shell's empty?"}, "no program \"\" in %s: the command is an empty word", a.where)
+		return fault.New(fault.ErrNotFound, []string{"is a variable of your shell's empty?"}, "no program \"\" in %s: the command is an empty word", a.where)
 	case strings.HasPrefix(command, "-"):
-		return fail(ErrNotFound, []string{"flags stand before the image: what follows it is the command"}, "no program %q in %s", command, a.where)
+		return fault.New(fault.ErrNotFound, []string{"flags stand before the image: what follows it is the command"}, "no program %q in %s", command, a.where)
 	case strings.Contains(command, "/"):
-		return fail(ErrNotFound, []string{"it is looked up in there, and not on the host"}, "no program %q in %s", command, a.where)
+		return fault.New(fault.ErrNotFound, []string{"it is looked up in there, and not on the host"}, "no program %q in %s", command, a.where)
 	}
-	return fail(ErrNotFound, []string{"looked for in " + a.path + "; --env PATH=… changes that"}, "no program %q in the PATH of %s", command, a.where)
+	return fault.New(fault.ErrNotFound, []string{"looked for in " + a.path + "; --env PATH=… changes that"}, "no program %q in the PATH of %s", command, a.where)
 }
 
 // examine says what is wrong with a program that is there; nil if that is not to be seen.
@@ -98,11 +99,11 @@ func (a *attempt) examine(name string, program *os.File, errno syscall.Errno) er
 	}
 	switch kind := st.Mode & unix.S_IFMT; {
 	case kind == unix.S_IFDIR:
-		return fail(ErrNotExecutable, []string{"a command is a program: " + name + "/NAME"}, "%q is a folder", name)
+		return fault.New(fault.ErrNotExecutable, []string{"a command is a program: " + name + "/NAME"}, "%q is a folder", name)
 	case kind != unix.S_IFREG:
 		return nil
 	case st.Mode&0o111 == 0 && errno == unix.EACCES:
-		return fail(ErrNotExecutable, []string{"chmod +x, where it comes from"}, "%q is not executable: %v", name, errno)
+		return fault.New(fault.ErrNotExecutable, []string{"chmod +x, where it comes from"}, "%q is not executable: %v", name, errno)
 	}
 	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", program.Fd()))
 	if err != nil {
@@ -114,15 +115,15 @@ func (a *attempt) examine(name string, program *os.File, errno syscall.Errno) er
 	head = head[:n]
 	switch {
 	case n == 0:
-		return fail(ErrNotExecutable, []string{"was it copied in full?"}, "%q is an empty file", name)
+		return fault.New(fault.ErrNotExecutable, []string{"was it copied in full?"}, "%q is an empty file", name)
 	case bytes.HasPrefix(head, []byte("\x7fELF")):
 		return a.examineELF(name, head, errno)
 	case bytes.HasPrefix(head, []byte("#!")):
 		return a.examineScript(name, head, errno)
 	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf#!")):
-		return fail(ErrNotExecutable, []string{`sed -i '1s/^\xef\xbb\xbf//' FILE takes it away`}, "script %q has a byte order mark before its #!", name)
+		return fault.New(fault.ErrNotExecutable, []string{`sed -i '1s/^\xef\xbb\xbf//' FILE takes it away`}, "script %q has a byte order mark before its #!", name)
 	case errno == unix.ENOEXEC && isText(head):
-		return fail(ErrNotExecutable, []string{"#!/bin/sh as its first line; or sh " + name + " as the command"}, "%q is a script without a #! line", name)
+		return fault.New(fault.ErrNotExecutable, []string{"#!/bin/sh as its first line; or sh " + name + " as the command"}, "%q is a script without a #! line", name)
 	}
 	return nil
 }
@@ -143,11 +144,11 @@ func (a *attempt) examineScript(name string, head []byte, errno syscall.Errno) e
 	interpreter, _, _ := strings.Cut(strings.TrimLeft(string(line), " \t"), " ")
 	interpreter, _, _ = strings.Cut(interpreter, "\t")
 	if strings.HasSuffix(interpreter, "\r") {
-		return fail(ErrNotFound, []string{`sed -i 's/\r$//' FILE, or dos2unix`}, "script %q has the line ends of Windows: its interpreter is looked for as %q", name, interpreter)
+		return fault.New(fault.ErrNotFound, []string{`sed -i 's/\r$//' FILE, or dos2unix`}, "script %q has the line ends of Windows: its interpreter is looked for as %q", name, interpreter)
 	}
 	inner, err := a.open(a.absolute(interpreter))
 	if err != nil {
-		return fail(ErrNotFound, []string{"another #! line, or an image that has it"}, "script %q wants the interpreter %q, which is not in %s", name, interpreter, a.where)
+		return fault.New(fault.ErrNotFound, []string{"another #! line, or an image that has it"}, "script %q wants the interpreter %q, which is not in %s", name, interpreter, a.where)
 	}
 	defer inner.Close()
 	if a.scripts++; a.scripts > mostScripts {
@@ -168,14 +169,14 @@ var machines = map[uint16]string{3: "386", 8: "mips", 20: "ppc", 21: "ppc64le", 
 // examineELF looks for the loader of a program, and at whose machine it is for: elf(5).
 func (a *attempt) examineELF(name string, head []byte, errno syscall.Errno) error {
 	if len(head) < 64 {
-		return fail(ErrNotExecutable, []string{"was it copied in full?"}, "%q is cut off", name)
+		return fault.New(fault.ErrNotExecutable, []string{"was it copied in full?"}, "%q is cut off", name)
 	}
 	var order binary.ByteOrder = binary.LittleEndian
 	if head[5] == 2 {
 		order = binary.BigEndian
 	}
 	if machine := machines[order.Uint16(head[18:])]; errno == unix.ENOEXEC && machine != "" && machine != runtime.GOARCH {
-		return fail(ErrNotExecutable, []string{"--platform linux/" + runtime.GOARCH + " takes what is for this machine; qemu-user-static runs others"},
+		return fault.New(fault.ErrNotExecutable, []string{"--platform linux/" + runtime.GOARCH + " takes what is for this machine; qemu-user-static runs others"},
 			"%q is a program for %s, and this machine is %s", name, machine, runtime.GOARCH)
 	}
 	loader := loaderOf(head, order)
@@ -186,7 +187,7 @@ func (a *attempt) examineELF(name string, head []byte, errno syscall.Errno) erro
 		file.Close()
 		return nil
 	}
-	return fail(ErrNotFound, []string{"it was built for another C library: an image that has that one, or a program that is linked statically (-static; Go: CGO_ENABLED=0)"},
+	return fault.New(fault.ErrNotFound, []string{"it was built for another C library: an image that has that one, or a program that is linked statically (-static; Go: CGO_ENABLED=0)"},
 		"program %q needs the loader %q, which is not in %s", name, loader, a.where)
 }
 
@@ -228,7 +229,7 @@ func notExecutable(command string, errno syscall.Errno) error {
 	case unix.EPERM:
 		hint = "does it want capabilities that it is not given here (getcap tells)? --cap-add gives them"
 	}
-	return fail(ErrNotExecutable, []string{hint}, "%q can't be executed: %v", command, errno)
+	return fault.New(fault.ErrNotExecutable, []string{hint}, "%q can't be executed: %v", command, errno)
 }
 
 // execFailed says why the container's command could not be executed.
@@ -302,7 +303,7 @@ func withoutFolders(err error, open func(name string) (*os.File, error)) error {
 		isDir := unix.Fstat(int(file.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 		file.Close()
 		if isDir {
-			return fail(ErrInvalid, []string{"--user UID[:GID] needs none; a volume of a file that was not there makes such a folder"}, "%v: %s is a folder", err, name)
+			return fault.New(fault.ErrInvalid, []string{"--user UID[:GID] needs none; a volume of a file that was not there makes such a folder"}, "%v: %s is a folder", err, name)
 		}
 	}
 	return err
@@ -319,7 +320,7 @@ func mismatched(volumes []rootfs.Volume, folders []string) error {
 		mode, _, _, err := image.StatIn(folders, v.Destination)
 		source, destination := st.Mode&unix.S_IFMT == unix.S_IFDIR, mode&unix.S_IFMT == unix.S_IFDIR
 		if err == nil && source != destination {
-			return fail(ErrInvalid, []string{"a folder goes on a folder, a file on a file"}, "--volume %s:%s: that is a %s, and in the root there is a %s", v.Source, v.Destination, words[source], words[destination])
+			return fault.New(fault.ErrInvalid, []string{"a folder goes on a folder, a file on a file"}, "--volume %s:%s: that is a %s, and in the root there is a %s", v.Source, v.Destination, words[source], words[destination])
 		}
 	}
 	return nil

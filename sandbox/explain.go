@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Explain writes a plan for people: each step in plain words, where to read more, and the same by hand: $ is
@@ -81,11 +83,11 @@ root=$1
 // Script writes a plan as a script in plain sh.
 func (p *Proposal) Script(w io.Writer) error {
 	if _, root := mapID(p.Pod.UIDMap, 0, true); len(p.Pod.UIDMap) > 0 && !root {
-		return fail(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
+		return fault.New(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
 			"a pod without a root user can't be built by a script: umount(8) is for root alone")
 	}
 	if unmade := p.facts.Net.Unmade; unmade != "" {
-		return fail(nil, []string{"podsh create --net " + unmade + " makes it; then a script can put a pod on it"}, "network %q comes into being with its first pod", unmade)
+		return fault.New(nil, []string{"podsh create --net " + unmade + " makes it; then a script can put a pod on it"}, "network %q comes into being with its first pod", unmade)
 	}
 	var host, pod strings.Builder
 	unshare, becomes, drops := "", "", ""

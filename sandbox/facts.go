@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Facts are what this machine and this root file system are like, read before planning; the plan is a pure
@@ -273,7 +274,7 @@ func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
 	for _, v := range spec.Volumes {
 		info, err := os.Stat(v.Source)
 		if err != nil {
-			return withHint(fmt.Errorf("volume: %w", err), "--volume SRC:DST needs a SRC that is there")
+			return fault.WithHint(fmt.Errorf("volume: %w", err), "--volume SRC:DST needs a SRC that is there")
 		}
 		f.Volumes = append(f.Volumes, info.IsDir())
 	}
@@ -326,18 +327,18 @@ func (f *Facts) readDir(dir string) error {
 	f.Dir = dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return withHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
+		return fault.WithHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
 	}
 	defer unix.Close(root)
 	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.R_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		return withHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
+		return fault.WithHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
 	}
 	for _, path := range mountPoints {
 		var st unix.Stat_t
 		err := unix.Fstatat(root, strings.TrimPrefix(path, "/"), &st, unix.AT_SYMLINK_NOFOLLOW)
 		f.Dir.Missing[path] = err != nil
 		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return fail(nil, []string{"a root file system that can be trusted with it has a folder there"},
+			return fault.New(nil, []string{"a root file system that can be trusted with it has a folder there"},
 				"rootfs %s: %s is no folder", dir, path)
 		}
 	}

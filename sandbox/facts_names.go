@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // readNames reads what the host knows of names, as far as the pod is to know it.
@@ -25,7 +27,7 @@ func (f *Facts) readNames(spec *Spec) error {
 	}
 	text, err := readBounded(file, mostHosts)
 	if err != nil {
-		return withHint(fmt.Errorf("hosts file: %w", err), "--hosts-file host, none, or a FILE as hosts(5) describes it")
+		return fault.WithHint(fmt.Errorf("hosts file: %w", err), "--hosts-file host, none, or a FILE as hosts(5) describes it")
 	}
 	f.Hosts = text
 	return nil

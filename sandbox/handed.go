@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // A command can be given sockets that podsh has opened on the host, as systemd does: sd_listen_fds(3). They are of the host's
@@ -42,13 +43,13 @@ func ParseSocket(text string) (Socket, error) {
 	ports, err := network.ParsePublished(where)
 	switch {
 	case err != nil:
-		return Socket{}, fail(ErrInvalid, []string{"--listen " + SocketForm + ", such as 8080 or 127.0.0.1:5353/udp=dns"}, "--listen: %v", err)
+		return Socket{}, fault.New(fault.ErrInvalid, []string{"--listen " + SocketForm + ", such as 8080 or 127.0.0.1:5353/udp=dns"}, "--listen: %v", err)
 	case ports[0].PodPort != 0:
-		return Socket{}, fail(ErrInvalid, []string{"--listen PORT: the command itself accepts on the host; -p leads to a port of the pod's"}, "--listen %q has a port of the pod's", text)
+		return Socket{}, fault.New(fault.ErrInvalid, []string{"--listen PORT: the command itself accepts on the host; -p leads to a port of the pod's"}, "--listen %q has a port of the pod's", text)
 	case len(ports) > 1:
-		return Socket{}, fail(ErrInvalid, []string{"--listen once for each"}, "--listen %q is more than one port", text)
+		return Socket{}, fault.New(fault.ErrInvalid, []string{"--listen once for each"}, "--listen %q is more than one port", text)
 	case !isSocketName(name):
-		return Socket{}, fail(ErrInvalid, []string{"sd_listen_fds(3) lists names with : between them: of ASCII without that, 255 at most"}, "--listen %q: malformed name %q", text, name)
+		return Socket{}, fault.New(fault.ErrInvalid, []string{"sd_listen_fds(3) lists names with : between them: of ASCII without that, 255 at most"}, "--listen %q: malformed name %q", text, name)
 	}
 	return Socket{ports[0].HostIP, ports[0].HostPort, ports[0].Protocol, name}, nil
 }
@@ -70,12 +71,12 @@ func validateSockets(sockets []Socket, limits ...Ulimit) error {
 		}
 	}
 	if len(sockets) > nsenter.MaxSockets {
-		return fail(ErrInvalid, []string{fmt.Sprintf("%d at most", nsenter.MaxSockets)}, "--listen: %d sockets for one command", len(sockets))
+		return fault.New(fault.ErrInvalid, []string{fmt.Sprintf("%d at most", nsenter.MaxSockets)}, "--listen: %d sockets for one command", len(sockets))
 	}
 	for i, s := range sockets {
 		for _, other := range sockets[:i] {
 			if s.port().Overlaps(other.port()) {
-				return fail(ErrInvalid, []string{"once is enough: its processes share a socket"}, "--listen: %s/%s and %s/%[2]s are the same port",
+				return fault.New(fault.ErrInvalid, []string{"once is enough: its processes share a socket"}, "--listen: %s/%s and %s/%[2]s are the same port",
 					other.port().Listens(), s.Protocol, s.port().Listens())
 			}
 		}
@@ -87,7 +88,7 @@ func validateSockets(sockets []Socket, limits ...Ulimit) error {
 func (u Ulimit) roomFor(sockets []Socket) error {
 	const others = 16
 	if least := uint64(firstSocketFD + len(sockets) + others); u.Name == "nofile" && len(sockets) > 0 && u.Soft < least {
-		return fail(ErrInvalid, []string{fmt.Sprintf("--ulimit nofile=%d, or more", least)}, "--ulimit nofile=%d leaves no room for --listen", u.Soft)
+		return fault.New(fault.ErrInvalid, []string{fmt.Sprintf("--ulimit nofile=%d, or more", least)}, "--ulimit nofile=%d leaves no room for --listen", u.Soft)
 	}
 	return nil
 }

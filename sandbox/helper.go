@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // A helper carries the data of pods: of one, or of all in a hub. It is the network's program (package
@@ -168,9 +169,9 @@ func (h *helper) ask(request *control.Request, files ...*os.File) (*control.Answ
 	answer, err := control.Ask(h.conn, request, files...)
 	switch {
 	case err != nil:
-		return nil, withHint(err, "`podsh ps` starts a helper anew that has ended")
+		return nil, fault.WithHint(err, "`podsh ps` starts a helper anew that has ended")
 	case answer.Error != "" && answer.Hint != "":
-		return nil, withHint(errors.New(answer.Error), "%s", answer.Hint)
+		return nil, fault.WithHint(errors.New(answer.Error), "%s", answer.Hint)
 	case answer.Error != "":
 		return nil, errors.New(answer.Error)
 	}
@@ -256,7 +257,7 @@ func (p *Pod) dial() (*helper, error) {
 // endProcess ends a process of ours that is known by its identity, and waits until it is gone.
 func endProcess(process Holder, what string) error {
 	pidfd, err := process.Open()
-	if errors.Is(err, ErrExited) {
+	if errors.Is(err, fault.ErrExited) {
 		return nil
 	}
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Holder identifies the process that holds a pod's namespaces. A pid alone does not: it is used again.
@@ -70,11 +72,11 @@ func (h Holder) Open() (*os.File, error) {
 		return nil, err
 	}
 	if boot != h.BootID {
-		return nil, ErrExited
+		return nil, fault.ErrExited
 	}
 	fd, err := unix.PidfdOpen(h.PID, 0)
 	if err == unix.ESRCH || err == unix.EINVAL || err == unix.ENOENT { // nobody has it, or a thread (6.18: ENOENT)
-		return nil, ErrExited
+		return nil, fault.ErrExited
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pidfd_open %d: %w", h.PID, err)
@@ -82,7 +84,7 @@ func (h Holder) Open() (*os.File, error) {
 	pidfd := os.NewFile(uintptr(fd), "pidfd")
 	if !h.is(pidfd) || exited(pidfd) {
 		pidfd.Close()
-		return nil, ErrExited
+		return nil, fault.ErrExited
 	}
 	return pidfd, nil
 }

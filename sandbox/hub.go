@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // The hub is where networks are: a pod of podsh's own, made with the first pod that is to be on one and removed
@@ -32,7 +33,7 @@ func (s *Store) Hub() (*Pod, error) {
 		return nil, err
 	}
 	hub, err := s.load(strings.TrimSpace(string(id)))
-	if errors.Is(err, ErrNoPod) || err == nil && hub.Status() != Running {
+	if errors.Is(err, fault.ErrNoPod) || err == nil && hub.Status() != Running {
 		return nil, nil
 	}
 	return hub, err
@@ -43,7 +44,7 @@ func (s *Store) Hub() (*Pod, error) {
 func (s *Store) lockHub(how int) (hub *Pod, unlock func(), err error) {
 	f, err := os.OpenFile(s.path("hub.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, nil, s.full(withHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.path("hub.lock")))
+		return nil, nil, s.full(fault.WithHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.path("hub.lock")))
 	}
 	for {
 		if err = unix.Flock(int(f.Fd()), how); err != unix.EINTR {
@@ -72,7 +73,7 @@ func (s *Store) useHub() (hub *Pod, release func(), err error) {
 			return nil, nil, err
 		}
 	}
-	return nil, nil, fail(nil, []string{"`podsh ps -a` shows whether it is there"}, "the hub of networks ended as soon as it was made")
+	return nil, nil, fault.New(nil, []string{"`podsh ps -a` shows whether it is there"}, "the hub of networks ended as soon as it was made")
 }
 
 // ensureHub makes the hub, if it isn't there.
@@ -212,7 +213,7 @@ func (s *Store) removeHub(hub *Pod) error {
 	}
 	if hub.Status() == Running {
 		unlock()
-		return fail(nil, []string{"it goes with the last of them: podsh rm -f --all removes all"}, "pod %q is the hub of the pods on networks", hub.Title())
+		return fault.New(nil, []string{"it goes with the last of them: podsh rm -f --all removes all"}, "pod %q is the hub of the pods on networks", hub.Title())
 	}
 	err = hub.remove(true)
 	unlock()

@@ -13,6 +13,8 @@ import (
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Range is a row of ids of the host that a user may use in user namespaces: a line of subuid(5) or subgid(5).
@@ -138,7 +140,7 @@ func (p *Pod) writeMaps(pid int, throughPrograms bool) error {
 		if err := os.WriteFile(proc+file.name, []byte(file.text), 0); err != nil {
 			var errno syscall.Errno
 			errors.As(err, &errno)
-			return withHints(err, hintsFor(file.name, errno))
+			return fault.WithHints(err, hintsFor(file.name, errno))
 		}
 	}
 	return nil
@@ -158,7 +160,7 @@ func (p *Pod) newIDMaps(pid int) error {
 	if refused == nil {
 		return nil
 	}
-	return withHints(refused, hintsFor("newuidmap", unix.EPERM))
+	return fault.WithHints(refused, hintsFor("newuidmap", unix.EPERM))
 }
 
 // mapper is newuidmap or newgidmap at work. It is started by hand: os/exec would try out pidfds first, and start
@@ -260,7 +262,7 @@ func idsSeenIn(ids, has []IDMap) ([]IDMap, error) {
 		for m.Count > 0 {
 			i := slices.IndexFunc(has, func(h IDMap) bool { return m.Outside >= h.Outside && m.Outside-h.Outside < h.Count })
 			if i < 0 {
-				return nil, fail(nil, []string{"leave out --uidmap and --gidmap, or the networks"}, "id %d of the host is not among those that pods on networks can have", m.Outside)
+				return nil, fault.New(nil, []string{"leave out --uidmap and --gidmap, or the networks"}, "id %d of the host is not among those that pods on networks can have", m.Outside)
 			}
 			offset := m.Outside - has[i].Outside
 			n := min(m.Count, has[i].Count-offset)

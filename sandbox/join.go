@@ -15,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // JoinSpec is how a command runs in a pod.
@@ -45,7 +46,7 @@ func (j *JoinSpec) Validate() error {
 		return err
 	}
 	if j.Workdir != "" && !path.IsAbs(j.Workdir) {
-		return fail(ErrInvalid, []string{"--workdir /PATH, in the pod"}, "--workdir %q is no absolute path", j.Workdir)
+		return fault.New(fault.ErrInvalid, []string{"--workdir /PATH, in the pod"}, "--workdir %q is no absolute path", j.Workdir)
 	}
 	for _, name := range j.Only {
 		if !slices.ContainsFunc(Namespaces, func(ns Namespace) bool { return ns.Name == name }) {
@@ -53,7 +54,7 @@ func (j *JoinSpec) Validate() error {
 			for _, ns := range Namespaces {
 				known = append(known, ns.Name)
 			}
-			return fail(ErrInvalid, []string{"--only takes some of " + strings.Join(known, ",")}, "no namespace %q", name)
+			return fault.New(fault.ErrInvalid, []string{"--only takes some of " + strings.Join(known, ",")}, "no namespace %q", name)
 		}
 	}
 	return nil
@@ -122,7 +123,7 @@ func (p *Pod) openRootOf(pid int, pidfd *os.File) (int, error) {
 		if err == nil {
 			unix.Close(root)
 		}
-		return -1, fail(ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
+		return -1, fault.New(fault.ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
 	}
 	if err != nil {
 		return -1, fmt.Errorf("root of pod %q: %w", p.Title(), err)
@@ -193,7 +194,7 @@ func lookUp(text string, uid, gid uint32, passwd, group string) (identity, error
 	defaults := &user.ExecUser{Uid: int(uid), Gid: int(gid), Home: "/"}
 	found, err := user.GetExecUser(text, defaults, strings.NewReader(passwd), strings.NewReader(group))
 	if err != nil {
-		return who, fail(nil, []string{"--user UID[:GID], or a name from the pod's own /etc/passwd"}, "no %s in the pod", whom(text))
+		return who, fault.New(nil, []string{"--user UID[:GID], or a name from the pod's own /etc/passwd"}, "no %s in the pod", whom(text))
 	}
 	who.uid, who.gid, who.home = uint32(found.Uid), uint32(found.Gid), found.Home
 	for _, g := range found.Sgids {
@@ -235,7 +236,7 @@ func (p *Pod) noShell() error {
 	if p.around != nil {
 		what, pod = "container", p.around
 	}
-	return fail(ErrNotFound, []string{"podsh run -it --rm --pod " + pod.Title() + " busybox: a container with tools beside it, on the same network and with the same processes",
+	return fault.New(fault.ErrNotFound, []string{"podsh run -it --rm --pod " + pod.Title() + " busybox: a container with tools beside it, on the same network and with the same processes",
 		"podsh join " + p.Title() + " -- CMD, with a program that it has"}, "%s %q has no shell", what, p.Title())
 }
 
@@ -280,10 +281,10 @@ func (j *Joining) Warning() error {
 	both := strings.Join(append(slices.Clone(j.spec.Only), "mnt"), ",")
 	switch {
 	case pid && !mounts && j.Pod.Namespaces["mnt"].Kind != "host":
-		return fail(nil, []string{"--only " + both + " takes the pod's"}, "/proc is the host's: ps, top and kill by name see the host's processes, not the pod's")
+		return fault.New(nil, []string{"--only " + both + " takes the pod's"}, "/proc is the host's: ps, top and kill by name see the host's processes, not the pod's")
 	case mounts && !pid && j.Pod.Namespaces["pid"].Kind != "host":
 		both = strings.Join(append(slices.Clone(j.spec.Only), "pid"), ",")
-		return fail(nil, []string{"--only " + both}, "/proc is the pod's, and the command is not in there: /proc/self leads nowhere")
+		return fault.New(nil, []string{"--only " + both}, "/proc is the pod's, and the command is not in there: /proc/self leads nowhere")
 	}
 	return nil
 }
@@ -319,9 +320,9 @@ func (j *Joining) Failed(place int, errno syscall.Errno) error {
 	step, why, ok := j.Plan.at(place)
 	switch {
 	case !ok:
-		return fail(nil, []string{"was it killed, or is memory short?"}, "the joiner of pod %q ended without a word", j.Pod.Title())
+		return fault.New(nil, []string{"was it killed, or is memory short?"}, "the joiner of pod %q ended without a word", j.Pod.Title())
 	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
-		return fail(ErrExited, []string{"podsh rm " + j.Pod.Title()}, "pod %q has ended", j.Pod.Title())
+		return fault.New(fault.ErrExited, []string{"podsh rm " + j.Pod.Title()}, "pod %q has ended", j.Pod.Title())
 	case step.Call.Nr == nsenter.Exec:
 		return j.execFailed(errno)
 	case why.Role == folder:

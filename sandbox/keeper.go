@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // A keeper sees that a helper has ended, when nobody looks: there is no daemon, and the pod's holder is in the pod. It is
@@ -83,7 +84,7 @@ func Keep(args []string) int {
 	}
 	pod.stowed = os.NewFile(stowedFD, "stowed")
 	unix.CloseOnExec(stowedFD)
-	if err := pod.keepHelper(times); err != nil && !errors.Is(err, ErrExited) {
+	if err := pod.keepHelper(times); err != nil && !errors.Is(err, fault.ErrExited) {
 		return 1
 	}
 	return 0
@@ -181,7 +182,7 @@ func (p *Pod) withKeeper(do func(keeper *os.File) error) error {
 // with does something with a process, if it has not ended.
 func (h Holder) with(do func(pidfd *os.File) error) error {
 	pidfd, err := h.Open()
-	if errors.Is(err, ErrExited) {
+	if errors.Is(err, fault.ErrExited) {
 		return nil
 	}
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/program"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // OpenImages opens the user's store of images.
@@ -49,7 +50,7 @@ func (p *Pod) mapName() string {
 // has, has the last word. tell hears how far that has got; it is called by several at a time.
 func (p *Pod) Layers(store *image.Store, img *image.Image, tell func(image.Event)) ([]string, error) {
 	if p.Namespaces["user"].Kind == "path" {
-		return nil, fail(nil, []string{"podsh create without --userns path:FILE"}, "pod %q has ids that podsh does not know, so nothing can be unpacked for it", p.Title())
+		return nil, fault.New(nil, []string{"podsh create without --userns path:FILE"}, "pod %q has ids that podsh does not know, so nothing can be unpacked for it", p.Title())
 	}
 	paths, missing := []string{}, []image.Layer{}
 	for _, layer := range slices.Backward(img.Layers) {
@@ -161,14 +162,14 @@ func converse(conn *os.File, request *image.Request, tell func(image.Event)) ([]
 			if event.Hint != "" {
 				hints = []string{event.Hint}
 			}
-			return nil, fail(nil, hints, "%s", event.Error)
+			return nil, fault.New(nil, hints, "%s", event.Error)
 		case event.Finished:
 			return event.Images, nil
 		default:
 			tell(event)
 		}
 	}
-	return nil, fail(nil, []string{"was it killed, or is memory short?"}, "the program of images ended without a word")
+	return nil, fault.New(nil, []string{"was it killed, or is memory short?"}, "the program of images ended without a word")
 }
 
 // Stream makes the two ends of a stream.

@@ -6,6 +6,7 @@ import (
 	"runtime"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // OpenFiles shows the container as a pod whose files can be copied. Of one that has ended that is what it has left, to
@@ -14,7 +15,7 @@ func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
 	if err := c.pod.lives(); err != nil {
 		return nil, nil, c.whereItWrote(err)
 	}
-	if view, err = c.AsPod(); !errors.Is(err, ErrExited) {
+	if view, err = c.AsPod(); !errors.Is(err, fault.ErrExited) {
 		return view, func() {}, err
 	}
 	left, lost, err := c.left()
@@ -42,7 +43,7 @@ func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
 // most needs to be looked at. lost is where volumes were that are gone.
 func (c *Container) left() (_ *Container, lost []string, err error) {
 	if c.Memory && c.Root.Mode == "overlay" {
-		return nil, nil, fail(nil, []string{"podsh start " + c.Title() + "; on another disk, as XDG_DATA_HOME, it would have stayed"},
+		return nil, nil, fault.New(nil, []string{"podsh start " + c.Title() + "; on another disk, as XDG_DATA_HOME, it would have stayed"},
 			"what container %q had written ended with it: an overlay can't be laid on the disk of %s", c.Title(), c.Disk)
 	}
 	l := *c

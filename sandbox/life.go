@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // How long the holder has to end: on SIGTERM, which it takes at once unless it is stopped or its members'
@@ -32,14 +33,14 @@ func (p *Pod) Kill(sig unix.Signal) (int, error) {
 	}
 	defer pidfd.Close()
 	group, err := p.membership(pidfd)
-	if errors.Is(err, ErrExited) {
+	if errors.Is(err, fault.ErrExited) {
 		return 0, p.hasEnded()
 	}
 	if err != nil {
 		return 0, err
 	}
 	if group == nil {
-		return 0, fail(nil, []string{"podsh rm -f " + p.Title() + " ends the pod itself"},
+		return 0, fault.New(nil, []string{"podsh rm -f " + p.Title() + " ends the pod itself"},
 			"pod %q has no pid, mount or user namespace of its own: nothing tells its members from other processes", p.Title())
 	}
 	defer group.Close()
@@ -60,7 +61,7 @@ func (p *Pod) hasEnded() error {
 // Wait returns when the pod has ended.
 func (p *Pod) Wait() error {
 	pidfd, err := p.Holder.Open()
-	if errors.Is(err, ErrExited) {
+	if errors.Is(err, fault.ErrExited) {
 		return nil
 	}
 	if err != nil {
@@ -89,7 +90,7 @@ func (p *Pod) Stop(grace time.Duration) (stubborn Stopped, err error) {
 
 func (p *Pod) stop(grace time.Duration) ([]Process, error) {
 	pidfd, err := p.Holder.Open()
-	if errors.Is(err, ErrExited) {
+	if errors.Is(err, fault.ErrExited) {
 		return nil, nil
 	}
 	if err != nil {
@@ -97,7 +98,7 @@ func (p *Pod) stop(grace time.Duration) ([]Process, error) {
 	}
 	defer pidfd.Close()
 	group, err := p.membership(pidfd)
-	if err != nil && !errors.Is(err, ErrExited) {
+	if err != nil && !errors.Is(err, fault.ErrExited) {
 		return nil, err
 	}
 	if group == nil { // nobody can be asked
@@ -187,7 +188,7 @@ func (m *membership) destroy() error {
 }
 
 func hanging(format string, args ...any) error {
-	return fail(nil, []string{"`ps -eo pid,ppid,stat,wchan,args` shows why: state D hangs in the kernel, and Z waits for its parent"},
+	return fault.New(nil, []string{"`ps -eo pid,ppid,stat,wchan,args` shows why: state D hangs in the kernel, and Z waits for its parent"},
 		format+" does not end, not even by SIGKILL", args...)
 }
 
@@ -289,7 +290,7 @@ func (p *Pod) remove(force bool) error {
 	var network *os.File // kept to the last: plugins want to see it when they take theirs away
 	pidfd, err := p.Holder.Open()
 	switch {
-	case errors.Is(err, ErrExited):
+	case errors.Is(err, fault.ErrExited):
 	case err != nil:
 		return err
 	default:
@@ -300,7 +301,7 @@ func (p *Pod) remove(force bool) error {
 			}
 		}
 		if !force {
-			return fail(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", p.Title())},
+			return fault.New(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", p.Title())},
 				"pod %q is running", p.Title())
 		}
 		if err := p.destroy(pidfd); err != nil {
@@ -327,7 +328,7 @@ func (p *Pod) remove(force bool) error {
 // not be known: the kernel kills them.
 func (p *Pod) destroy(pidfd *os.File) error {
 	group, err := p.membership(pidfd)
-	if errors.Is(err, ErrExited) || p.MemberNamespace() == "pid" {
+	if errors.Is(err, fault.ErrExited) || p.MemberNamespace() == "pid" {
 		err = nil
 	}
 	err = errors.Join(err, p.end(pidfd, group))

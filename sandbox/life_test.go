@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 const never = time.Hour
@@ -124,7 +125,7 @@ func TestKillSparesThePause(t *testing.T) {
 	if err := pod.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pod.Kill(unix.SIGKILL); !errors.Is(err, ErrExited) {
+	if _, err := pod.Kill(unix.SIGKILL); !errors.Is(err, fault.ErrExited) {
 		t.Errorf("kill in a pod that has ended: %v", err)
 	}
 }
@@ -154,7 +155,7 @@ func TestRemove(t *testing.T) {
 	if err := pod.Remove(true); err != nil || pod.Status() != Exited {
 		t.Errorf("remove by force: %v", err)
 	}
-	if _, err := store.Find("web"); !errors.Is(err, ErrNoPod) {
+	if _, err := store.Find("web"); !errors.Is(err, fault.ErrNoPod) {
 		t.Errorf("find: %v", err)
 	}
 	handmade(t, store, "web", "user", "pid") // the name is free
@@ -179,7 +180,7 @@ func TestRemoveByManyAtOnce(t *testing.T) {
 			if err == nil {
 				err = pod.Remove(true)
 			}
-			if err != nil && !errors.Is(err, ErrNoPod) {
+			if err != nil && !errors.Is(err, fault.ErrNoPod) {
 				t.Error(err)
 			}
 		})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // listening is a published port with its sockets on the host.
@@ -185,19 +186,19 @@ func cannotListen(port network.Port, err error) error {
 	}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return withHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom%[4]s", port.HostPort, family, show, instead)
+		return fault.WithHint(what, "port %d/%s is taken: `%s 'sport = :%[1]d'` shows by whom%[4]s", port.HostPort, family, show, instead)
 	case errors.Is(err, unix.EMFILE):
 		var files unix.Rlimit
 		if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
-			what = withHint(what, "%s", control.FileLimitHint(files.Max))
+			what = fault.WithHint(what, "%s", control.FileLimitHint(files.Max))
 		}
 		return what
 	case errors.Is(err, unix.EACCES):
 		first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start") // the number helps, the name does most
-		return withHint(what, "without root ports below %s are closed: use a higher one, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d",
+		return fault.WithHint(what, "without root ports below %s are closed: use a higher one, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%d",
 			strings.TrimSpace(string(first)), port.HostPort)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return withHint(what, "%s is no address of this host: `ip addr` shows those there are", port.HostIP)
+		return fault.WithHint(what, "%s is no address of this host: `ip addr` shows those there are", port.HostIP)
 	}
 	return what
 }

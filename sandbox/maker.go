@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/seccomp"
 )
 
@@ -102,7 +103,7 @@ func (b *builder) named(err error) error {
 	if errors.As(err, &failed) {
 		if step, _, ok := b.steps.at(failed.Place); ok {
 			name := callName(step.Call)
-			return withHints(fmt.Errorf("%s: %w", name, failed.Errno), hintsFor(callKey(step.Call), failed.Errno))
+			return fault.WithHints(fmt.Errorf("%s: %w", name, failed.Errno), hintsFor(callKey(step.Call), failed.Errno))
 		}
 	}
 	return err

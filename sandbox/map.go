@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Resident is the host or a pod, and the namespaces that it lives in, by Namespace.Name.
@@ -70,7 +71,7 @@ func Draw(pods []*Pod) (*Map, error) {
 	}
 	for _, p := range withContainers(pods) {
 		pidfd, err := p.Holder.Open()
-		if errors.Is(err, ErrExited) {
+		if errors.Is(err, fault.ErrExited) {
 			continue
 		}
 		if err == nil {

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // MemberNamespace names the namespace by which the pod's members are told from all other processes: its pid
@@ -228,14 +230,14 @@ func (p *Pod) membership(pidfd *os.File) (*membership, error) {
 	}
 	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", p.Holder.PID, kind))
 	if err != nil && ending(pidfd) {
-		return nil, ErrExited
+		return nil, fault.ErrExited
 	}
 	if err != nil {
 		return nil, err
 	}
 	if exited(pidfd) { // then the pid may be another's by now
 		namespace.Close()
-		return nil, ErrExited
+		return nil, fault.ErrExited
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(namespace.Fd()), &st); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Net is what a user asked for of a pod's own network namespace.
@@ -83,7 +84,7 @@ func ParseNet(text string) (Choice, Net, error) {
 	}
 	n, err := parseNetworks(text)
 	if hint := insteadOfNet(kind, value); err != nil && hint != "" {
-		err = fail(ErrInvalid, []string{hint}, "%v", err)
+		err = fault.New(fault.ErrInvalid, []string{hint}, "%v", err)
 	}
 	return own, n, err
 }
@@ -107,7 +108,7 @@ func insteadOfNet(kind, value string) string {
 		return hint
 	}
 	key, _, _ := strings.Cut(value, "=")
-	if near := Nearest(kind, []string{"path", "pod", "outbound"}); near != "" && value != "" && !slices.Contains(endpointKeys, key) {
+	if near := fault.Nearest(kind, []string{"path", "pod", "outbound"}); near != "" && value != "" && !slices.Contains(endpointKeys, key) {
 		return fmt.Sprintf("did you mean --net %s:%s?", near, value)
 	}
 	return ""
@@ -117,7 +118,7 @@ func insteadOfNet(kind, value string) string {
 func ParseEndpoint(text string) (name string, e Endpoint, err error) {
 	n, err := parseNetworks(text)
 	if err == nil && len(n.Networks) != 1 {
-		err = fail(ErrInvalid, []string{endpointForm}, "%q is not one network", text)
+		err = fault.New(fault.ErrInvalid, []string{endpointForm}, "%q is not one network", text)
 	}
 	if err != nil {
 		return "", Endpoint{}, err
@@ -134,11 +135,11 @@ func reservedNetwork(name string) bool {
 func ParseHost(text string) (NamedHost, error) {
 	name, ip, _ := strings.Cut(text, ":")
 	if ip == "host-gateway" { // docker's and podman's word
-		return NamedHost{}, fail(ErrInvalid, []string{"--net outbound --host-access reaches the host as " + network.HostName}, "--add-host %q is no name and address", text)
+		return NamedHost{}, fault.New(fault.ErrInvalid, []string{"--net outbound --host-access reaches the host as " + network.HostName}, "--add-host %q is no name and address", text)
 	}
 	address, err := netip.ParseAddr(strings.Trim(ip, "[]"))
 	if err != nil || !isHostname(name) || address.Zone() != "" {
-		return NamedHost{}, fail(ErrInvalid, []string{"--add-host NAME:IP, such as db:192.0.2.7"}, "--add-host %q is no name and address", text)
+		return NamedHost{}, fault.New(fault.ErrInvalid, []string{"--add-host NAME:IP, such as db:192.0.2.7"}, "--add-host %q is no name and address", text)
 	}
 	return NamedHost{name, address}, nil
 }
@@ -150,9 +151,9 @@ func ParseSysctl(text string) (Sysctl, error) {
 	setting := Sysctl{key, value}
 	switch {
 	case !has || path != "" || strings.Contains(setting.path()+key, "..") || strings.Contains(key, "//") || strings.ContainsAny(value, "\x00\n"):
-		return Sysctl{}, fail(ErrInvalid, []string{"--sysctl net.KEY=VALUE, such as net.core.somaxconn=1024"}, "malformed setting %q", text)
+		return Sysctl{}, fault.New(fault.ErrInvalid, []string{"--sysctl net.KEY=VALUE, such as net.core.somaxconn=1024"}, "malformed setting %q", text)
 	case !strings.HasPrefix(key, "net."):
-		return Sysctl{}, fail(ErrInvalid, []string{"--sysctl takes what is a network namespace's own: net.*"}, "--sysctl %s: that setting is not the pod's own", key)
+		return Sysctl{}, fault.New(fault.ErrInvalid, []string{"--sysctl takes what is a network namespace's own: net.*"}, "--sysctl %s: that setting is not the pod's own", key)
 	}
 	return setting, nil
 }
@@ -177,7 +178,7 @@ func ParseHostAccess(text string) ([]uint16, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		port, err := strconv.ParseUint(part, 10, 16)
 		if err != nil || port == 0 {
-			return nil, fail(ErrInvalid, []string{"--host-access alone, or ports: --host-access=5432,6379"}, "%q is no port", part)
+			return nil, fault.New(fault.ErrInvalid, []string{"--host-access alone, or ports: --host-access=5432,6379"}, "%q is no port", part)
 		}
 		ports = append(ports, uint16(port))
 	}
@@ -191,20 +192,20 @@ func (s *Spec) validateNet() error {
 	if kind != "" && kind != "new" {
 		for flag, given := range map[string]bool{"--publish": len(n.Ports) > 0, "--host-access": n.HostAccess, "--sysctl": len(n.Sysctls) > 0} {
 			if given {
-				return fail(ErrInvalid, []string{"leave out --net, or " + flag}, "%s needs a network namespace of the pod's own, and --net %s is another's", flag, kind)
+				return fault.New(fault.ErrInvalid, []string{"leave out --net, or " + flag}, "%s needs a network namespace of the pod's own, and --net %s is another's", flag, kind)
 			}
 		}
 	}
 	if n.Down && len(n.Ports) > 0 {
-		return fail(ErrInvalid, []string{"leave out --net none"}, "--publish does not go with --net none: nothing in there can be reached")
+		return fault.New(fault.ErrInvalid, []string{"leave out --net none"}, "--publish does not go with --net none: nothing in there can be reached")
 	}
 	if n.HostAccess && n.WayOut != WayOutStack && !n.OnNetworks() {
-		return fail(ErrInvalid, []string{"--net outbound --host-access"}, "--host-access needs --net outbound or a network")
+		return fault.New(fault.ErrInvalid, []string{"--net outbound --host-access"}, "--host-access needs --net outbound or a network")
 	}
 	for i, p := range n.Ports {
 		for _, q := range n.Ports[i+1:] {
 			if p.Overlaps(q) {
-				return fail(ErrInvalid, []string{"each port of the host's leads to one place: --publish " + network.PortForm}, "--publish: %s is there twice", p.Listens())
+				return fault.New(fault.ErrInvalid, []string{"each port of the host's leads to one place: --publish " + network.PortForm}, "--publish: %s is there twice", p.Listens())
 			}
 		}
 	}
@@ -215,21 +216,21 @@ func (s *Spec) validateNet() error {
 func (n *Net) validateNames() error {
 	for _, domain := range n.Search {
 		if !isDomain(strings.TrimSuffix(domain, ".")) && domain != network.NoSearch {
-			return fail(ErrInvalid, []string{"--dns-search DOMAIN, such as example.org; --dns-search . for none"}, "--dns-search %q is no domain", domain)
+			return fault.New(fault.ErrInvalid, []string{"--dns-search DOMAIN, such as example.org; --dns-search . for none"}, "--dns-search %q is no domain", domain)
 		}
 		if domain == network.NoSearch && len(n.Search) > 1 {
-			return fail(ErrInvalid, []string{"choose one of them"}, "--dns-search . means no domain, and there are others beside it")
+			return fault.New(fault.ErrInvalid, []string{"choose one of them"}, "--dns-search . means no domain, and there are others beside it")
 		}
 	}
 	for _, option := range n.Options {
 		name, number, has := strings.Cut(option, ":")
 		_, err := strconv.ParseUint(number, 10, 16)
 		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || has && err != nil {
-			return fail(ErrInvalid, []string{"--dns-option OPTION, such as ndots:2, timeout:1 or rotate: resolv.conf(5) has all of them"}, "--dns-option %q is no option of a resolver", option)
+			return fault.New(fault.ErrInvalid, []string{"--dns-option OPTION, such as ndots:2, timeout:1 or rotate: resolv.conf(5) has all of them"}, "--dns-option %q is no option of a resolver", option)
 		}
 	}
 	if len(n.DNS) > 3 {
-		return fail(ErrInvalid, []string{"resolv.conf(5) knows three"}, "--dns: %d name servers are more than three", len(n.DNS))
+		return fault.New(fault.ErrInvalid, []string{"resolv.conf(5) knows three"}, "--dns: %d name servers are more than three", len(n.DNS))
 	}
 	return nil
 }

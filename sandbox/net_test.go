@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 func parsePorts(t *testing.T, texts ...string) (ports []network.Port) {
@@ -48,7 +49,7 @@ func TestParseNet(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "outbound:", "outbound:tor", "pod:", "path:", "app,", ",app", "app,app", "app,host", "a b", "-x", "default", "hub,app", "../x"} {
-		if _, _, err := ParseNet(text); !errors.Is(err, ErrInvalid) {
+		if _, _, err := ParseNet(text); !errors.Is(err, fault.ErrInvalid) {
 			t.Errorf("%q was taken: %v", text, err)
 		}
 	}
@@ -72,7 +73,7 @@ func TestParseEndpoints(t *testing.T) {
 	}
 	for _, text := range []string{"ip=10.0.0.1", "a:", "a:ip", "a:ip=", "a:ip=::ffff:10.0.0.1", "a:ip=fe80::1%eth0", "a:ip=10.0.0.1,ip=10.0.0.2", "a:mac=1",
 		"a:mac=01:00:00:00:00:00", "a:mac=00:00:00:00:00:00", "a:alias=-.", "a:alias=a b", "a:interface=eth7", "a:=x", ":ip=10.0.0.1", "host:ip=10.0.0.1"} {
-		if _, n, err := ParseNet(text); !errors.Is(err, ErrInvalid) || len(Hints(err)) == 0 {
+		if _, n, err := ParseNet(text); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
 			t.Errorf("%q was taken: %+v, %v", text, n, err)
 		}
 	}
@@ -111,7 +112,7 @@ func TestNetContradictions(t *testing.T) {
 		"four servers":         {Net: Net{DNS: make([]netip.Addr, 4)}},
 		"--userns pod and net": {Net: Net{Hub: true}, Namespaces: map[string]Choice{"user": {Kind: "pod", Value: "x"}}},
 	} {
-		if err := spec.Validate(); !errors.Is(err, ErrInvalid) || len(Hints(err)) == 0 {
+		if err := spec.Validate(); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -131,7 +132,7 @@ func TestParseSysctl(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "net.core.somaxconn", "kernel.hostname=x", "net..core=1", "net.ipv4/../../kernel=1", "net.x=1\n", "net.a b=1"} {
-		if _, err := ParseSysctl(text); !errors.Is(err, ErrInvalid) {
+		if _, err := ParseSysctl(text); !errors.Is(err, fault.ErrInvalid) {
 			t.Errorf("%q was taken: %v", text, err)
 		}
 	}
@@ -189,13 +190,13 @@ func TestNetworksAreChosenApart(t *testing.T) {
 		}
 		networks = append(networks, n)
 	}
-	if _, err := store.CreateNetwork(&NetworkSpec{Name: "a"}); !errors.Is(err, ErrNameTaken) {
+	if _, err := store.CreateNetwork(&NetworkSpec{Name: "a"}); !errors.Is(err, fault.ErrNameTaken) {
 		t.Errorf("a name twice: %v", err)
 	}
 	if _, err := store.CreateNetwork(&NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("a subnet twice: %v", err)
 	}
-	if _, err := store.Network("bb"); !errors.Is(err, ErrNoNetwork) || !strings.Contains(Hints(err)[0], `did you mean "b"`) {
+	if _, err := store.Network("bb"); !errors.Is(err, fault.ErrNoNetwork) || !strings.Contains(Hints(err)[0], `did you mean "b"`) {
 		t.Errorf("an unknown network: %v %v", err, Hints(err))
 	}
 }
@@ -214,7 +215,7 @@ func TestNetworkSpecs(t *testing.T) {
 		"resolver":    {Name: "a", Subnets: []netip.Prefix{prefix("fd70:6f64:7368:ffff::/64")}},
 		"both":        {Name: "a", Internal: true, Conflist: []byte("{}")},
 	} {
-		if err := spec.Validate(); !errors.Is(err, ErrInvalid) || len(Hints(err)) == 0 {
+		if err := spec.Validate(); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // NetState is what a pod's network is like at the moment. Unlike the pod's description it changes while the
@@ -74,7 +75,7 @@ func writeWhole(path string, value any) error {
 func (p *Pod) lockNet() (unlock func(), err error) {
 	folder, err := lockFolder(p.store.path("pods", p.ID), unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fail(ErrNoPod, nil, "no pod %q", p.Title())
+		return nil, fault.New(fault.ErrNoPod, nil, "no pod %q", p.Title())
 	}
 	if err != nil {
 		return nil, err

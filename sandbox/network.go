@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 var native = binary.NativeEndian
@@ -63,12 +64,12 @@ func (s *Store) networkBeside(name string, words []string) (*network.Network, er
 	for _, other := range networks {
 		known = append(known, other.Name)
 	}
-	if near := Nearest(name, known); near != "" {
+	if near := fault.Nearest(name, known); near != "" {
 		hint = fmt.Sprintf("did you mean %q? `podsh network ls` shows all networks", near)
 	} else if foreign := foreignNets[name]; foreign != "" && words != nil {
 		hint = foreign
 	}
-	return nil, fail(ErrNoNetwork, []string{hint}, "no network named %q", name)
+	return nil, fault.New(fault.ErrNoNetwork, []string{hint}, "no network named %q", name)
 }
 
 // networksNamed finds the networks that --net names.
@@ -95,7 +96,7 @@ func (s *Store) readNetwork(name string) (*network.Network, error) {
 	}
 	n := &network.Network{}
 	if err := json.Unmarshal(text, n); err != nil {
-		return nil, fail(errBrokenNetwork, []string{"podsh network rm " + name + ", and create it again"},
+		return nil, fault.New(errBrokenNetwork, []string{"podsh network rm " + name + ", and create it again"},
 			"description of network %q (%s): %v", name, s.path("networks", name), err)
 	}
 	return n, nil
@@ -118,7 +119,7 @@ func (s *Store) RemoveNetwork(name string) error {
 		return err
 	}
 	if len(on) > 0 {
-		return fail(nil, []string{fmt.Sprintf("podsh network disconnect %s POD, or podsh rm -f %s", name, strings.Join(on, " "))},
+		return fault.New(nil, []string{fmt.Sprintf("podsh network disconnect %s POD, or podsh rm -f %s", name, strings.Join(on, " "))},
 			"network %q is in use by %s", name, strings.Join(on, ", "))
 	}
 	if !broken && (hub != nil || networksOnHost()) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // NetworkSpec is what a user asked for.
@@ -34,10 +35,10 @@ const mostNetworks = 256 // of the default subnets
 // Validate says what is wrong with it by itself.
 func (n *NetworkSpec) Validate() error {
 	if !isName(n.Name) || reservedNetwork(n.Name) || strings.HasSuffix(n.Name, ".new") || n.Name == "cache" {
-		return fail(ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most; and no word that --net knows"}, "malformed network name %q", n.Name)
+		return fault.New(fault.ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most; and no word that --net knows"}, "malformed network name %q", n.Name)
 	}
 	if n.Conflist != nil && (len(n.Subnets) > 0 || n.IPv6 || n.NoIPv4 || n.Internal) {
-		return fail(ErrInvalid, []string{"say it in the configuration itself"}, "--conflist excludes --subnet, --ipv4, --ipv6 and --internal")
+		return fault.New(fault.ErrInvalid, []string{"say it in the configuration itself"}, "--conflist excludes --subnet, --ipv4, --ipv6 and --internal")
 	}
 	families := map[bool]int{}
 	for _, subnet := range n.Subnets {
@@ -47,23 +48,23 @@ func (n *NetworkSpec) Validate() error {
 			most = 29
 		}
 		if subnet.Masked() != subnet {
-			return fail(ErrInvalid, []string{"--subnet " + subnet.Masked().String()}, "--subnet %s: there are bits behind the mask", subnet)
+			return fault.New(fault.ErrInvalid, []string{"--subnet " + subnet.Masked().String()}, "--subnet %s: there are bits behind the mask", subnet)
 		}
 		if subnet.Bits() > most || subnet.Bits() < 8 || subnet.Addr().IsLoopback() || subnet.Addr().IsMulticast() || subnet.Addr().IsLinkLocalUnicast() {
-			return fail(ErrInvalid, []string{"such as --subnet 10.90.0.0/24, up to /29, or --subnet fd00:1234::/64"}, "--subnet %s is not for pods", subnet)
+			return fault.New(fault.ErrInvalid, []string{"such as --subnet 10.90.0.0/24, up to /29, or --subnet fd00:1234::/64"}, "--subnet %s is not for pods", subnet)
 		}
 		if subnet.Overlaps(netip.PrefixFrom(network.OwnAddress4.Addr(), 24).Masked()) || subnet.Overlaps(network.OwnAddress6.Masked()) || subnet.Contains(network.HostResolver6) {
-			return fail(ErrInvalid, []string{"such as --subnet 10.90.0.0/24 or fd00:1234::/64"}, "--subnet %s: podsh has addresses there", subnet)
+			return fault.New(fault.ErrInvalid, []string{"such as --subnet 10.90.0.0/24 or fd00:1234::/64"}, "--subnet %s: podsh has addresses there", subnet)
 		}
 	}
 	if families[true] > 1 || families[false] > 1 {
-		return fail(ErrInvalid, []string{"--subnet 10.90.0.0/24 --subnet fd00:1234::/64"}, "a network has one subnet of IPv4 at most, and one of IPv6")
+		return fault.New(fault.ErrInvalid, []string{"--subnet 10.90.0.0/24 --subnet fd00:1234::/64"}, "a network has one subnet of IPv4 at most, and one of IPv6")
 	}
 	if n.NoIPv4 && (families[true] > 0 || families[false] == 0 && !n.IPv6) {
-		return fail(ErrInvalid, []string{"--ipv4=false --ipv6, or --subnet fd00:1234::/64"}, "--ipv4=false leaves the network no subnet, or contradicts one")
+		return fault.New(fault.ErrInvalid, []string{"--ipv4=false --ipv6, or --subnet fd00:1234::/64"}, "--ipv4=false leaves the network no subnet, or contradicts one")
 	}
 	if (n.IPv6 || families[false] > 0) && !exists("/proc/sys/net/ipv6") {
-		return fail(nil, []string{"leave it out; ipv6.disable=1 on the kernel's command line is the usual cause"}, "this kernel has no IPv6")
+		return fault.New(nil, []string{"leave it out; ipv6.disable=1 on the kernel's command line is the usual cause"}, "this kernel has no IPv6")
 	}
 	return nil
 }
@@ -84,7 +85,7 @@ func (s *Store) CreateNetwork(spec *NetworkSpec) (*network.Network, error) {
 	}
 	for _, other := range others {
 		if other.Name == spec.Name {
-			return nil, fail(ErrNameTaken, []string{"podsh network rm " + spec.Name + ", or choose another name"}, "network %q is there already", spec.Name)
+			return nil, fault.New(fault.ErrNameTaken, []string{"podsh network rm " + spec.Name + ", or choose another name"}, "network %q is there already", spec.Name)
 		}
 	}
 	n := &network.Network{Name: spec.Name, Internal: spec.Internal, Conflist: spec.Conflist, Subnets: spec.Subnets, Bridge: freeBridge(others)}
@@ -121,18 +122,18 @@ func namedConflist(text []byte, name string) ([]byte, error) {
 	hint := []string{"a CNI network configuration list: {\"cniVersion\": \"1.0.0\", \"name\": …, \"plugins\": [{\"type\": \"bridge\", …}]}"}
 	var list map[string]any
 	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, fail(nil, hint, "that is no JSON: %v", err)
+		return nil, fault.New(nil, hint, "that is no JSON: %v", err)
 	}
 	if _, ok := list["type"].(string); ok && list["plugins"] == nil {
 		list = map[string]any{"cniVersion": list["cniVersion"], "plugins": []any{list}}
 	}
 	plugins, _ := list["plugins"].([]any)
 	if len(plugins) == 0 {
-		return nil, fail(nil, hint, "it has no plugins")
+		return nil, fault.New(nil, hint, "it has no plugins")
 	}
 	for i, plugin := range plugins {
 		if p, ok := plugin.(map[string]any); !ok || p["type"] == nil {
-			return nil, fail(nil, hint, "plugin %d has no type", i+1)
+			return nil, fault.New(nil, hint, "plugin %d has no type", i+1)
 		}
 	}
 	list["name"] = name
@@ -158,7 +159,7 @@ func chooseSubnets(n *network.Network, spec *NetworkSpec, others []*network.Netw
 	for _, subnet := range n.Subnets {
 		has6 = has6 || subnet.Addr().Is6()
 		if other := overlapping(subnet, others); other != nil {
-			return fail(nil, []string{"`podsh network ls` shows which are taken; without --subnet one is chosen"},
+			return fault.New(nil, []string{"`podsh network ls` shows which are taken; without --subnet one is chosen"},
 				"subnet %s overlaps that of network %q", subnet, other.Name)
 		}
 	}
@@ -166,14 +167,14 @@ func chooseSubnets(n *network.Network, spec *NetworkSpec, others []*network.Netw
 	if !spec.NoIPv4 && (len(n.Subnets) == 0 || spec.IPv6 && n.OnlyIPv6()) {
 		subnet, ok := freeSubnet(firstSubnet4, 2, others)
 		if !ok {
-			return fail(nil, []string{"--subnet names one of your own"}, "all %d subnets from %s are taken", mostNetworks, firstSubnet4)
+			return fault.New(nil, []string{"--subnet names one of your own"}, "all %d subnets from %s are taken", mostNetworks, firstSubnet4)
 		}
 		n.Subnets = append([]netip.Prefix{subnet}, n.Subnets...)
 	}
 	if spec.IPv6 && !has6 {
 		subnet, ok := freeSubnet(firstSubnet6, 7, others)
 		if !ok {
-			return fail(nil, []string{"--subnet names one of your own"}, "all %d subnets from %s are taken", mostNetworks, firstSubnet6)
+			return fault.New(nil, []string{"--subnet names one of your own"}, "all %d subnets from %s are taken", mostNetworks, firstSubnet6)
 		}
 		n.Subnets = append(n.Subnets, subnet)
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // planCreate lists all that is done to make a pod, in the order in which it happens. It reads nothing and
@@ -85,7 +86,7 @@ func (p *creation) startHolder() {
 	for _, clock := range p.pod.Spec.Clocks {
 		options = append(options, fmt.Sprintf("--%s %d", clock.Name, clock.Seconds))
 	}
-	why := "start a process in new " + enumerate(names) + " namespaces"
+	why := "start a process in new " + fault.Enumerate(names) + " namespaces"
 	if len(names) == 0 {
 		why = "start a process"
 	}
@@ -104,14 +105,6 @@ func (p *creation) startHolder() {
 		p.call(unix.SYS_SETNS, nsenter.EnterFD+i, e.Flags)
 	}
 	p.call(nsenter.Clone, p.pod.flags())
-}
-
-// enumerate writes a list as people do.
-func enumerate(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }
 
 // mapIDs says which ids of the host the pod's ids are.

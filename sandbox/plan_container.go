@@ -10,6 +10,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // A container is one more plan: it joins the pod's namespaces where a pod makes new ones, and ends in the command
@@ -101,7 +102,7 @@ func (p *creation) joinPod() {
 			}
 		}
 	}
-	p.explain("enter the pod's "+enumerate(shared)+" namespaces", "setns(2)", "nsenter --target "+holder+" "+quoteAll(append(options, "sh")...))
+	p.explain("enter the pod's "+fault.Enumerate(shared)+" namespaces", "setns(2)", "nsenter --target "+holder+" "+quoteAll(append(options, "sh")...))
 	if p.comesLast() {
 		flags &^= unix.CLONE_NEWPID
 	}
@@ -116,7 +117,7 @@ func (p *creation) joinPod() {
 	}
 	why := "start a process in a new mnt namespace, which is the container's own"
 	if len(private) > 1 {
-		why = "start a process in new " + enumerate(private) + " namespaces, which are the container's own"
+		why = "start a process in new " + fault.Enumerate(private) + " namespaces, which are the container's own"
 	}
 	p.explain(why, "namespaces(7)",
 		"exec unshare "+strings.Join(unshare, " ")+" --fork sh")
@@ -184,7 +185,7 @@ func (p *creation) takeShared() {
 	if resolver >= 0 {
 		what = append(what, "the resolver, which follows the host's")
 	}
-	p.explain("take hold of what is the pod's own: "+enumerate(what), "open_tree(2)", "")
+	p.explain("take hold of what is the pod's own: "+fault.Enumerate(what), "open_tree(2)", "")
 	p.call(unix.SYS_SETNS, memberPodFD, unix.CLONE_NEWNS)
 	if p.sharesShm() {
 		p.shm = p.takeInPod(rootfs.Shm.Target, unix.O_DIRECTORY)
@@ -359,7 +360,7 @@ func (p *creation) volumeOwner(i int) (owner, bool) {
 // checkMapped refuses a user that the pod has no number for.
 func (p *Pod) checkMapped(who identity) error {
 	if unmapped := p.unmapped(who); len(unmapped) > 0 {
-		return fail(nil, []string{"`podsh inspect " + p.Title() + "` shows which ids it has"}, "%s is not mapped in pod %q", unmapped[0], p.Title())
+		return fault.New(nil, []string{"`podsh inspect " + p.Title() + "` shows which ids it has"}, "%s is not mapped in pod %q", unmapped[0], p.Title())
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // kernelMount makes proc or sysfs where it shows what is the pod's own; where the namespace is the host's, the kernel lets
@@ -240,7 +241,7 @@ func (p *creation) scratch() {
 		}
 		cmd = append(cmd, line)
 	}
-	p.explain("keep "+enumerate(scratchFolders)+" writable", "tmpfs(5)", strings.Join(cmd, "\n"))
+	p.explain("keep "+fault.Enumerate(scratchFolders)+" writable", "tmpfs(5)", strings.Join(cmd, "\n"))
 	for _, dir := range scratchFolders {
 		if make {
 			p.put(p.make(scratchMount), p.makeFolders(dir))

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,7 +43,7 @@ func checkHeld(names []string, held []capability.Cap) error {
 			continue
 		}
 		if c, err := parseCapability(name); err == nil && !slices.Contains(held, c) {
-			return fail(nil, []string{"leave out --cap-add " + name + ", or use --userns new"},
+			return fault.New(nil, []string{"leave out --cap-add " + name + ", or use --userns new"},
 				"--cap-add %s: you do not have that capability yourself", name)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // What a pod's network has beyond localhost is made from outside: by a Maker in the pod's network namespace
@@ -153,7 +154,7 @@ func (p *creation) attachNetwork() {
 	}
 	p.explain("keep the answers to clients in the pod, where the sockets with their addresses are", "ip-rule(8)", p.repliesByHand())
 	p.host("replies")
-	p.explain("publish "+enumerate(portTexts(n.Ports)), "splice(2)", p.publishByHand())
+	p.explain("publish "+fault.Enumerate(portTexts(n.Ports)), "splice(2)", p.publishByHand())
 	p.host("publish")
 }
 
@@ -314,7 +315,7 @@ func (s *Store) lookAround(facts *netFacts, spec *Spec, o Options) (err error) {
 		}
 	}
 	if facts.OnHost && spec.Net.HostAccess {
-		return fail(nil, []string{"--net outbound --host-access, or let the service listen on the network's gateway"},
+		return fault.New(nil, []string{"--net outbound --host-access, or let the service listen on the network's gateway"},
 			"--host-access does not go with root's networks: they are on the host, and no helper stands between")
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Pod is a pod as the store describes it. It lives as long as its holder does.
@@ -57,8 +59,8 @@ const (
 // Open returns a pidfd of the pod's holder, or an error that is ErrExited.
 func (p *Pod) Open() (*os.File, error) {
 	pidfd, err := p.Holder.Open()
-	if errors.Is(err, ErrExited) {
-		return nil, fail(ErrExited, []string{"`podsh rm " + p.Title() + "` removes it, and what its containers wrote"}, "pod %q has ended", p.Title())
+	if errors.Is(err, fault.ErrExited) {
+		return nil, fault.New(fault.ErrExited, []string{"`podsh rm " + p.Title() + "` removes it, and what its containers wrote"}, "pod %q has ended", p.Title())
 	}
 	return pidfd, err
 }
@@ -100,7 +102,7 @@ func (s *Store) load(id string) (*Pod, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(s.path("pods", id)); err != nil {
-			return nil, fail(ErrNoPod, nil, "no pod %q", id)
+			return nil, fault.New(fault.ErrNoPod, nil, "no pod %q", id)
 		}
 	}
 	pod := &Pod{}
@@ -112,7 +114,7 @@ func (s *Store) load(id string) (*Pod, error) {
 	}
 	if err != nil {
 		hints := []string{"podsh rm " + id + " removes it (written by another version, or cut off)"}
-		return &Pod{ID: id, store: s}, fail(nil, hints, "description of pod %s (%s): %v", id, path, err)
+		return &Pod{ID: id, store: s}, fault.New(nil, hints, "description of pod %s (%s): %v", id, path, err)
 	}
 	pod.store = s
 	return pod, nil
@@ -148,7 +150,7 @@ func (s *Store) Find(ref string) (*Pod, error) {
 		return nil, err
 	}
 	pod, err := s.load(id)
-	if errors.Is(err, ErrNoPod) { // removed meanwhile
+	if errors.Is(err, fault.ErrNoPod) { // removed meanwhile
 		err = s.noPod(ref)
 	}
 	return pod, err
@@ -176,7 +178,7 @@ func (s *Store) meant(ref string) (string, error) {
 		return matches[0], nil
 	}
 	slices.Sort(matches)
-	return "", fail(errSeveral, []string{"it could be " + strings.Join(matches, ", ")}, "%q is the start of %d ids", ref, len(matches))
+	return "", fault.New(fault.ErrSeveral, []string{"it could be " + strings.Join(matches, ", ")}, "%q is the start of %d ids", ref, len(matches))
 }
 
 // noPod says that there is none, and which one may have been meant.
@@ -189,50 +191,5 @@ func (s *Store) noPod(ref string) error {
 			known = append(known, entry.Name())
 		}
 	}
-	return fail(ErrNoPod, []string{didYouMean(ref, known, hint)}, "no pod named %q", ref)
-}
-
-// didYouMean puts the word that was probably meant, if there is one, before a hint.
-func didYouMean(text string, words []string, hint string) string {
-	if near := Nearest(text, words); near != "" {
-		return fmt.Sprintf("did you mean %q? %s", near, hint)
-	}
-	return hint
-}
-
-// Nearest returns the word that text was probably meant to be, or "". Capital letters are no difference.
-func Nearest(text string, words []string) string {
-	best, least := "", (len(text)+1)/3+1
-	for _, word := range words {
-		if d := distance(strings.ToLower(text), strings.ToLower(word)); d < least {
-			best, least = word, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to add, drop, replace or swap with their neighbour: the restricted
-// Damerau-Levenshtein distance.
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
+	return fault.New(fault.ErrNoPod, []string{fault.DidYouMean(ref, known, hint)}, "no pod named %q", ref)
 }

@@ -5,6 +5,8 @@ import (
 	"maps"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // resolve fills in what the spec leaves open, from the facts: which namespaces are new, which ids are mapped.
@@ -22,7 +24,7 @@ func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []error, err e
 		case choice.Kind == "":
 			choice = defaultChoice(ns, f)
 		case choice.Kind == "new" && !f.Namespaces[ns.Name]:
-			return nil, nil, fail(nil, []string{"leave out --" + ns.Option}, "this kernel has no %s namespaces", ns.Name)
+			return nil, nil, fault.New(nil, []string{"leave out --" + ns.Option}, "this kernel has no %s namespaces", ns.Name)
 		}
 		pod.Namespaces[ns.Name] = choice
 	}
@@ -32,7 +34,7 @@ func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []error, err e
 		}
 	}
 	if way := spec.Net.WayOut; f.UID == 0 && (way == WayOutPasta || way == WayOutSlirp) {
-		return nil, nil, fail(nil, []string{"--net outbound does the same, and works for root, too"},
+		return nil, nil, fault.New(nil, []string{"--net outbound does the same, and works for root, too"},
 			"--net outbound:%s is not for root: that program would have to run with all of root's powers", way)
 	}
 	if err := checkEntrances(f); err != nil {
@@ -72,14 +74,14 @@ func shareUser(pod *Pod, spec *Spec, f *Facts) error {
 			continue
 		}
 		if asked == "new" || asked == "host" {
-			return fail(ErrInvalid, []string{"leave out --userns: it is shared with " + c.Value},
+			return fault.New(fault.ErrInvalid, []string{"leave out --userns: it is shared with " + c.Value},
 				"--userns %s does not go with --%s %s:%s without root: the %s namespace can only be entered through the user namespace that owns it",
 				asked, ns.Option, c.Kind, c.Value, ns.Name)
 		}
 		user = c
 	}
 	if user.Kind == "host" {
-		return fail(ErrInvalid, []string{"leave out --userns"},
+		return fault.New(fault.ErrInvalid, []string{"leave out --userns"},
 			"--userns host needs root: the capabilities to make a pod come from a user namespace")
 	}
 	pod.Namespaces["user"] = user
@@ -101,7 +103,7 @@ func checkEntrances(f *Facts) error {
 		}
 		a, b := userInode(*first), userInode(*e)
 		if a == 0 || a != b {
-			return fail(nil, []string{"without root all shared namespaces must belong to one user namespace"},
+			return fault.New(nil, []string{"without root all shared namespaces must belong to one user namespace"},
 				"%s and %s are in different user namespaces", first.What, e.What)
 		}
 		e.Flags &^= unix.CLONE_NEWUSER
@@ -153,7 +155,7 @@ func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
 		pod.UIDMap, pod.GIDMap = keepMap(f.UID, f.SubUIDs), keepMap(f.GID, f.SubGIDs)
 		pod.UID, pod.GID = f.UID, f.GID
 	case f.Root && f.NoRanges != "":
-		return nil, fail(nil, append(f.RangesHint, "or name some: "+f.YourMap),
+		return nil, fault.New(nil, append(f.RangesHint, "or name some: "+f.YourMap),
 			"--userns new needs ids to map: %s", f.NoRanges)
 	case f.Root:
 		pod.UIDMap, pod.GIDMap = rangeMap(f.SubUIDs), rangeMap(f.SubGIDs)
@@ -166,10 +168,10 @@ func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
 	pod.OneID = !f.Root && onlyOwn(pod.UIDMap, f.UID) && onlyOwn(pod.GIDMap, f.GID)
 	switch {
 	case pod.OneID && f.NoRanges != "":
-		warnings = append(warnings, fail(nil, f.RangesHint, "the pod has one id only: %s. Programs in it can't change to another user, "+
+		warnings = append(warnings, fault.New(nil, f.RangesHint, "the pod has one id only: %s. Programs in it can't change to another user, "+
 			"and your supplementary groups stay", f.NoRanges))
 	case !pod.OneID && f.NewUIDMap && f.NoRanges != "":
-		return nil, fail(nil, f.RangesHint, "these ids can't be mapped: %s", f.NoRanges)
+		return nil, fault.New(nil, f.RangesHint, "these ids can't be mapped: %s", f.NoRanges)
 	}
 	return warnings, nil
 }
@@ -195,7 +197,7 @@ func checkRoot(pod *Pod, f *Facts) error {
 	}
 	for _, path := range mountPoints {
 		if f.Dir.Missing[path] && source.Mode == "ro" {
-			return fail(nil, []string{"--rootfs " + source.Dir + ":overlay makes it without changing the folder"},
+			return fault.New(nil, []string{"--rootfs " + source.Dir + ":overlay makes it without changing the folder"},
 				"rootfs %s has no %s to mount on, and is read-only", source.Dir, path)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Stdio is what a container's command reads and writes, and who learns of its terminal.
@@ -145,7 +146,7 @@ func (c *ContainerSpec) checkRoot(kernel Version, root bool) error {
 	if root || kernel.atLeast(5, 11) || c.Rootfs.Kind == "dir" && c.Rootfs.Mode != "overlay" {
 		return nil
 	}
-	return fail(nil, []string{"what works is a folder with a root file system in it, as it is: podsh run --rootfs DIR:ro, or :rw", "as root images work, too"},
+	return fault.New(nil, []string{"what works is a folder with a root file system in it, as it is: podsh run --rootfs DIR:ro, or :rw", "as root images work, too"},
 		"no container from %s here: its layers take an overlay, and Linux %v lets only root mount those, 5.11 everyone", cmp.Or(c.Image, c.Rootfs.Dir), kernel)
 }
 
@@ -159,7 +160,7 @@ func checkFolder(source rootfs.Source) error {
 		err = unix.ENOTDIR
 	}
 	if err != nil {
-		return withHint(fmt.Errorf("rootfs: %w", err), "--rootfs takes a folder with a root file system in it, or a tar of one")
+		return fault.WithHint(fmt.Errorf("rootfs: %w", err), "--rootfs takes a folder with a root file system in it, or a tar of one")
 	}
 	return nil
 }
@@ -200,7 +201,7 @@ func (f *Facts) readLayers(layers []string) {
 func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
 	who, err := lookUp(c.User, view.UID, view.GID, f.Passwd, f.Group)
 	if err != nil {
-		err = fail(ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), c.Of())
+		err = fault.New(fault.ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), c.Of())
 		return who, withoutFolders(err, c.openPath)
 	}
 	if unmapped := view.unmapped(who); len(unmapped) > 0 {
@@ -208,7 +209,7 @@ func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
 		if c.pod.OneID {
 			hint += "; more ids take ranges in /etc/subuid and /etc/subgid: `podsh doctor` says how"
 		}
-		return who, fail(nil, []string{hint}, "user %q of %s has ids that the pod has not: %s", c.User, c.Of(), strings.Join(unmapped, " and "))
+		return who, fault.New(nil, []string{hint}, "user %q of %s has ids that the pod has not: %s", c.User, c.Of(), strings.Join(unmapped, " and "))
 	}
 	view.confine(&who)
 	return who, nil
@@ -355,13 +356,13 @@ func (c *Container) explain(plan Plan, err error) error {
 		return c.execFailed(errno)
 	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
 		// It goes just now: setns(2) of a zombie, clone(2) where the first process of a pid namespace is one.
-		return fail(ErrExited, []string{"podsh rm " + c.pod.Title()}, "pod %q has ended", c.pod.Title())
+		return fault.New(fault.ErrExited, []string{"podsh rm " + c.pod.Title()}, "pod %q has ended", c.pod.Title())
 	case why.Role == folder:
 		return folderFailed(c.Workdir, errno, "--workdir names another folder")
 	case (errno == unix.EACCES || errno == unix.EOVERFLOW) && (step.Call.Nr == unix.SYS_MKNODAT || step.Call.Nr == unix.SYS_MKDIRAT || step.Call.Nr == unix.SYS_UNLINKAT):
-		return withHint(plan.explainFailure(err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", c.Of())
+		return fault.WithHint(plan.explainFailure(err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", c.Of())
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
-		return fail(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
+		return fault.New(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}
 	if why := mismatched(c.Spec.Volumes, c.folders()); why != nil {
 		return why
@@ -393,7 +394,7 @@ func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
 	}
 	if exited(pidfd) { // else path was the holder's
 		unix.Close(fd)
-		return nil, fail(ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
+		return nil, fault.New(fault.ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)

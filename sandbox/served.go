@@ -9,6 +9,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // leader is the pod that this one's helper leads with: itself, or its hub.
@@ -21,7 +22,7 @@ func (p *Pod) leader() (*Pod, error) {
 		return nil, err
 	}
 	if hub == nil || hub.ID != p.Hub {
-		return nil, fail(nil, []string{fmt.Sprintf("its networks are gone; podsh rm -f %s, and create it again", p.Title())},
+		return nil, fault.New(nil, []string{fmt.Sprintf("its networks are gone; podsh rm -f %s, and create it again", p.Title())},
 			"the hub that pod %q was made in has ended", p.Title())
 	}
 	return hub, nil
@@ -116,7 +117,7 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 		return err
 	}
 	pidfd, err := p.Open()
-	if errors.Is(err, ErrExited) && !leads {
+	if errors.Is(err, fault.ErrExited) && !leads {
 		return nil
 	}
 	if err != nil {
@@ -205,7 +206,7 @@ func (p *Pod) ensureHelper() error {
 	}
 	h.close()
 	if restarted && len(h.lost) > 0 {
-		return withHint(fmt.Errorf("the helper of networks had ended and was started anew, but not for all: %w", errors.Join(h.lost...)),
+		return fault.WithHint(fmt.Errorf("the helper of networks had ended and was started anew, but not for all: %w", errors.Join(h.lost...)),
 			"podsh port rm POD PORT, or remove the pod: then add it again")
 	}
 	if restarted {
@@ -213,7 +214,7 @@ func (p *Pod) ensureHelper() error {
 		if p.IsHub {
 			what = "networks"
 		}
-		return fail(nil, []string{"connections that went through it are gone; was it killed, or is memory short?"},
+		return fault.New(nil, []string{"connections that went through it are gone; was it killed, or is memory short?"},
 			"the helper of %s had ended: it was started anew, with all its ports", what)
 	}
 	return nil
@@ -222,7 +223,7 @@ func (p *Pod) ensureHelper() error {
 // rewire changes the network of a pod that runs: change is undone if it fails.
 func (p *Pod) rewire(change func(w *wiring, pidfd *os.File) error) error {
 	if p.Namespaces["net"].Kind != "new" || p.IsHub {
-		return fail(nil, []string{"it is done with the pod whose network that is"}, "pod %q has no network of its own", p.Title())
+		return fault.New(nil, []string{"it is done with the pod whose network that is"}, "pod %q has no network of its own", p.Title())
 	}
 	pidfd, err := p.Open()
 	if err != nil {
@@ -285,13 +286,13 @@ func (p *Pod) findOrStart(w *wiring, leader *Pod) (err error) {
 // Publish publishes more ports of a pod that runs, and returns them with the numbers that they got.
 func (p *Pod) Publish(ports []network.Port) ([]network.Port, error) {
 	if p.Spec.Net.Down {
-		return nil, fail(nil, []string{"create it without --net none"}, "in pod %q not even localhost works: nothing can be reached", p.Title())
+		return nil, fault.New(nil, []string{"create it without --net none"}, "in pod %q not even localhost works: nothing can be reached", p.Title())
 	}
 	var published []network.Port
 	err := p.rewire(func(w *wiring, pidfd *os.File) error {
 		for _, port := range ports {
 			if i := slices.IndexFunc(w.state.Ports, port.Overlaps); i >= 0 {
-				return fail(nil, []string{"podsh port rm " + p.Title() + " " + w.state.Ports[i].String()}, "%s is published already, as %s", port.Listens(), w.state.Ports[i])
+				return fault.New(nil, []string{"podsh port rm " + p.Title() + " " + w.state.Ports[i].String()}, "%s is published already, as %s", port.Listens(), w.state.Ports[i])
 			}
 		}
 		if err := w.listen(ports); err != nil {
@@ -358,7 +359,7 @@ func (p *Pod) Unpublish(ports []network.Port) error {
 					(port.PodPort == 0 || q.PodPort == port.PodPort)
 			})
 			if i < 0 {
-				return fail(nil, []string{"`podsh port ls " + p.Title() + "` shows those that are"}, "%s of pod %q is not published", port.Listens(), p.Title())
+				return fault.New(nil, []string{"`podsh port ls " + p.Title() + "` shows those that are"}, "%s of pod %q is not published", port.Listens(), p.Title())
 			}
 			gone = append(gone, w.state.Ports[i])
 			w.state.Ports = slices.Delete(w.state.Ports, i, i+1)
@@ -481,7 +482,7 @@ func (p *Pod) Connect(name string, asked Endpoint) (*network.Attachment, error) 
 	var attached *network.Attachment
 	err = p.rewire(func(w *wiring, pidfd *os.File) error {
 		if slices.ContainsFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name }) {
-			return fail(nil, []string{"`podsh inspect " + p.Ref() + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
+			return fault.New(nil, []string{"`podsh inspect " + p.Ref() + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
 		}
 		if err := w.attach(hub, p.Holder.PID, n, asked); err != nil {
 			return err
@@ -545,14 +546,14 @@ func (w *wiring) update(hub *Pod, pidfd *os.File) error {
 func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
 	hint := []string{fmt.Sprintf("create it with --net %s, or --net hub to connect it later", name)}
 	if p.Hub == "" && !networksOnHost() {
-		return nil, nil, fail(nil, hint, "pod %q was not made in the hub: the kernel lets nobody but root link two user namespaces that are not related", p.Title())
+		return nil, nil, fault.New(nil, hint, "pod %q was not made in the hub: the kernel lets nobody but root link two user namespaces that are not related", p.Title())
 	}
 	state, err := p.Net()
 	if err != nil {
 		return nil, nil, err
 	}
 	if p.Hub == "" && state.Served {
-		return nil, nil, fail(nil, hint, "pod %q has a helper of its own, and pods on networks share one", p.Title())
+		return nil, nil, fault.New(nil, hint, "pod %q has a helper of its own, and pods on networks share one", p.Title())
 	}
 	if hub, release, err = p.store.useHub(); err != nil {
 		return nil, nil, err
@@ -563,7 +564,7 @@ func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
 		return hub, release, nil
 	case p.Hub != hub.ID:
 		release()
-		return nil, nil, fail(nil, hint, "the hub that pod %q was made in has ended", p.Title())
+		return nil, nil, fault.New(nil, hint, "the hub that pod %q was made in has ended", p.Title())
 	}
 	return hub, release, nil
 }
@@ -581,7 +582,7 @@ func (p *Pod) Disconnect(name string) error {
 	return p.rewire(func(w *wiring, pidfd *os.File) error {
 		i := slices.IndexFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name })
 		if i < 0 {
-			return fail(nil, []string{"`podsh inspect " + p.Ref() + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
+			return fault.New(nil, []string{"`podsh inspect " + p.Ref() + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
 		}
 		if err := w.openNetwork(p.Holder.PID); err != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // The real-time signals that glibc leaves to programs, signal(7); the kernel's begin with 32.
@@ -40,10 +42,10 @@ func ParseSignal(text string) (unix.Signal, error) {
 		}
 	}
 	hint := "names such as TERM or SIGTERM, numbers from 1 to 64, RTMIN+N: signal(7)"
-	if near := Nearest(name, SignalNames()); near != "" {
+	if near := fault.Nearest(name, SignalNames()); near != "" {
 		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
 	}
-	return 0, fail(ErrInvalid, []string{hint}, "no signal %q", text)
+	return 0, fault.New(fault.ErrInvalid, []string{hint}, "no signal %q", text)
 }
 
 // SignalNames lists the signals that have a name, without SIG.
@@ -64,7 +66,7 @@ func imageSignal(text string) (unix.Signal, error) {
 	}
 	sig, err := ParseSignal(text)
 	if err != nil {
-		return 0, fail(ErrInvalid, []string{"--stop-signal TERM, or another one, in its place"}, "the image wants to be stopped by %q, which is no signal", text)
+		return 0, fault.New(fault.ErrInvalid, []string{"--stop-signal TERM, or another one, in its place"}, "the image wants to be stopped by %q, which is no signal", text)
 	}
 	return sig, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Spec is what a user asked for: plain data, as `podsh inspect` shows it.
@@ -47,7 +48,7 @@ func ParseChoice(option, text string) (Choice, error) {
 		(kind == "path" || kind == "pod") && value != "":
 		return Choice{kind, value}, nil
 	}
-	return Choice{}, fail(ErrInvalid, []string{insteadOfChoice(option, kind, value)},
+	return Choice{}, fault.New(fault.ErrInvalid, []string{insteadOfChoice(option, kind, value)},
 		"--%s %q is no namespace", option, text)
 }
 
@@ -66,7 +67,7 @@ func insteadOfChoice(option, kind, value string) string {
 	case value != "":
 		words = []string{"path", "pod"}
 	}
-	if near := Nearest(kind, words); near != "" {
+	if near := fault.Nearest(kind, words); near != "" {
 		return fmt.Sprintf("did you mean --%s %s?", option, strings.TrimSuffix(near+":"+value, ":"))
 	}
 	return "one of: new, host, path:FILE, pod:OTHER"
@@ -85,7 +86,7 @@ func ParseClocks(text string) ([]Clock, error) {
 		name, offset, _ := strings.Cut(part, "=")
 		seconds, err := parseSeconds(offset)
 		if name != "boottime" && name != "monotonic" || err != nil {
-			return nil, fail(ErrInvalid, []string{"host, or offsets such as boottime=+1d,monotonic=-30s (not the wall clock: the kernel has one for all)"},
+			return nil, fault.New(fault.ErrInvalid, []string{"host, or offsets such as boottime=+1d,monotonic=-30s (not the wall clock: the kernel has one for all)"},
 				"--time %q is no offset of a clock", part)
 		}
 		clocks = append(clocks, Clock{name, seconds})
@@ -125,14 +126,14 @@ func isVariable(s string) bool {
 // Validate says what is wrong with a spec by itself, before anything is known of the machine.
 func (s *Spec) Validate() error {
 	if s.Name != "" && !isName(s.Name) {
-		return fail(ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most"}, "malformed name %q", s.Name)
+		return fault.New(fault.ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most"}, "malformed name %q", s.Name)
 	}
 	if s.Hostname != "" && !isHostname(s.Hostname) {
-		return fail(ErrInvalid, []string{"letters, digits, dots and dashes; 63 at most"}, "malformed host name %q", s.Hostname)
+		return fault.New(fault.ErrInvalid, []string{"letters, digits, dots and dashes; 63 at most"}, "malformed host name %q", s.Hostname)
 	}
 	for key := range s.Labels {
 		if key == "" || strings.ContainsAny(key, "\x00=\n") {
-			return fail(ErrInvalid, []string{"--label KEY=VALUE"}, "malformed label %q", key)
+			return fault.New(fault.ErrInvalid, []string{"--label KEY=VALUE"}, "malformed label %q", key)
 		}
 	}
 	if err := validateEnv(s.Env); err != nil {
@@ -143,7 +144,7 @@ func (s *Spec) Validate() error {
 	}
 	for _, path := range s.Unmask {
 		if path != "all" && !filepath.IsAbs(path) {
-			return fail(ErrInvalid, []string{"--unmask PATH, such as /proc/kcore, or --unmask all"}, "malformed path %q", path)
+			return fault.New(fault.ErrInvalid, []string{"--unmask PATH, such as /proc/kcore, or --unmask all"}, "malformed path %q", path)
 		}
 	}
 	if err := validateCapabilities(s.CapAdd, s.CapDrop); err != nil {
@@ -160,13 +161,13 @@ func validateMounts(tmpfs []rootfs.Tmpfs, volumes []rootfs.Volume) error {
 	taken := map[string]bool{}
 	for _, t := range tmpfs {
 		if taken[t.Destination] {
-			return fail(ErrInvalid, []string{"once is enough"}, "two tmpfs on %s", t.Destination)
+			return fault.New(fault.ErrInvalid, []string{"once is enough"}, "two tmpfs on %s", t.Destination)
 		}
 		taken[t.Destination] = true
 	}
 	for _, v := range volumes {
 		if taken[v.Destination] {
-			return fail(ErrInvalid, []string{"choose one of them, or another place"}, "two volumes, or a volume and a tmpfs, on %s", v.Destination)
+			return fault.New(fault.ErrInvalid, []string{"choose one of them, or another place"}, "two volumes, or a volume and a tmpfs, on %s", v.Destination)
 		}
 		taken[v.Destination] = true
 	}
@@ -176,7 +177,7 @@ func validateMounts(tmpfs []rootfs.Tmpfs, volumes []rootfs.Volume) error {
 func validateEnv(env []string) error {
 	for _, v := range env {
 		if !isVariable(v) {
-			return fail(ErrInvalid, []string{"--env KEY=VALUE"}, "malformed variable %q", v)
+			return fault.New(fault.ErrInvalid, []string{"--env KEY=VALUE"}, "malformed variable %q", v)
 		}
 	}
 	return nil
@@ -192,23 +193,23 @@ func (s *Spec) validateNamespaces() error {
 			"--dns-search": len(s.Net.Search) > 0, "--dns-option": len(s.Net.Options) > 0,
 		} {
 			if given {
-				return fail(ErrInvalid, []string{"leave out --mnt, or " + flag},
+				return fault.New(fault.ErrInvalid, []string{"leave out --mnt, or " + flag},
 					"%s changes mounts or files, and with --mnt %s they are not the pod's own", flag, mnt)
 			}
 		}
 	}
 	if uts := s.choice("uts"); uts != "new" && uts != "" && s.Hostname != "" {
-		return fail(ErrInvalid, []string{"leave out --uts, or --hostname"}, "--hostname needs a uts namespace of its own")
+		return fault.New(fault.ErrInvalid, []string{"leave out --uts, or --hostname"}, "--hostname needs a uts namespace of its own")
 	}
 	if userns := s.choice("user"); s.Net.OnNetworks() && (userns == "pod" || userns == "path") {
-		return fail(ErrInvalid, []string{"leave out --userns, or the networks"}, "a pod on networks has a user namespace of its own, and --userns %s is another's", userns)
+		return fault.New(fault.ErrInvalid, []string{"leave out --userns, or the networks"}, "a pod on networks has a user namespace of its own, and --userns %s is another's", userns)
 	}
 	mapped := len(s.UIDMap) > 0 || len(s.GIDMap) > 0
 	if userns := s.choice("user"); userns != "new" && userns != "" && s.mapsIDs() {
-		return fail(ErrInvalid, []string{"leave out --userns, or the map"}, "--uidmap, --gidmap and --keep-id need a user namespace of its own")
+		return fault.New(fault.ErrInvalid, []string{"leave out --userns, or the map"}, "--uidmap, --gidmap and --keep-id need a user namespace of its own")
 	}
 	if mapped && s.KeepID {
-		return fail(ErrInvalid, []string{"choose one of them"}, "--keep-id makes a map of its own: it excludes --uidmap and --gidmap")
+		return fault.New(fault.ErrInvalid, []string{"choose one of them"}, "--keep-id makes a map of its own: it excludes --uidmap and --gidmap")
 	}
 	for what, ids := range map[string][]IDMap{"--uidmap": s.UIDMap, "--gidmap": s.GIDMap} {
 		if err := validateMap(what, ids); err != nil {
@@ -264,7 +265,7 @@ func ParseIDMap(option, text string) (IDMap, error) {
 	m := IDMap{n[0], n[1], n[2]}
 	if len(parts) != len(n) || m.Count == 0 ||
 		uint64(m.Inside)+uint64(m.Count) > 1<<32-1 || uint64(m.Outside)+uint64(m.Count) > 1<<32-1 {
-		return IDMap{}, fail(ErrInvalid, []string{"IN:OUT:COUNT, such as " + yourMap()}, "--%s %q is no map", option, text)
+		return IDMap{}, fault.New(fault.ErrInvalid, []string{"IN:OUT:COUNT, such as " + yourMap()}, "--%s %q is no map", option, text)
 	}
 	return m, nil
 }
@@ -272,12 +273,12 @@ func ParseIDMap(option, text string) (IDMap, error) {
 // validateMap refuses what the kernel would: overlaps, and more than 340 lines (Linux 4.15).
 func validateMap(what string, ids []IDMap) error {
 	if len(ids) > 340 {
-		return invalid("%s: %d maps: the kernel takes 340", what, len(ids))
+		return fault.Invalid("%s: %d maps: the kernel takes 340", what, len(ids))
 	}
 	for i, a := range ids {
 		for _, b := range ids[i+1:] {
 			if overlap(a.Inside, b.Inside, a.Count, b.Count) || overlap(a.Outside, b.Outside, a.Count, b.Count) {
-				return fail(ErrInvalid, []string{"IN:OUT:COUNT: no id may stand in two maps"}, "%s: %q and %q overlap", what, a, b)
+				return fault.New(fault.ErrInvalid, []string{"IN:OUT:COUNT: no id may stand in two maps"}, "%s: %q and %q overlap", what, a, b)
 			}
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Store is the folder in which pods are described. A pod lives in its holder; the store only says where.
@@ -61,23 +63,23 @@ func OpenStore() (*Store, error) {
 		return nil, fmt.Errorf("runtime folder %s: %w", path, err)
 	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, withHint(fmt.Errorf("runtime folder: %w", err), hint)
+		return nil, fault.WithHint(fmt.Errorf("runtime folder: %w", err), hint)
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
-		return nil, withHint(fmt.Errorf("runtime folder %s: %w", path, err), hint)
+		return nil, fault.WithHint(fmt.Errorf("runtime folder %s: %w", path, err), hint)
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return nil, fail(nil, []string{hint}, "runtime folder %s is not a folder", path)
+		return nil, fault.New(nil, []string{hint}, "runtime folder %s is not a folder", path)
 	case int(st.Uid) != os.Geteuid():
-		return nil, fail(nil, []string{hint}, "runtime folder %s belongs to uid %d", path, st.Uid)
+		return nil, fault.New(nil, []string{hint}, "runtime folder %s belongs to uid %d", path, st.Uid)
 	case st.Mode&0o077 != 0:
-		return nil, fail(nil, []string{"chmod 700 " + path}, "runtime folder %s is open to others (mode %04o)", path, st.Mode&0o7777)
+		return nil, fault.New(nil, []string{"chmod 700 " + path}, "runtime folder %s is open to others (mode %04o)", path, st.Mode&0o7777)
 	}
 	for _, dir := range []string{"mnt", "names", "pods"} {
 		if err := os.Mkdir(s.path(dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, withHint(fmt.Errorf("runtime folder: %w", err), hint)
+			return nil, fault.WithHint(fmt.Errorf("runtime folder: %w", err), hint)
 		}
 	}
 	return s, nil
@@ -169,9 +171,9 @@ func (s *Store) place(n *staged, p *Pod) error {
 func (s *Store) full(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return withHint(err, "make room in %s, or set PODSH_ROOT to another folder", s.Path)
+		return fault.WithHint(err, "make room in %s, or set PODSH_ROOT to another folder", s.Path)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
-		return withHint(err, "chmod -R u+rwX %s, or set PODSH_ROOT to another folder", s.Path)
+		return fault.WithHint(err, "chmod -R u+rwX %s, or set PODSH_ROOT to another folder", s.Path)
 	}
 	return err
 }
@@ -193,7 +195,7 @@ func (s *Store) takeName(name, id string) error {
 }
 
 func nameTaken(name, id string) error {
-	return fail(ErrNameTaken, []string{fmt.Sprintf("podsh rm -f %s, or choose another --name", name)},
+	return fault.New(fault.ErrNameTaken, []string{fmt.Sprintf("podsh rm -f %s, or choose another --name", name)},
 		"pod %q is there already (%s)", name, id)
 }
 

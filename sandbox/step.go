@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Side says who performs a step.
@@ -226,11 +227,11 @@ func (b *builder) enterFolder(dir string, tolerate unix.Errno) {
 func folderFailed(dir string, errno unix.Errno, hint string) error {
 	switch errno {
 	case unix.ELOOP:
-		return fail(nil, []string{hint}, "folder %q: it leads through a link of /proc, or through links without end, which is not followed", dir)
+		return fault.New(nil, []string{hint}, "folder %q: it leads through a link of /proc, or through links without end, which is not followed", dir)
 	case unix.EXDEV:
-		return fail(nil, []string{hint}, "folder %q: it leads out of the root file system", dir)
+		return fault.New(nil, []string{hint}, "folder %q: it leads out of the root file system", dir)
 	}
-	return fail(nil, []string{hint}, "folder %q: %v", dir, errno)
+	return fault.New(nil, []string{hint}, "folder %q: %v", dir, errno)
 }
 
 // closeOnExec leaves nothing open for the program that comes but 0, 1 and 2: what the executor was given, up to last, goes

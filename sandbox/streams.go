@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // Streams are the standard streams of a command in place of those of podsh's caller.
@@ -73,9 +75,9 @@ func checkStream(file *os.File, name string) error {
 	hint := []string{"redirect " + name + " from or to a file, a pipe or /dev/null"}
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return fail(nil, hint, "%s is a folder: who has it in a pod could leave the pod's root by it", name)
+		return fault.New(nil, hint, "%s is a folder: who has it in a pod could leave the pod's root by it", name)
 	case flags&unix.O_PATH != 0 && kept&unix.FD_CLOEXEC == 0: // else it stands for one that was closed, nsenter.c
-		return fail(nil, hint, "%s was opened with O_PATH: who has it in a pod could leave the pod's root by it", name)
+		return fault.New(nil, hint, "%s was opened with O_PATH: who has it in a pod could leave the pod's root by it", name)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // supervisorEnv is what a supervisor needs of its caller's environment: where things lie on disk.
@@ -36,7 +37,7 @@ func (p *Pod) ensureSupervisor() (*os.File, error) {
 			return nil, err
 		}
 		if time.Now().After(deadline) {
-			return nil, fail(nil, []string{"podsh rm -f " + p.Title()}, "the supervisor of pod %q does not answer", p.Title())
+			return nil, fault.New(nil, []string{"podsh rm -f " + p.Title()}, "the supervisor of pod %q does not answer", p.Title())
 		}
 	}
 }
@@ -100,7 +101,7 @@ func (p *Pod) ask(request *superviseRequest, files ...*os.File) (*superviseAnswe
 			return nil, nil, err
 		}
 	}
-	return nil, nil, fail(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor of pod %q went away again and again", p.Title())
+	return nil, nil, fault.New(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor of pod %q went away again and again", p.Title())
 }
 
 func talkTo(conn *os.File, request *superviseRequest, files ...*os.File) (*superviseAnswer, error) {
@@ -119,9 +120,9 @@ func (a *superviseAnswer) asError() error {
 	var is error
 	switch a.Kind {
 	case "not found":
-		is = ErrNotFound
+		is = fault.ErrNotFound
 	case "not executable":
-		is = ErrNotExecutable
+		is = fault.ErrNotExecutable
 	}
-	return fail(is, a.Hints, "%s", a.Error)
+	return fault.New(is, a.Hints, "%s", a.Error)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/crilog"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // supervised is a container under a supervisor: it runs, or waits to run once more.
@@ -112,9 +113,9 @@ func (v *supervised) failed(err error) {
 // startStatus is the status of a command that could not be started, as docker has it.
 func startStatus(err error) int {
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, fault.ErrNotFound):
 		return 127
-	case errors.Is(err, ErrNotExecutable):
+	case errors.Is(err, fault.ErrNotExecutable):
 		return 126
 	}
 	return 125

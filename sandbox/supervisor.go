@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // A supervisor is there while a pod has detached containers: their parent, who writes their logs, starts them once more
@@ -282,9 +283,9 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 		}
 	case err != nil:
 		answer.Error, answer.Hints = err.Error(), Hints(err)
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, fault.ErrNotFound) {
 			answer.Kind = "not found"
-		} else if errors.Is(err, ErrNotExecutable) {
+		} else if errors.Is(err, fault.ErrNotExecutable) {
 			answer.Kind = "not executable"
 		}
 	}
@@ -336,7 +337,7 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 	}
 	state, err := c.State()
 	if err == nil && state.Status == Up {
-		err = fail(nil, []string{"podsh stop " + c.Title() + " first, or podsh attach " + c.Title()}, "container %q is running", c.Title())
+		err = fault.New(nil, []string{"podsh stop " + c.Title() + " first, or podsh attach " + c.Title()}, "container %q is running", c.Title())
 	}
 	if err != nil {
 		control.Close(files)
@@ -353,7 +354,7 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 	s.mutex.Unlock()
 	if other != nil {
 		control.Close(files)
-		return fail(nil, []string{"podsh restart " + c.Title() + ", or podsh attach " + c.Title()}, "container %q is %s", c.Title(), other.doing())
+		return fault.New(nil, []string{"podsh restart " + c.Title() + ", or podsh attach " + c.Title()}, "container %q is %s", c.Title(), other.doing())
 	}
 	if len(files) > 0 {
 		err = client.join(v, request.Input, files)

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // unpack runs the program of images with the folder as its root: whatever is in the blob, there is nothing else that it
@@ -100,7 +101,7 @@ func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
 	}
 	executor, err := nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
 	if errno, ok := unwrapped(err).(syscall.Errno); ok {
-		return nil, withHints(fmt.Errorf("make a user namespace to unpack in: %w", errno), hintsFor("clone", errno))
+		return nil, fault.WithHints(fmt.Errorf("make a user namespace to unpack in: %w", errno), hintsFor("clone", errno))
 	}
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // upperDir is where a pod's writes go on a kernel whose tmpfs can't carry an overlay for an ordinary user
@@ -35,7 +36,7 @@ func (run *performance) makeUpper() (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = withHint(fmt.Errorf("folder for what the pod writes: %w", err), "set XDG_DATA_HOME to a folder on a disk, of your own")
+			err = fault.WithHint(fmt.Errorf("folder for what the pod writes: %w", err), "set XDG_DATA_HOME to a folder on a disk, of your own")
 		}
 	}()
 	all := filepath.Dir(pod.Upper)
@@ -106,7 +107,7 @@ func (p *Pod) removeUpper() error {
 		return fmt.Errorf("remove %s: %w", p.Upper, err)
 	}
 	if exists(p.Upper) {
-		return fail(nil, []string{"is a file in it immutable, or a mount point? lsattr and findmnt tell"}, "%s could not be removed", p.Upper)
+		return fault.New(nil, []string{"is a file in it immutable, or a mount point? lsattr and findmnt tell"}, "%s could not be removed", p.Upper)
 	}
 	return nil
 }

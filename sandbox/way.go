@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // mostLinks is how many symbolic links a path may lead over, path_resolution(7).
@@ -76,7 +78,7 @@ func checkOnWay(path string) error {
 }
 
 func changeable(path, how string, args ...any) error {
-	return fail(nil, []string{"choose a folder that only root can change, all the way up to it"}, "%s %s", path, fmt.Sprintf(how, args...))
+	return fault.New(nil, []string{"choose a folder that only root can change, all the way up to it"}, "%s %s", path, fmt.Sprintf(how, args...))
 }
 
 // isRoots says whether a uid is root's. In a user namespace of a container's, say, the owner of what was there before may

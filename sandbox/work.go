@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 // work is the network's program at work where networks are.
@@ -109,9 +110,9 @@ func (w *work) do(job *control.Work, files ...*os.File) (*control.Done, error) {
 	case err != nil:
 		return nil, fmt.Errorf("network %q: the work on it ended without a word: %w", job.Network.Name, err)
 	case done.Error != "" && done.Hint != "":
-		return nil, withHint(errors.New(done.Error), "%s", done.Hint)
+		return nil, fault.WithHint(errors.New(done.Error), "%s", done.Hint)
 	case done.Error != "":
-		return nil, fail(nil, []string{"`podsh network inspect " + job.Network.Name + "` shows how it was made"}, "%s", done.Error)
+		return nil, fault.New(nil, []string{"`podsh network inspect " + job.Network.Name + "` shows how it was made"}, "%s", done.Error)
 	}
 	return done, nil
 }

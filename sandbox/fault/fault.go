@@ -1,4 +1,6 @@
-package sandbox
+// Package fault makes errors that a person can act on: what went wrong, which kind of error that is, for errors.Is, and what
+// to do about it. It knows nothing of pods, of the kernel or of where errors are printed, and does nothing but words.
+package fault
 
 import (
 	"errors"
@@ -9,6 +11,8 @@ import (
 var (
 	ErrNoPod         = errors.New("no such pod")
 	ErrExited        = errors.New("the pod has ended")
+	ErrNoContainer   = errors.New("no such container")
+	ErrSeveral       = errors.New("more than one") // pod or container of that name
 	ErrNoNetwork     = errors.New("no such network")
 	ErrNameTaken     = errors.New("name taken")
 	ErrInvalid       = errors.New("invalid")        // what the user asked for makes no sense: usage
@@ -24,23 +28,29 @@ type failure struct {
 }
 
 func (f *failure) Error() string { return f.message }
+
 func (f *failure) Unwrap() error { return f.is }
 
 // Hints are the lines that a person can act on.
 func (f *failure) Hints() []string { return f.hints }
 
-// fail makes an error of kind is (or nil) that reads as message; hints are lines that a person can act on.
-func fail(is error, hints []string, format string, args ...any) error {
+// New makes an error of kind is (or nil) that reads as message; hints are lines that a person can act on.
+func New(is error, hints []string, format string, args ...any) error {
 	return &failure{fmt.Sprintf(format, args...), is, hints}
 }
 
-// withHint adds a hint to an error.
-func withHint(err error, format string, args ...any) error {
+// WithHint adds a hint to an error.
+func WithHint(err error, format string, args ...any) error {
 	return &failure{err.Error(), err, []string{fmt.Sprintf(format, args...)}}
 }
 
-// hintsIn lists the hints that an error brings along, and all that it wraps, outermost first.
-func hintsIn(err error) []string {
+// WithHints adds hints to an error.
+func WithHints(err error, hints []string) error {
+	return &failure{err.Error(), err, hints}
+}
+
+// Hints lists the hints that an error brings along, and all that it wraps, outermost first.
+func Hints(err error) []string {
 	var hints []string
 	if f, ok := err.(interface{ Hints() []string }); ok {
 		hints = append(hints, f.Hints()...)
@@ -48,17 +58,17 @@ func hintsIn(err error) []string {
 	switch wrapper := err.(type) {
 	case interface{ Unwrap() error }:
 		if inner := wrapper.Unwrap(); inner != nil {
-			hints = append(hints, hintsIn(inner)...)
+			hints = append(hints, Hints(inner)...)
 		}
 	case interface{ Unwrap() []error }:
 		for _, inner := range wrapper.Unwrap() {
-			hints = append(hints, hintsIn(inner)...)
+			hints = append(hints, Hints(inner)...)
 		}
 	}
 	return hints
 }
 
-// invalid is a usage error about one flag or argument.
-func invalid(format string, args ...any) error {
-	return fail(ErrInvalid, nil, format, args...)
+// Invalid is a usage error about one flag or argument.
+func Invalid(format string, args ...any) error {
+	return New(ErrInvalid, nil, format, args...)
 }
