@@ -18,7 +18,7 @@ func idFlags() []cli.Flag {
 func idMaps(c *cli.Context, spec *sandbox.Spec) error {
 	for option, ids := range map[string]*[]sandbox.IDMap{"uidmap": &spec.UIDMap, "gidmap": &spec.GIDMap} {
 		for _, text := range c.StringSlice(option) {
-			m, err := sandbox.ParseIDMap(option, text)
+			m, err := sandbox.ParseIDMap(option, text, sandbox.YourMap())
 			if err != nil {
 				return err
 			}

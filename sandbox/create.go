@@ -397,7 +397,7 @@ func (run *performance) mapIDs() error {
 	}
 	err := run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
 	if err != nil && run.Pod.Spec.mapsIDs() {
-		return fault.WithHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", yourMap())
+		return fault.WithHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", YourMap())
 	}
 	return err
 }

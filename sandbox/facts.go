@@ -179,7 +179,7 @@ func (f *Facts) readIDs(spec *Spec) error {
 	case f.NoRanges == "":
 		return nil
 	case len(f.SubUIDs) == 0 || len(f.SubGIDs) == 0:
-		f.RangesHint, f.YourMap = []string{thisMachine().addRanges()}, yourMap()
+		f.RangesHint, f.YourMap = []string{thisMachine().addRanges()}, YourMap()
 	default:
 		f.RangesHint = hintsFor("newuidmap", unix.EPERM)
 	}

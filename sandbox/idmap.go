@@ -45,9 +45,9 @@ func subids(path, name string, uid int) ([]Range, error) {
 	return ranges, nil
 }
 
-// yourMap is a map that this user may ask for, as flags: to the ranges that he has; root has all, and takes ids that are
+// YourMap is a map that this user may ask for, as flags: to the ranges that he has; root has all, and takes ids that are
 // nobody's.
-func yourMap() string {
+func YourMap() string {
 	m := thisMachine()
 	uid := os.Geteuid()
 	uids, _ := subids("/etc/subuid", userName(uint32(uid)), uid) // for a hint alone

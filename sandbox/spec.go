@@ -248,8 +248,8 @@ type IDMap struct {
 
 func (m IDMap) String() string { return fmt.Sprintf("%d %d %d", m.Inside, m.Outside, m.Count) }
 
-// ParseIDMap reads IN:OUT:COUNT.
-func ParseIDMap(option, text string) (IDMap, error) {
+// ParseIDMap reads IN:OUT:COUNT; example is a map that this user may ask for, for a hint.
+func ParseIDMap(option, text, example string) (IDMap, error) {
 	var n [3]uint32
 	parts := strings.Split(text, ":")
 	if len(parts) == len(n) {
@@ -265,7 +265,7 @@ func ParseIDMap(option, text string) (IDMap, error) {
 	m := IDMap{n[0], n[1], n[2]}
 	if len(parts) != len(n) || m.Count == 0 ||
 		uint64(m.Inside)+uint64(m.Count) > 1<<32-1 || uint64(m.Outside)+uint64(m.Count) > 1<<32-1 {
-		return IDMap{}, fault.New(fault.ErrInvalid, []string{"IN:OUT:COUNT, such as " + yourMap()}, "--%s %q is no map", option, text)
+		return IDMap{}, fault.New(fault.ErrInvalid, []string{"IN:OUT:COUNT, such as " + example}, "--%s %q is no map", option, text)
 	}
 	return m, nil
 }
