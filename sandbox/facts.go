@@ -13,7 +13,7 @@ import (
 
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/mountinfo"
-	ids "github.com/moby/sys/user"
+	idmaps "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
@@ -189,7 +189,7 @@ func (f *Facts) readIDs(spec *Spec) error {
 
 // ownGIDs reads the groups that are mapped where podsh runs; Outside is of no use to us.
 func ownGIDs() ([]IDMap, error) {
-	current, err := ids.CurrentProcessGIDMap()
+	current, err := idmaps.CurrentProcessGIDMap()
 	if err != nil {
 		return nil, fmt.Errorf("/proc/self/gid_map: %w", err)
 	}
