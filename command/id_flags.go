@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // idFlags are of who is who in a pod.
@@ -16,13 +17,13 @@ func idFlags() []cli.Flag {
 }
 
 func idMaps(c *cli.Context, spec *sandbox.Spec) error {
-	for option, ids := range map[string]*[]sandbox.IDMap{"uidmap": &spec.UIDMap, "gidmap": &spec.GIDMap} {
+	for option, mapped := range map[string]*[]ids.Map{"uidmap": &spec.UIDMap, "gidmap": &spec.GIDMap} {
 		for _, text := range c.StringSlice(option) {
-			m, err := sandbox.ParseIDMap(option, text, sandbox.YourMap())
+			m, err := ids.Parse(option, text, sandbox.YourMap())
 			if err != nil {
 				return err
 			}
-			*ids = append(*ids, m)
+			*mapped = append(*mapped, m)
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Container is a container as the store describes it: all that its plan needs, but for what the pod and the
@@ -142,7 +143,7 @@ func argv(spec *ContainerSpec, config *image.Config) []string {
 func (c *Container) view() *Pod {
 	pod := c.pod
 	v := &Pod{Format: podFormat, ID: c.ID, Hostname: pod.Hostname, Namespaces: map[string]Choice{},
-		UIDMap: pod.UIDMap, GIDMap: pod.GIDMap, OneID: pod.OneID, KeepGroups: pod.KeepGroups, UID: firstID(pod.UIDMap), GID: firstID(pod.GIDMap),
+		UIDMap: pod.UIDMap, GIDMap: pod.GIDMap, OneID: pod.OneID, KeepGroups: pod.KeepGroups, UID: ids.FirstID(pod.UIDMap), GID: ids.FirstID(pod.GIDMap),
 		Holder: pod.Holder, PlanFormat: pod.PlanFormat, OwnFile: pod.OwnFile, store: pod.store}
 	for name, choice := range pod.Namespaces {
 		if choice.Kind == "new" {

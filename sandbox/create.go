@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Proposal is a pod that could be made, and the plan to make it.
@@ -141,7 +142,7 @@ func (p *Proposal) Close() {
 func chooseExe(pod *Pod, f *Facts) exeKind {
 	uids := pod.UIDMap
 	if pod.Namespaces["user"].Kind == "host" {
-		uids = []IDMap{{0, 0, 1<<32 - 1}}
+		uids = []ids.Map{{Inside: 0, Outside: 0, Count: 1<<32 - 1}}
 	}
 	known := pod.Namespaces["user"].Kind != "path"
 	switch {

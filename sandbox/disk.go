@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // volumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
@@ -28,10 +29,10 @@ func (c *Container) volumeOwners() map[string]owner {
 		if err != nil || mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}
-		if inside, ok := mapID(c.pod.UIDMap, uid, false); ok {
+		if inside, ok := ids.Translate(c.pod.UIDMap, uid, false); ok {
 			uid = inside
 		}
-		if inside, ok := mapID(c.pod.GIDMap, gid, false); ok {
+		if inside, ok := ids.Translate(c.pod.GIDMap, gid, false); ok {
 			gid = inside
 		}
 		owners[dir] = owner{uid, gid, mode & 0o7777}
@@ -119,13 +120,13 @@ func (p *Pod) sweepDisks() {
 // in the pod, with a group of it, that is not needed: root there may do in his files what it likes, user_namespaces(7).
 func (p *Pod) giveToRoot(dir string) error {
 	me := uint32(os.Geteuid())
-	uid, ok := mapID(p.UIDMap, 0, true)
-	_, user := mapID(p.UIDMap, me, false)
-	_, group := mapID(p.GIDMap, uint32(os.Getegid()), false)
+	uid, ok := ids.Translate(p.UIDMap, 0, true)
+	_, user := ids.Translate(p.UIDMap, me, false)
+	_, group := ids.Translate(p.GIDMap, uint32(os.Getegid()), false)
 	if !ok || user && (group || uid == me) {
 		return nil
 	}
-	gid, _ := mapID(p.GIDMap, 0, true)
+	gid, _ := ids.Translate(p.GIDMap, 0, true)
 	if me != 0 {
 		return fault.New(nil, []string{"podsh create without --uidmap makes you root in a pod"},
 			"root of pod %q is user %d, to whom you can't give the files of a container", p.Title(), uid)

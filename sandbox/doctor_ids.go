@@ -9,6 +9,8 @@ import (
 
 	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // nested shows the ids that there are to map.
@@ -164,7 +166,7 @@ func checkNestedIDs(m machine) Finding {
 	return Finding{Finding: f.why, Lost: oneID}
 }
 
-func showRanges(ranges []Range) string {
+func showRanges(ranges []ids.Range) string {
 	var text []string
 	for _, r := range ranges {
 		text = append(text, fmt.Sprintf("%d-%d", r.Start, r.Start+r.Count-1))
@@ -205,7 +207,7 @@ func checkMappers(m machine) Finding {
 		f.OK, f.Lost = true, ""
 		return f
 	}
-	said, err := m.tryMap(rootMap(uint32(m.uid), uids), rootMap(uint32(m.gid), gids))
+	said, err := m.tryMap(ids.RootMap(uint32(m.uid), uids), ids.RootMap(uint32(m.gid), gids))
 	if err != nil {
 		f = m.failed(f, "newuidmap", unix.EPERM)
 		f.Finding = strings.Replace(f.Finding, "newuidmap: "+unix.EPERM.Error(), said, 1)

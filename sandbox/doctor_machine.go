@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // machine is what checks ask. It reads nothing before it is asked, and tests put a made-up one in its place.
@@ -28,7 +29,7 @@ type machine struct {
 	reaches    func(call string) bool                                          // does it get as far as the kernel?
 	try        func(flags int, calls ...nsenter.Call) (call string, err error) // performs calls in new namespaces
 	sealed     func() error                                                    // makes a program in memory
-	tryMap     func(uids, gids []IDMap) (said string, err error)               // has newuidmap and newgidmap map ids
+	tryMap     func(uids, gids []ids.Map) (said string, err error)             // has newuidmap and newgidmap map ids
 }
 
 func thisMachine() machine {

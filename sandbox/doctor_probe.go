@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // try performs calls in new namespaces, as `podsh create` would, and says which call failed and how. With the
@@ -26,8 +27,8 @@ func try(flags int, calls []nsenter.Call) (call string, err error) {
 	defer e.Kill()
 	if flags&unix.CLONE_NEWUSER != 0 {
 		own := map[string]string{
-			"uid_map": lines([]IDMap{{0, uint32(os.Geteuid()), 1}}),
-			"gid_map": lines([]IDMap{{0, uint32(os.Getegid()), 1}}),
+			"uid_map": ids.Lines([]ids.Map{{Inside: 0, Outside: uint32(os.Geteuid()), Count: 1}}),
+			"gid_map": ids.Lines([]ids.Map{{Inside: 0, Outside: uint32(os.Getegid()), Count: 1}}),
 		}
 		for _, file := range []string{"setgroups", "uid_map", "gid_map"} {
 			text := own[file]
@@ -84,14 +85,14 @@ func startProbe(flags int) (e *nsenter.Executor, call string, err error) {
 
 // tryMap has newuidmap and newgidmap write maps as `podsh create` would, and returns what they said when they
 // did not.
-func tryMap(uids, gids []IDMap) (said string, err error) {
+func tryMap(uids, gids []ids.Map) (said string, err error) {
 	e, _, err := startProbe(unix.CLONE_NEWUSER)
 	if err != nil {
 		return err.Error(), err
 	}
 	defer e.Kill()
-	for i, ids := range [][]IDMap{uids, gids} {
-		arguments := append([]string{strconv.Itoa(e.PID)}, strings.Fields(words(ids))...)
+	for i, mapped := range [][]ids.Map{uids, gids} {
+		arguments := append([]string{strconv.Itoa(e.PID)}, strings.Fields(ids.Words(mapped))...)
 		path, err := programPath(mappers[i])
 		if err != nil {
 			return err.Error(), err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // How the holder's own program is kept out of the pod's reach. A process in the pod that keeps
@@ -43,8 +44,8 @@ func readExe() (exeFile, error) {
 }
 
 // reachable says whether someone with these ids of the host may write the file, or make it writable.
-func (e exeFile) reachable(uids []IDMap) bool {
-	_, owner := mapID(uids, e.UID, false)
+func (e exeFile) reachable(uids []ids.Map) bool {
+	_, owner := ids.Translate(uids, e.UID, false)
 	return owner || e.Open
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Explain writes a plan for people: each step in plain words, where to read more, and the same by hand: $ is
@@ -82,7 +83,7 @@ root=$1
 
 // Script writes a plan as a script in plain sh.
 func (p *Proposal) Script(w io.Writer) error {
-	if _, root := mapID(p.Pod.UIDMap, 0, true); len(p.Pod.UIDMap) > 0 && !root {
+	if _, root := ids.Translate(p.Pod.UIDMap, 0, true); len(p.Pod.UIDMap) > 0 && !root {
 		return fault.New(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
 			"a pod without a root user can't be built by a script: umount(8) is for root alone")
 	}

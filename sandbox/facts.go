@@ -18,6 +18,7 @@ import (
 
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Facts are what this machine and this root file system are like, read before planning; the plan is a pure
@@ -25,14 +26,14 @@ import (
 type Facts struct {
 	UID, GID    uint32
 	Root        bool // may do without a user namespace
-	SubUIDs     []Range
-	SubGIDs     []Range
-	NoRanges    string   // why there are none
-	RangesHint  []string // and what to do about it
-	YourMap     string   // a map that may be asked for all the same
-	OwnGIDs     []IDMap  // groups that exist where podsh runs: all, but in a user namespace
-	NoSetgroups bool     // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
-	NewUIDMap   bool     // newuidmap and newgidmap must write ranges: we may not
+	SubUIDs     []ids.Range
+	SubGIDs     []ids.Range
+	NoRanges    string    // why there are none
+	RangesHint  []string  // and what to do about it
+	YourMap     string    // a map that may be asked for all the same
+	OwnGIDs     []ids.Map // groups that exist where podsh runs: all, but in a user namespace
+	NoSetgroups bool      // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
+	NewUIDMap   bool      // newuidmap and newgidmap must write ranges: we may not
 	Kernel      Version
 	LastCap     capability.Cap
 	Keys        bool // the kernel has keyrings
@@ -188,14 +189,14 @@ func (f *Facts) readIDs(spec *Spec) error {
 }
 
 // ownGIDs reads the groups that are mapped where podsh runs; Outside is of no use to us.
-func ownGIDs() ([]IDMap, error) {
+func ownGIDs() ([]ids.Map, error) {
 	current, err := idmaps.CurrentProcessGIDMap()
 	if err != nil {
 		return nil, fmt.Errorf("/proc/self/gid_map: %w", err)
 	}
-	var own []IDMap
+	var own []ids.Map
 	for _, m := range current {
-		own = append(own, IDMap{uint32(m.ID), uint32(m.ParentID), uint32(m.Count)})
+		own = append(own, ids.Map{Inside: uint32(m.ID), Outside: uint32(m.ParentID), Count: uint32(m.Count)})
 	}
 	return own, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,17 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
-
-// Range is a row of ids of the host that a user may use in user namespaces: a line of subuid(5) or subgid(5).
-type Range struct {
-	Start uint32 `json:"start"`
-	Count uint32 `json:"count"`
-}
 
 // subids reads the ranges of a user, known by name or by number, from /etc/subuid or /etc/subgid. No file is
 // no range.
-func subids(path, name string, uid int) ([]Range, error) {
+func subids(path, name string, uid int) ([]ids.Range, error) {
 	entries, err := user.ParseSubIDFileFilter(path, func(e user.SubID) bool {
 		return e.Name != "" && (e.Name == name || e.Name == fmt.Sprint(uid))
 	})
@@ -35,12 +29,12 @@ func subids(path, name string, uid int) ([]Range, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	var ranges []Range
+	var ranges []ids.Range
 	for _, e := range entries {
 		if e.SubID < 0 || e.Count <= 0 || e.SubID+e.Count > 1<<32-1 || e.SubID > 1<<32-1 || e.Count > 1<<32-1 {
 			continue // newuidmap would refuse it as well
 		}
-		ranges = append(ranges, Range{uint32(e.SubID), uint32(e.Count)})
+		ranges = append(ranges, ids.Range{Start: uint32(e.SubID), Count: uint32(e.Count)})
 	}
 	return ranges, nil
 }
@@ -63,60 +57,6 @@ func YourMap() string {
 	return fmt.Sprintf("--uidmap 0:%d:1 --gidmap 0:%d:1", uid, os.Getegid())
 }
 
-// rootMap maps the pod's root to the user outside, and the ids above it to the ranges.
-func rootMap(outside uint32, ranges []Range) []IDMap {
-	return appendRanges([]IDMap{{0, outside, 1}}, 1, ranges)
-}
-
-// rangeMap maps the ids from 0 to the ranges alone: for root, whose own id stays outside.
-func rangeMap(ranges []Range) []IDMap {
-	return appendRanges(nil, 0, ranges)
-}
-
-func appendRanges(ids []IDMap, inside uint32, ranges []Range) []IDMap {
-	for _, r := range ranges {
-		ids = append(ids, IDMap{inside, r.Start, r.Count})
-		inside += r.Count
-	}
-	return ids
-}
-
-// keepMap maps the user's id to itself, and all others to the ranges.
-func keepMap(own uint32, ranges []Range) []IDMap {
-	var ids []IDMap
-	next := uint32(0)
-	for _, r := range ranges {
-		if next < own { // the part below our own id
-			n := min(r.Count, own-next)
-			ids = append(ids, IDMap{next, r.Start, n})
-			next, r.Start, r.Count = next+n, r.Start+n, r.Count-n
-		}
-		if r.Count > 0 {
-			ids = append(ids, IDMap{max(next, own+1), r.Start, r.Count})
-			next = max(next, own+1) + r.Count
-		}
-	}
-	return append(ids, IDMap{own, own, 1})
-}
-
-// lines is the text of a uid_map.
-func lines(ids []IDMap) string {
-	var text strings.Builder
-	for _, m := range ids {
-		fmt.Fprintln(&text, m)
-	}
-	return text.String()
-}
-
-// words are the arguments of newuidmap(1) behind the pid.
-func words(ids []IDMap) string {
-	var text []string
-	for _, m := range ids {
-		text = append(text, m.String())
-	}
-	return strings.Join(text, " ")
-}
-
 // idsRefused says that newuidmap did not do what /etc/subuid promises.
 type idsRefused struct{ why string }
 
@@ -131,7 +71,7 @@ func (p *Pod) writeMaps(pid int, throughPrograms bool) error {
 	proc := fmt.Sprintf("/proc/%d/", pid)
 	files := []struct{ name, text string }{
 		{"setgroups", "deny"}, // gid_map is refused until then: user_namespaces(7)
-		{"uid_map", lines(p.UIDMap)}, {"gid_map", lines(p.GIDMap)},
+		{"uid_map", ids.Lines(p.UIDMap)}, {"gid_map", ids.Lines(p.GIDMap)},
 	}
 	if !p.OneID {
 		files = files[1:]
@@ -167,7 +107,7 @@ func (p *Pod) newIDMaps(pid int) error {
 // threads that copy what is said, which takes longer than the map.
 type mapper struct {
 	name string
-	ids  []IDMap
+	ids  []ids.Map
 	pid  int
 	said *os.File
 	err  error // of its start
@@ -188,7 +128,7 @@ func (m *mapper) start(target int) error {
 		return err
 	}
 	defer end.Close()
-	argv := append([]string{m.name, strconv.Itoa(target)}, strings.Fields(words(m.ids))...)
+	argv := append([]string{m.name, strconv.Itoa(target)}, strings.Fields(ids.Words(m.ids))...)
 	m.pid, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{
 		Env: os.Environ(), Files: []uintptr{null.Fd(), null.Fd(), end.Fd()},
 	})
@@ -228,11 +168,11 @@ func (p *Pod) writeMapsBelow(hub *Pod, pid int) error {
 		return err
 	}
 	defer pidfd.Close()
-	uids, err := idsSeenIn(p.UIDMap, hub.UIDMap)
+	uids, err := ids.SeenIn(p.UIDMap, hub.UIDMap)
 	if err != nil {
 		return err
 	}
-	gids, err := idsSeenIn(p.GIDMap, hub.GIDMap)
+	gids, err := ids.SeenIn(p.GIDMap, hub.GIDMap)
 	if err != nil {
 		return err
 	}
@@ -242,7 +182,7 @@ func (p *Pod) writeMapsBelow(hub *Pod, pid int) error {
 	}
 	defer m.Close()
 	b := &builder{}
-	files := []struct{ name, text string }{{"setgroups", "deny"}, {"uid_map", lines(uids)}, {"gid_map", lines(gids)}}
+	files := []struct{ name, text string }{{"setgroups", "deny"}, {"uid_map", ids.Lines(uids)}, {"gid_map", ids.Lines(gids)}}
 	if !p.OneID {
 		files = files[1:]
 	}
@@ -253,22 +193,4 @@ func (p *Pod) writeMapsBelow(hub *Pod, pid int) error {
 	}
 	_, err = m.do(b)
 	return err
-}
-
-// idsSeenIn says what ids of the host are in a user namespace that has these.
-func idsSeenIn(ids, has []IDMap) ([]IDMap, error) {
-	var inside []IDMap
-	for _, m := range ids {
-		for m.Count > 0 {
-			i := slices.IndexFunc(has, func(h IDMap) bool { return m.Outside >= h.Outside && m.Outside-h.Outside < h.Count })
-			if i < 0 {
-				return nil, fault.New(nil, []string{"leave out --uidmap and --gidmap, or the networks"}, "id %d of the host is not among those that pods on networks can have", m.Outside)
-			}
-			offset := m.Outside - has[i].Outside
-			n := min(m.Count, has[i].Count-offset)
-			inside = append(inside, IDMap{m.Inside, has[i].Inside + offset, n})
-			m = IDMap{m.Inside + n, m.Outside + n, m.Count - n}
-		}
-	}
-	return inside, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // corrected puts a layer above the others where an overlay of them would show folders otherwise than they are meant: those
@@ -47,9 +48,9 @@ func (p *Pod) inside(f image.Folder) image.Folder {
 	}
 	for _, id := range []struct {
 		id  *uint32
-		ids []IDMap
+		ids []ids.Map
 	}{{&f.UID, p.UIDMap}, {&f.GID, p.GIDMap}} {
-		if inside, ok := mapID(id.ids, *id.id, false); ok {
+		if inside, ok := ids.Translate(id.ids, *id.id, false); ok {
 			*id.id = inside
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Inspection is everything known about a pod. What the kernel is asked for is there only of a running one;
@@ -30,8 +31,8 @@ type Inspection struct {
 	User         Credentials               `json:"user"`
 	Spec         Spec                      `json:"spec"`
 	Namespaces   map[string]NamespaceState `json:"namespaces"`
-	UIDMap       []IDMap                   `json:"uid_map"`
-	GIDMap       []IDMap                   `json:"gid_map"`
+	UIDMap       []ids.Map                 `json:"uid_map"`
+	GIDMap       []ids.Map                 `json:"gid_map"`
 	OneID        bool                      `json:"one_id"`
 	Capabilities *CapabilitySets           `json:"capabilities"` // of the holder
 	Network      *NetInspection            `json:"network"`

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 func TestInspectAgreesWithTheKernel(t *testing.T) {
@@ -26,7 +27,7 @@ func TestInspectAgreesWithTheKernel(t *testing.T) {
 			t.Errorf("%s: %+v, not %q", name, ns, link)
 		}
 	}
-	if len(i.UIDMap) != 1 || i.UIDMap[0] != (IDMap{0, uint32(os.Geteuid()), 1}) {
+	if len(i.UIDMap) != 1 || i.UIDMap[0] != (ids.Map{Inside: 0, Outside: uint32(os.Geteuid()), Count: 1}) {
 		t.Errorf("uid map %v", i.UIDMap)
 	}
 	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", i.PID))
@@ -70,7 +71,7 @@ func TestInspectWithoutAHub(t *testing.T) {
 
 func TestInspectOfAPodThatHasEnded(t *testing.T) {
 	pod := handmade(t, newStore(t), "web", "user", "pid")
-	pod.UIDMap = []IDMap{{0, 1000, 1}}
+	pod.UIDMap = []ids.Map{{Inside: 0, Outside: 1000, Count: 1}}
 	if _, err := pod.Stop(0); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // JoinSpec is how a command runs in a pod.
@@ -175,7 +176,7 @@ func (p *Pod) identify(root int, text string) (identity, error) {
 // confine leaves of a user's groups those that the pod has.
 func (p *Pod) confine(who *identity) {
 	who.groups = slices.DeleteFunc(who.groups, func(g uint32) bool {
-		_, ok := mapID(p.GIDMap, g, true)
+		_, ok := ids.Translate(p.GIDMap, g, true)
 		return p.KeepGroups || len(p.GIDMap) > 0 && !ok
 	})
 }
@@ -292,7 +293,7 @@ func (j *Joining) Warning() error {
 // Streams are what the command gets in place of podsh's own output, where its user could not open that anew; nil: it gets that
 // itself. Standard input stays as it is: what the command leaves of it is for whoever reads it next.
 func (j *Joining) Streams() (*Streams, error) {
-	uid, _ := mapID(j.Pod.idsOutside(), j.who.uid, true)
+	uid, _ := ids.Translate(j.Pod.idsOutside(), j.who.uid, true)
 	if int(uid) == os.Geteuid() && (uid == 0 || ownFile(os.Stdout) && ownFile(os.Stderr)) {
 		return nil, nil
 	}

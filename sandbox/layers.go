@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // OpenImages opens the user's store of images.
@@ -36,7 +37,7 @@ func (p *Pod) mapName() string {
 	if p.Namespaces["user"].Kind == "host" || len(p.UIDMap) == 0 {
 		return "host"
 	}
-	name := strings.ReplaceAll(strings.Join([]string{words(p.UIDMap), words(p.GIDMap)}, "_"), " ", "-")
+	name := strings.ReplaceAll(strings.Join([]string{ids.Words(p.UIDMap), ids.Words(p.GIDMap)}, "_"), " ", "-")
 	if len(name) > 100 {
 		hash := fnv.New64a()
 		hash.Write([]byte(name))
@@ -127,7 +128,7 @@ func (p *Pod) removeTree(dir string) error {
 // beRoot makes the executor the pod's root, as a program of ours is to be that works on its files: it ends with podsh, and
 // gains nothing by what it executes.
 func (b *builder) beRoot(p *Pod) {
-	if _, root := mapID(p.UIDMap, 0, true); root {
+	if _, root := ids.Translate(p.UIDMap, 0, true); root {
 		if !p.KeepGroups {
 			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // How long the holder has to end: on SIGTERM, which it takes at once unless it is stopped or its members'
@@ -344,10 +345,10 @@ func (p *Pod) destroy(pidfd *os.File) error {
 // name, which points to it.
 func (p *Pod) salvage() {
 	var described struct {
-		UIDMap []IDMap `json:"uid_map"`
-		GIDMap []IDMap `json:"gid_map"`
-		Upper  string  `json:"upper"`
-		Holder Holder  `json:"holder"`
+		UIDMap []ids.Map `json:"uid_map"`
+		GIDMap []ids.Map `json:"gid_map"`
+		Upper  string    `json:"upper"`
+		Holder Holder    `json:"holder"`
 	}
 	text, _ := os.ReadFile(p.store.path("pods", p.ID, "pod.json"))
 	if json.Unmarshal(text, &described) == nil {

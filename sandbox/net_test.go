@@ -138,30 +138,6 @@ func TestParseSysctl(t *testing.T) {
 	}
 }
 
-func TestIDsSeenIn(t *testing.T) {
-	hub := []IDMap{{0, 1000, 1}, {1, 100000, 65536}}
-	for _, c := range []struct{ host, want []IDMap }{
-		{hub, hub2(hub)},
-		{[]IDMap{{0, 100000, 10}}, []IDMap{{0, 1, 10}}},
-		{[]IDMap{{5, 1000, 1}, {6, 165535, 1}}, []IDMap{{5, 0, 1}, {6, 65536, 1}}},
-	} {
-		if got, err := idsSeenIn(c.host, hub); err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%v: %v, %v", c.host, got, err)
-		}
-	}
-	if _, err := idsSeenIn([]IDMap{{0, 165535, 2}}, hub); err == nil {
-		t.Error("an id that the hub has not was taken")
-	}
-}
-
-// hub2 is a map of all ids to themselves.
-func hub2(ids []IDMap) (same []IDMap) {
-	for _, m := range ids {
-		same = append(same, IDMap{m.Inside, m.Inside, m.Count})
-	}
-	return same
-}
-
 func storeFor(t *testing.T) *Store {
 	t.Helper()
 	t.Setenv("PODSH_ROOT", filepath.Join(t.TempDir(), "pods"))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // planCreate lists all that is done to make a pod, in the order in which it happens. It reads nothing and
@@ -116,28 +117,28 @@ func (p *creation) mapIDs() {
 	why, cmd := "", ""
 	switch hub := p.facts.Net.Hub; {
 	case hub != nil && hub.own("user"):
-		inside, _ := idsSeenIn(uids, hub.UIDMap) // what it has not is refused when they are written
-		insideGroups, _ := idsSeenIn(gids, hub.GIDMap)
+		inside, _ := ids.SeenIn(uids, hub.UIDMap) // what it has not is refused when they are written
+		insideGroups, _ := ids.SeenIn(gids, hub.GIDMap)
 		why = describeMap(uids) + "; they are the hub's already"
 		cmd = fmt.Sprintf("nsenter --target %d --user --preserve-credentials sh -c \"printf '%s' >/proc/$HOLDER/uid_map && printf '%s' >/proc/$HOLDER/gid_map\"",
-			hub.Holder.PID, strings.ReplaceAll(lines(inside), "\n", `\n`), strings.ReplaceAll(lines(insideGroups), "\n", `\n`))
+			hub.Holder.PID, strings.ReplaceAll(ids.Lines(inside), "\n", `\n`), strings.ReplaceAll(ids.Lines(insideGroups), "\n", `\n`))
 	case p.pod.OneID:
 		why = fmt.Sprintf("be %d inside, yourself outside: one id", uids[0].Inside)
 		// gid_map is refused until setgroups is denied: user_namespaces(7).
-		cmd = fmt.Sprintf("echo deny >/proc/$HOLDER/setgroups; echo %s >/proc/$HOLDER/uid_map; echo %s >/proc/$HOLDER/gid_map", quote(words(uids)), quote(words(gids)))
+		cmd = fmt.Sprintf("echo deny >/proc/$HOLDER/setgroups; echo %s >/proc/$HOLDER/uid_map; echo %s >/proc/$HOLDER/gid_map", quote(ids.Words(uids)), quote(ids.Words(gids)))
 	case p.facts.NewUIDMap:
 		why = fmt.Sprintf("%s; newuidmap may write what you may not", describeMap(uids))
-		cmd = fmt.Sprintf("newuidmap $HOLDER %s && newgidmap $HOLDER %s", words(uids), words(gids))
+		cmd = fmt.Sprintf("newuidmap $HOLDER %s && newgidmap $HOLDER %s", ids.Words(uids), ids.Words(gids))
 	default:
 		why = describeMap(uids)
 		cmd = fmt.Sprintf("printf %s >/proc/$HOLDER/uid_map; printf %s >/proc/$HOLDER/gid_map",
-			quote(strings.ReplaceAll(lines(uids), "\n", `\n`)), quote(strings.ReplaceAll(lines(gids), "\n", `\n`)))
+			quote(strings.ReplaceAll(ids.Lines(uids), "\n", `\n`)), quote(strings.ReplaceAll(ids.Lines(gids), "\n", `\n`)))
 	}
 	p.explain(why, "user_namespaces(7)", cmd)
 	p.host("map ids")
 }
 
-func describeMap(ids []IDMap) string {
+func describeMap(ids []ids.Map) string {
 	var parts []string
 	for _, m := range ids {
 		if m.Count == 1 {
@@ -174,7 +175,7 @@ func (p *creation) startAnew() {
 
 // hasRoot says whether the pod has an id 0, as far as is known.
 func (p *creation) hasRoot() bool {
-	_, root := mapID(p.pod.UIDMap, 0, true)
+	_, root := ids.Translate(p.pod.UIDMap, 0, true)
 	return root
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // A container is one more plan: it joins the pod's namespaces where a pod makes new ones, and ends in the command
@@ -370,9 +371,9 @@ func (p *Pod) unmapped(who identity) (unmapped []string) {
 	for _, id := range []struct {
 		what string
 		id   uint32
-		ids  []IDMap
+		ids  []ids.Map
 	}{{"user", who.uid, p.UIDMap}, {"group", who.gid, p.GIDMap}} {
-		if _, ok := mapID(id.ids, id.id, true); len(id.ids) > 0 && !ok {
+		if _, ok := ids.Translate(id.ids, id.id, true); len(id.ids) > 0 && !ok {
 			unmapped = append(unmapped, fmt.Sprintf("%s %d", id.what, id.id))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // kernelMount makes proc or sysfs where it shows what is the pod's own; where the namespace is the host's, the kernel lets
@@ -117,7 +118,7 @@ func (p *creation) devices() {
 		p.call(unix.SYS_SYMLINKAT, link[0], dev, link[1])
 	}
 	pts := rootfs.Pts
-	if _, tty := mapID(p.groups(), 5, true); tty {
+	if _, tty := ids.Translate(p.groups(), 5, true); tty {
 		pts.Data += ",gid=5"
 	}
 	mounts := []rootfs.Mount{pts}
@@ -153,7 +154,7 @@ func (p *creation) raiseLoopback() {
 		p.call(unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, network.UpRequest("lo"))
 		p.call(unix.SYS_CLOSE, socket)
 	}
-	first, last := groupRange(p.groups())
+	first, last := ids.GroupRange(p.groups())
 	settings := network.Sysctls(first, last)
 	for _, s := range p.pod.Spec.Net.Sysctls {
 		settings = append(settings, network.Sysctl{Key: s.path(), Value: s.Value, Why: "set " + s.Key})
@@ -172,25 +173,11 @@ func (p *creation) raiseLoopback() {
 }
 
 // groups are the groups that the pod has.
-func (p *creation) groups() []IDMap {
+func (p *creation) groups() []ids.Map {
 	if p.pod.Namespaces["user"].Kind == "host" {
 		return p.facts.OwnGIDs
 	}
 	return p.pod.GIDMap
-}
-
-// groupRange is the widest row of groups from the first that a pod has; the kernel wants it in order outside,
-// too, and takes no group above 2^31-1.
-func groupRange(groups []IDMap) (first, last uint32) {
-	first = firstID(groups)
-	last = first
-	outside, _ := mapID(groups, first, true)
-	for _, m := range groups {
-		if end := m.Inside + (m.Count - 1); m.Inside <= last+1 && end > last && m.Outside >= outside {
-			last = end
-		}
-	}
-	return first, min(last, 1<<31-1)
 }
 
 // finishRoot fills the root with what the user asked for, hides what is not for a pod, and lets go of all that was made.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // What a pod's network has beyond localhost is made from outside: by a Maker in the pod's network namespace
@@ -337,21 +338,11 @@ func (f *Facts) enterHub() error {
 		return err
 	}
 	// What the hub has is what there is, whatever /etc/subuid says by now.
-	f.SubUIDs, f.SubGIDs = rangesOf(hub.UIDMap), rangesOf(hub.GIDMap)
+	f.SubUIDs, f.SubGIDs = ids.RangesOf(hub.UIDMap), ids.RangesOf(hub.GIDMap)
 	if hub.OneID && f.NoRanges == "" {
 		f.NoRanges = "the hub of networks was made with one"
 	}
 	f.Enter = append(f.Enter, Entrance{File: pidfd, Flags: unix.CLONE_NEWUSER, What: "the hub that its networks are in", Pod: hub,
 		Cmd: fmt.Sprintf("--target %d --user --preserve-credentials", hub.Holder.PID)})
 	return nil
-}
-
-// rangesOf are the rows of ids of the host in a map, but for the user's own.
-func rangesOf(ids []IDMap) (ranges []Range) {
-	for _, m := range ids {
-		if m.Count > 1 {
-			ranges = append(ranges, Range{m.Outside, m.Count})
-		}
-	}
-	return ranges
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -27,8 +28,8 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // machineFacts are those of a made-up machine, the same on every real one.
 func machineFacts() *Facts {
 	f := &Facts{
-		UID: 1000, GID: 1000, NewUIDMap: true, SubUIDs: []Range{{100000, 65536}}, SubGIDs: []Range{{100000, 65536}},
-		OwnGIDs: []IDMap{{0, 0, 1<<32 - 1}}, Kernel: Version{6, 8}, LastCap: capability.CAP_CHECKPOINT_RESTORE, Keys: true, CgroupV2: true,
+		UID: 1000, GID: 1000, NewUIDMap: true, SubUIDs: []ids.Range{{Start: 100000, Count: 65536}}, SubGIDs: []ids.Range{{Start: 100000, Count: 65536}},
+		OwnGIDs: []ids.Map{{Inside: 0, Outside: 0, Count: 1<<32 - 1}}, Kernel: Version{6, 8}, LastCap: capability.CAP_CHECKPOINT_RESTORE, Keys: true, CgroupV2: true,
 		Exe: exeFile{Path: "/usr/local/bin/podsh"}, Store: "/run/user/1000/podsh", Data: "/home/ada/.local/share",
 		Namespaces: map[string]bool{}, Masked: []string{"/proc/kcore", "/sys/firmware"},
 		MaskedFiles: map[string]bool{"/proc/kcore": true}, ReadOnly: []string{"/proc/sys"},
@@ -98,7 +99,7 @@ func createPlans(t *testing.T) map[string]Plan {
 		"network": {Spec{Name: "web", Rootfs: host, Net: Net{Networks: []string{"app", "db"}, Ports: parsePorts(t, "8080:80")}},
 			func(f *Facts) {
 				f.Net.Networks = []*network.Network{aNetwork("app", "10.89.0.0/24"), aNetwork("db", "10.90.0.0/28")}
-				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: rootMap(1000, f.SubUIDs), GIDMap: rootMap(1000, f.SubGIDs), Holder: Holder{PID: 4711}, Namespaces: map[string]Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
+				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: ids.RootMap(1000, f.SubUIDs), GIDMap: ids.RootMap(1000, f.SubGIDs), Holder: Holder{PID: 4711}, Namespaces: map[string]Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
 			}},
 	} {
 		f := machineFacts()
@@ -264,17 +265,6 @@ func TestAsRuncNamesCapabilities(t *testing.T) {
 		if _, err := parseCapability(name); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-func TestKeepMap(t *testing.T) {
-	got := keepMap(1000, []Range{{100000, 500}, {200000, 65036}})
-	want := []IDMap{{0, 100000, 500}, {500, 200000, 500}, {1001, 200500, 64536}, {1000, 1000, 1}}
-	if !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
-	}
-	if err := validateMap("keepMap", got); err != nil {
-		t.Error(err)
 	}
 }
 

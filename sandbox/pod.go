@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Pod is a pod as the store describes it. It lives as long as its holder does.
@@ -21,8 +22,8 @@ type Pod struct {
 	Spec       Spec              `json:"spec"`
 	Hostname   string            `json:"hostname"`
 	Namespaces map[string]Choice `json:"namespaces"` // all of them, by Namespace.Name: the spec with its defaults filled in
-	UIDMap     []IDMap           `json:"uid_map,omitempty"`
-	GIDMap     []IDMap           `json:"gid_map,omitempty"`
+	UIDMap     []ids.Map         `json:"uid_map,omitempty"`
+	GIDMap     []ids.Map         `json:"gid_map,omitempty"`
 	OneID      bool              `json:"one_id,omitempty"`      // the only one that is mapped is the user's own
 	KeepGroups bool              `json:"keep_groups,omitempty"` // setgroups(2) is denied: the caller's groups stay
 	UID        uint32            `json:"uid"`                   // who a command is that joins, inside

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Process is one process of a pod, as the host's /proc shows it.
@@ -83,7 +85,7 @@ func (p *Pod) Processes() ([]Process, error) {
 type processReader struct {
 	pod   *Pod
 	depth int // of the pod's pid namespace below ours
-	uids  []IDMap
+	uids  []ids.Map
 	now   time.Time
 	since time.Duration // boot
 }
@@ -117,7 +119,7 @@ func (r *processReader) process(pid int) (Process, error) {
 		uid, _ := strconv.ParseUint(ids[1], 10, 32) // the effective one
 		process.HostUID = uint32(uid)
 	}
-	if uid, ok := mapID(r.uids, process.HostUID, false); ok {
+	if uid, ok := ids.Translate(r.uids, process.HostUID, false); ok {
 		process.UID = &uid
 	}
 	process.State, _, _ = strings.Cut(status["State"], " ")
@@ -180,31 +182,11 @@ func readCommand(pid int) []string {
 }
 
 // readIDMap reads the uid_map or gid_map that a process is under, user_namespaces(7).
-func readIDMap(pid int, name string) ([]IDMap, error) {
+func readIDMap(pid int, name string) ([]ids.Map, error) {
 	path := fmt.Sprintf("/proc/%d/%s", pid, name)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return parseIDMap(path, string(text))
-}
-
-func parseIDMap(path, text string) ([]IDMap, error) {
-	ids := []IDMap{}
-	for line := range strings.Lines(text) {
-		var n [3]uint32
-		fields := strings.Fields(line)
-		for i := range n {
-			if len(fields) != len(n) {
-				return nil, fmt.Errorf("%s: %q is no map", path, line)
-			}
-			v, err := strconv.ParseUint(fields[i], 10, 32)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
-			}
-			n[i] = uint32(v)
-		}
-		ids = append(ids, IDMap{n[0], n[1], n[2]})
-	}
-	return ids, nil
+	return ids.ParseFile(path, string(text))
 }

@@ -47,22 +47,6 @@ func FuzzPrintable(f *testing.F) {
 	})
 }
 
-func FuzzParseIDMap(f *testing.F) {
-	f.Add("         0       1000          1\n         1     100000      65536\n")
-	f.Add("0 0 4294967295\n")
-	f.Add("0 0\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		ids, err := parseIDMap("uid_map", text)
-		if err != nil {
-			return
-		}
-		again, err := parseIDMap("uid_map", lines(ids))
-		if err != nil || !slices.Equal(ids, again) {
-			t.Errorf("%q: %v, then %v, %v", text, ids, again, err)
-		}
-	})
-}
-
 func TestProcesses(t *testing.T) {
 	pod := handmade(t, newStore(t), "", "user", "pid", "mnt")
 	enter(t, pod, `echo; exec sleep 1000`)

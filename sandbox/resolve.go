@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // resolve fills in what the spec leaves open, from the facts: which namespaces are new, which ids are mapped.
@@ -152,20 +153,20 @@ func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
 			pod.GIDMap = pod.UIDMap
 		}
 	case spec.KeepID:
-		pod.UIDMap, pod.GIDMap = keepMap(f.UID, f.SubUIDs), keepMap(f.GID, f.SubGIDs)
+		pod.UIDMap, pod.GIDMap = ids.KeepMap(f.UID, f.SubUIDs), ids.KeepMap(f.GID, f.SubGIDs)
 		pod.UID, pod.GID = f.UID, f.GID
 	case f.Root && f.NoRanges != "":
 		return nil, fault.New(nil, append(f.RangesHint, "or name some: "+f.YourMap),
 			"--userns new needs ids to map: %s", f.NoRanges)
 	case f.Root:
-		pod.UIDMap, pod.GIDMap = rangeMap(f.SubUIDs), rangeMap(f.SubGIDs)
+		pod.UIDMap, pod.GIDMap = ids.RangeMap(f.SubUIDs), ids.RangeMap(f.SubGIDs)
 	default:
-		pod.UIDMap, pod.GIDMap = rootMap(f.UID, f.SubUIDs), rootMap(f.GID, f.SubGIDs)
+		pod.UIDMap, pod.GIDMap = ids.RootMap(f.UID, f.SubUIDs), ids.RootMap(f.GID, f.SubGIDs)
 	}
 	if !spec.KeepID {
-		pod.UID, pod.GID = firstID(pod.UIDMap), firstID(pod.GIDMap)
+		pod.UID, pod.GID = ids.FirstID(pod.UIDMap), ids.FirstID(pod.GIDMap)
 	}
-	pod.OneID = !f.Root && onlyOwn(pod.UIDMap, f.UID) && onlyOwn(pod.GIDMap, f.GID)
+	pod.OneID = !f.Root && ids.OnlyOwn(pod.UIDMap, f.UID) && ids.OnlyOwn(pod.GIDMap, f.GID)
 	switch {
 	case pod.OneID && f.NoRanges != "":
 		warnings = append(warnings, fault.New(nil, f.RangesHint, "the pod has one id only: %s. Programs in it can't change to another user, "+
@@ -174,19 +175,6 @@ func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
 		return nil, fault.New(nil, f.RangesHint, "these ids can't be mapped: %s", f.NoRanges)
 	}
 	return warnings, nil
-}
-
-// firstID is 0 where that is mapped, else the first id that is.
-func firstID(ids []IDMap) uint32 {
-	if _, ok := mapID(ids, 0, true); ok || len(ids) == 0 {
-		return 0
-	}
-	return ids[0].Inside
-}
-
-// onlyOwn says whether a map is one that its user may write without help, user_namespaces(7).
-func onlyOwn(ids []IDMap, own uint32) bool {
-	return len(ids) == 1 && ids[0].Count == 1 && ids[0].Outside == own
 }
 
 // checkRoot refuses a root file system that can't be completed.

@@ -19,6 +19,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Stdio is what a container's command reads and writes, and who learns of its terminal.
@@ -403,9 +404,9 @@ func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
 }
 
 // idsOutside are the ids of the host that the pod has.
-func (p *Pod) idsOutside() []IDMap {
+func (p *Pod) idsOutside() []ids.Map {
 	if p.Namespaces["user"].Kind == "host" {
-		return []IDMap{{0, 0, 1<<32 - 1}}
+		return []ids.Map{{Inside: 0, Outside: 0, Count: 1<<32 - 1}}
 	}
 	return p.UIDMap
 }

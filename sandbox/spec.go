@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // Spec is what a user asked for: plain data, as `podsh inspect` shows it.
@@ -29,8 +30,8 @@ type Spec struct {
 	Namespaces map[string]Choice `json:"namespaces,omitempty"` // by Namespace.Name; what is not there is the default
 	Net        Net               `json:"net,omitzero"`         // of a new net namespace
 	Clocks     []Clock           `json:"clocks,omitempty"`     // offsets of a new time namespace
-	UIDMap     []IDMap           `json:"uid_map,omitempty"`
-	GIDMap     []IDMap           `json:"gid_map,omitempty"`
+	UIDMap     []ids.Map         `json:"uid_map,omitempty"`
+	GIDMap     []ids.Map         `json:"gid_map,omitempty"`
 	KeepID     bool              `json:"keep_id,omitempty"`
 }
 
@@ -211,8 +212,8 @@ func (s *Spec) validateNamespaces() error {
 	if mapped && s.KeepID {
 		return fault.New(fault.ErrInvalid, []string{"choose one of them"}, "--keep-id makes a map of its own: it excludes --uidmap and --gidmap")
 	}
-	for what, ids := range map[string][]IDMap{"--uidmap": s.UIDMap, "--gidmap": s.GIDMap} {
-		if err := validateMap(what, ids); err != nil {
+	for what, rows := range map[string][]ids.Map{"--uidmap": s.UIDMap, "--gidmap": s.GIDMap} {
+		if err := ids.Validate(what, rows); err != nil {
 			return err
 		}
 	}
@@ -237,68 +238,4 @@ func (s *Spec) others() []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(pods))
-}
-
-// IDMap is one line of a uid_map or gid_map, user_namespaces(7).
-type IDMap struct {
-	Inside  uint32 `json:"inside"`
-	Outside uint32 `json:"outside"` // as the host sees it
-	Count   uint32 `json:"count"`
-}
-
-func (m IDMap) String() string { return fmt.Sprintf("%d %d %d", m.Inside, m.Outside, m.Count) }
-
-// ParseIDMap reads IN:OUT:COUNT; example is a map that this user may ask for, for a hint.
-func ParseIDMap(option, text, example string) (IDMap, error) {
-	var n [3]uint32
-	parts := strings.Split(text, ":")
-	if len(parts) == len(n) {
-		for i, part := range parts {
-			v, err := strconv.ParseUint(part, 10, 32)
-			if err != nil {
-				parts = nil
-				break
-			}
-			n[i] = uint32(v)
-		}
-	}
-	m := IDMap{n[0], n[1], n[2]}
-	if len(parts) != len(n) || m.Count == 0 ||
-		uint64(m.Inside)+uint64(m.Count) > 1<<32-1 || uint64(m.Outside)+uint64(m.Count) > 1<<32-1 {
-		return IDMap{}, fault.New(fault.ErrInvalid, []string{"IN:OUT:COUNT, such as " + example}, "--%s %q is no map", option, text)
-	}
-	return m, nil
-}
-
-// validateMap refuses what the kernel would: overlaps, and more than 340 lines (Linux 4.15).
-func validateMap(what string, ids []IDMap) error {
-	if len(ids) > 340 {
-		return fault.Invalid("%s: %d maps: the kernel takes 340", what, len(ids))
-	}
-	for i, a := range ids {
-		for _, b := range ids[i+1:] {
-			if overlap(a.Inside, b.Inside, a.Count, b.Count) || overlap(a.Outside, b.Outside, a.Count, b.Count) {
-				return fault.New(fault.ErrInvalid, []string{"IN:OUT:COUNT: no id may stand in two maps"}, "%s: %q and %q overlap", what, a, b)
-			}
-		}
-	}
-	return nil
-}
-
-func overlap(a, b, countA, countB uint32) bool {
-	return uint64(a) < uint64(b)+uint64(countB) && uint64(b) < uint64(a)+uint64(countA)
-}
-
-// mapID finds the id inside for a host id outside, or the other way round with inside true.
-func mapID(ids []IDMap, id uint32, inside bool) (uint32, bool) {
-	for _, m := range ids {
-		from, to := m.Outside, m.Inside
-		if inside {
-			from, to = to, from
-		}
-		if id >= from && id-from < m.Count {
-			return to + (id - from), true
-		}
-	}
-	return 0, false
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ids"
 )
 
 // upperDir is where a pod's writes go on a kernel whose tmpfs can't carry an overlay for an ordinary user
@@ -136,7 +137,7 @@ func (p *Pod) removeInside() error {
 		return err
 	}
 	b := &builder{}
-	if _, root := mapID(p.UIDMap, 0, true); root {
+	if _, root := ids.Translate(p.UIDMap, 0, true); root {
 		b.call(unix.SYS_SETRESGID, 0, 0, 0)
 		b.call(unix.SYS_SETRESUID, 0, 0, 0)
 	}
