@@ -132,6 +132,7 @@ func dataFolder(uid uint32) string {
 	return filepath.Join("/", home, ".local/share")
 }
 
+// exists says whether something has that path, if only a link that leads nowhere.
 func exists(path string) bool {
 	var st unix.Stat_t
 	return unix.Lstat(path, &st) == nil

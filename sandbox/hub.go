@@ -46,12 +46,7 @@ func (s *Store) lockHub(how int) (hub *Pod, unlock func(), err error) {
 	if err != nil {
 		return nil, nil, s.full(fault.WithHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.path("hub.lock")))
 	}
-	for {
-		if err = unix.Flock(int(f.Fd()), how); err != unix.EINTR {
-			break
-		}
-	}
-	if err == nil {
+	if err = flock(f, how); err == nil {
 		hub, err = s.Hub()
 	}
 	if err != nil {
@@ -129,7 +124,7 @@ func (s *Store) ReleaseHub() error {
 		how |= unix.LOCK_NB
 	}
 	hub, unlock, err := s.lockHub(how)
-	if err == unix.EWOULDBLOCK {
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil
 	}
 	if err != nil {
@@ -291,6 +286,7 @@ func (s *Store) inHub(hub *Pod) ([]*Pod, error) {
 	return in, nil
 }
 
+// writeText writes a file under another name, and renames it: whoever reads it finds all of it, or what was there before.
 func writeText(path, text string) error {
 	temporary := path + ".new"
 	if err := os.WriteFile(temporary, []byte(text), 0o600); err != nil {

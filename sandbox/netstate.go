@@ -57,18 +57,13 @@ func (p *Pod) saveNet(state *NetState) error {
 	return p.store.full(writeWhole(p.store.path("pods", p.ID, netName), state))
 }
 
-// writeWhole writes JSON under another name, and renames it.
+// writeWhole writes JSON as writeText writes text.
 func writeWhole(path string, value any) error {
 	text, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
-		os.Remove(temporary)
-		return err
-	}
-	return os.Rename(temporary, path)
+	return writeText(path, string(text))
 }
 
 // lockNet keeps other commands from changing the pod's network.

@@ -5,8 +5,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/podsh/podsh/nsenter"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/nsenter"
 )
 
 // mountNS is the number of the mount namespace that the command has for itself; 0 if that was not to be seen.

@@ -117,7 +117,7 @@ func newSupervisor(args []string) (*supervisor, error) {
 	if s.lock, err = os.OpenFile(filepath.Join(dir, "supervisor.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600); err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(s.lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errSupervised
 	}
 	if s.self, err = identifySelf(); err != nil {

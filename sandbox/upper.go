@@ -82,14 +82,28 @@ func (p *Pod) sweepUppers(all string) {
 	}
 }
 
+// flock locks a file, flock(2), as long as it is open; a signal does not keep it from that.
+func flock(f *os.File, how int) error {
+	for {
+		switch err := unix.Flock(int(f.Fd()), how); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		default:
+			return fmt.Errorf("flock %s: %w", f.Name(), err)
+		}
+	}
+}
+
+// lockFolder opens a folder and locks it.
 func lockFolder(dir string, how int) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), how); err != nil {
+	if err := flock(f, how); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("flock %s: %w", dir, err)
+		return nil, err
 	}
 	return f, nil
 }
