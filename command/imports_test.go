@@ -22,9 +22,10 @@ var mayImport = map[string]string{
 	".": "command",
 	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog sandbox/fault sandbox/ids " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/fault sandbox/ids sandbox/tarcopy seccomp",
+	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/fault sandbox/files sandbox/ids sandbox/tarcopy seccomp",
 	"sandbox/fault":      "",
 	"sandbox/ids":        "sandbox/fault",
+	"sandbox/files":      "",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",

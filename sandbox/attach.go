@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // wiring is a pod's network being set up, or changed: whatever was done is undone unless it is kept.
@@ -441,7 +442,7 @@ func (run *performance) listenInPod(dir string) error {
 	if run.net == nil {
 		return nil
 	}
-	if err := writeWhole(dir+"/"+netName, run.net.state); err != nil {
+	if err := files.WriteJSON(dir+"/"+netName, run.net.state); err != nil {
 		return err
 	}
 	listener, err := run.net.listenForRequests(dir)

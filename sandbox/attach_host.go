@@ -10,6 +10,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // resolve makes the helper of networks on the host answer names there: in a hub its own stack does.
@@ -61,7 +62,7 @@ func (w *wiring) resolveAt(resolver netip.Addr) error {
 func (s *Store) hostResolvers() []netip.Addr {
 	networks, err := s.Networks()
 	resolvers := []netip.Addr{network.HostResolver}
-	if slices.ContainsFunc(networks, (*network.Network).OnlyIPv6) || err != nil && exists("/proc/sys/net/ipv6") {
+	if slices.ContainsFunc(networks, (*network.Network).OnlyIPv6) || err != nil && files.Exists("/proc/sys/net/ipv6") {
 		resolvers = append(resolvers, network.HostResolver6)
 	}
 	return resolvers

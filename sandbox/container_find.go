@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
@@ -23,7 +24,7 @@ func (p *Pod) containerNamed(name string) string {
 		return ""
 	}
 	id, err := os.ReadFile(p.store.path("pods", p.ID, "names", name))
-	if err != nil || !isID(string(id)) || !exists(p.containersPath(string(id))) {
+	if err != nil || !isID(string(id)) || !files.Exists(p.containersPath(string(id))) {
 		return ""
 	}
 	return string(id)
@@ -87,7 +88,7 @@ func (p *Pod) Containers() ([]*Container, error) {
 			continue
 		}
 		c, err := p.loadContainer(entry.Name())
-		if err != nil && exists(p.containersPath(entry.Name())) {
+		if err != nil && files.Exists(p.containersPath(entry.Name())) {
 			c, err = p.brokenContainer(entry.Name(), err), nil
 		}
 		if err == nil {

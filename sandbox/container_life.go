@@ -15,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
@@ -87,7 +88,7 @@ func (c *Container) over(state *ContainerState, status int, reason string) error
 	}
 	state.Status, state.Finished, state.ExitCode, state.Reason = Ended, time.Now().UTC(), status, reason
 	err := c.saveState(state)
-	if errors.Is(err, fs.ErrNotExist) && !exists(c.path("")) {
+	if errors.Is(err, fs.ErrNotExist) && !files.Exists(c.path("")) {
 		return nil // it was removed meanwhile, and with that ended
 	}
 	return err
@@ -251,7 +252,7 @@ func (c *Container) Remove(force bool) error {
 
 // Log is the path of the container's log; "" where nothing is written yet.
 func (c *Container) Log() (string, error) {
-	if exists(c.LogPath()) {
+	if files.Exists(c.LogPath()) {
 		return c.LogPath(), nil
 	}
 	state, err := c.written()
@@ -281,7 +282,7 @@ func (c *Container) written() (*ContainerState, error) { return readState(c.path
 
 // whereItWrote adds to the end of its pod where the container's files are: nothing starts in that pod any more.
 func (c *Container) whereItWrote(err error) error {
-	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, fault.ErrExited) && exists(upper) {
+	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, fault.ErrExited) && files.Exists(upper) {
 		return fault.WithHint(err, "what the container wrote is in %s", upper)
 	}
 	return err

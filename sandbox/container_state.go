@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // Containers are described beside their pod:
@@ -67,7 +68,7 @@ func (c *Container) State() (*ContainerState, error) {
 	deadline := time.Now().Add(untilWritten)
 	for {
 		state, err := readState(c.path("state.json"))
-		if errors.Is(err, fs.ErrNotExist) && exists(c.path("container.json")) {
+		if errors.Is(err, fs.ErrNotExist) && files.Exists(c.path("container.json")) {
 			return &ContainerState{Status: Created}, nil
 		}
 		if err != nil {
@@ -175,7 +176,7 @@ func (p *Pod) NewContainer(spec *ContainerSpec, img *image.Image, layers []strin
 		}
 	}
 	c.Disk = diskFolder(c.ID)
-	if !exists(p.containersPath()) { // once for each pod is enough
+	if !files.Exists(p.containersPath()) { // once for each pod is enough
 		p.sweepDisks()
 	}
 	lock, err := p.makeDisk(c.Disk, p.containersPath(c.ID))
@@ -226,7 +227,7 @@ func (c *Container) save() error {
 		return p.store.full(err)
 	}
 	defer unlock()
-	if exists(p.store.path("pods", p.ID, closedName)) {
+	if files.Exists(p.store.path("pods", p.ID, closedName)) {
 		return fault.New(fault.ErrExited, []string{"podsh create, and run it there"}, "pod %q goes with its last container", p.Title())
 	}
 	for _, dir := range []string{"containers", "names"} {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
@@ -110,7 +111,7 @@ func diskFolder(id string) string {
 // sweepDisks removes the folders of pods and containers that were lost, with a reboot most often.
 func (p *Pod) sweepDisks() {
 	all := filepath.Dir(diskFolder(p.ID))
-	if lock, err := lockFolder(all, unix.LOCK_EX); err == nil { // there is none yet
+	if lock, err := files.LockFolder(all, unix.LOCK_EX); err == nil { // there is none yet
 		p.sweepUppers(all)
 		lock.Close()
 	}
@@ -144,7 +145,7 @@ func (p *Pod) makeDisk(dir, owner string) (lock *os.File, err error) {
 	if err := os.MkdirAll(all, 0o700); err != nil {
 		return nil, fault.WithHint(err, "set XDG_DATA_HOME to a folder on a disk, of your own")
 	}
-	every, err := lockFolder(all, unix.LOCK_EX)
+	every, err := files.LockFolder(all, unix.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +153,7 @@ func (p *Pod) makeDisk(dir, owner string) (lock *os.File, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fault.WithHint(err, "set XDG_DATA_HOME to a folder on a disk with room, of your own")
 	}
-	if lock, err = lockFolder(dir, unix.LOCK_EX); err != nil {
+	if lock, err = files.LockFolder(dir, unix.LOCK_EX); err != nil {
 		return nil, err
 	}
 	if err := p.store.claimDisk(dir, owner, p.Holder); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // execve(2) says ENOENT of a program that is there, when it is its loader or interpreter that is not, and ENOEXEC of all that it
@@ -250,7 +251,7 @@ func (c *Container) openPath(name string) (*os.File, error) {
 			return asFile(source, name, err)
 		}
 		defer unix.Close(source)
-		fd, err := openInRoot(source, rest, unix.O_PATH)
+		fd, err := files.OpenIn(source, rest, unix.O_PATH)
 		return asFile(fd, name, err)
 	}
 	return image.OpenIn(c.folders(), name)
@@ -286,7 +287,7 @@ func (j *Joining) execFailed(errno syscall.Errno) error {
 			return nil, err
 		}
 		defer unix.Close(root)
-		fd, err := openInRoot(root, name, unix.O_PATH)
+		fd, err := files.OpenIn(root, name, unix.O_PATH)
 		return asFile(fd, name, err)
 	}
 	return a.failed(errno)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
@@ -103,10 +104,10 @@ func readFacts(spec *Spec, store *Store) (*Facts, error) {
 		return nil, err
 	}
 	f.Data = dataFolder(f.UID)
-	f.Keys = exists("/proc/sys/kernel/keys")
+	f.Keys = files.Exists("/proc/sys/kernel/keys")
 	f.Namespaces = map[string]bool{}
 	for _, ns := range Namespaces {
-		f.Namespaces[ns.Name] = exists("/proc/self/ns/" + ns.Name)
+		f.Namespaces[ns.Name] = files.Exists("/proc/self/ns/" + ns.Name)
 	}
 	if err := f.readIDs(spec); err != nil {
 		return nil, err
@@ -130,12 +131,6 @@ func dataFolder(uid uint32) string {
 		}
 	}
 	return filepath.Join("/", home, ".local/share")
-}
-
-// exists says whether something has that path, if only a link that leads nowhere.
-func exists(path string) bool {
-	var st unix.Stat_t
-	return unix.Lstat(path, &st) == nil
 }
 
 // hasCapability says whether this process can use a capability where it is.
@@ -259,7 +254,7 @@ func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
 		}
 	}
 	for _, path := range rootfs.ReadOnly {
-		if exists(path) {
+		if files.Exists(path) {
 			f.ReadOnly = append(f.ReadOnly, path)
 		}
 	}
@@ -345,7 +340,7 @@ func (f *Facts) readDir(dir string) error {
 		}
 	}
 	for _, path := range etcFiles {
-		fd, err := openInRoot(root, path, unix.O_PATH)
+		fd, err := files.OpenIn(root, path, unix.O_PATH)
 		if err != nil {
 			continue
 		}
@@ -353,14 +348,8 @@ func (f *Facts) readDir(dir string) error {
 		f.Dir.Files[path] = unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 		unix.Close(fd)
 	}
-	f.Passwd, f.Group = readInRoot(root, "/etc/passwd"), readInRoot(root, "/etc/group")
+	f.Passwd, f.Group = files.ReadIn(root, "/etc/passwd"), files.ReadIn(root, "/etc/group")
 	return nil
-}
-
-// openInRoot opens a path as a process with that root would: no link leads out, openat2(2).
-func openInRoot(root int, path string, flags uint64) (int, error) {
-	return unix.Openat2(root, path, &unix.OpenHow{
-		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 }
 
 // Close lets go of what the facts hold open.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // The hub is where networks are: a pod of podsh's own, made with the first pod that is to be on one and removed
@@ -46,7 +47,7 @@ func (s *Store) lockHub(how int) (hub *Pod, unlock func(), err error) {
 	if err != nil {
 		return nil, nil, s.full(fault.WithHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.path("hub.lock")))
 	}
-	if err = flock(f, how); err == nil {
+	if err = files.Lock(f, how); err == nil {
 		hub, err = s.Hub()
 	}
 	if err != nil {
@@ -90,7 +91,7 @@ func (s *Store) ensureHub() error {
 		spec.Namespaces["net"] = Choice{Kind: "host"}
 	} else {
 		spec.Net = Net{WayOut: WayOutStack, Sysctls: []Sysctl{{"net.ipv4.ip_forward", "1"}}}
-		if exists("/proc/sys/net/ipv6") {
+		if files.Exists("/proc/sys/net/ipv6") {
 			spec.Net.Sysctls = append(spec.Net.Sysctls, Sysctl{"net.ipv6.conf.all.forwarding", "1"})
 		}
 	}
@@ -99,7 +100,7 @@ func (s *Store) ensureHub() error {
 		return fmt.Errorf("the hub of networks: %w", err)
 	}
 	defer proposal.Close()
-	if err := writeText(s.path(hubFile), proposal.Pod.ID); err != nil { // first: a hub that nobody finds would stay
+	if err := files.WriteText(s.path(hubFile), proposal.Pod.ID); err != nil { // first: a hub that nobody finds would stay
 		return s.full(err)
 	}
 	if _, _, err := proposal.Create(); err != nil {
@@ -284,14 +285,4 @@ func (s *Store) inHub(hub *Pod) ([]*Pod, error) {
 		}
 	}
 	return in, nil
-}
-
-// writeText writes a file under another name, and renames it: whoever reads it finds all of it, or what was there before.
-func writeText(path, text string) error {
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, []byte(text), 0o600); err != nil {
-		os.Remove(temporary)
-		return err
-	}
-	return os.Rename(temporary, path)
 }

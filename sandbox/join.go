@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
@@ -107,7 +108,7 @@ func ProposeJoin(pod *Pod, spec *JoinSpec) (*Joining, error) {
 			return nil, pod.noShell()
 		}
 	}
-	f := joinFacts{who, last, joinerHolds(pod), exists("/proc/sys/kernel/keys")}
+	f := joinFacts{who, last, joinerHolds(pod), files.Exists("/proc/sys/kernel/keys")}
 	if err := checkHeld(slices.Concat(pod.Spec.CapAdd, spec.CapAdd), f.held); err != nil {
 		return nil, err
 	}
@@ -132,37 +133,13 @@ func (p *Pod) openRootOf(pid int, pidfd *os.File) (int, error) {
 	return root, nil
 }
 
-// maxFile bounds what is read of a file in a pod: nothing in there is trusted.
-const maxFile = 1 << 20
-
-// readInRoot reads a regular file below root as a process in the pod would find it; nothing if there is none.
-func readInRoot(root int, name string) string {
-	path, err := openInRoot(root, name, unix.O_PATH) // which wakes no device and waits for no pipe
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(path)
-	var st unix.Stat_t
-	if unix.Fstat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxFile {
-		return ""
-	}
-	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", path))
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	text := make([]byte, st.Size)
-	n, _ := file.ReadAt(text, 0) // what could be read counts: it shrinks while others write
-	return string(text[:n])
-}
-
 // identify looks a user up as a login would, in the pod's own files.
 func (p *Pod) identify(root int, text string) (identity, error) {
-	passwd, group := readInRoot(root, "/etc/passwd"), readInRoot(root, "/etc/group")
+	passwd, group := files.ReadIn(root, "/etc/passwd"), files.ReadIn(root, "/etc/group")
 	who, err := lookUp(text, p.UID, p.GID, passwd, group)
 	if err != nil {
 		return who, withoutFolders(err, func(name string) (*os.File, error) {
-			fd, err := openInRoot(root, name, unix.O_PATH)
+			fd, err := files.OpenIn(root, name, unix.O_PATH)
 			return asFile(fd, name, err)
 		})
 	}
@@ -217,7 +194,7 @@ func shell(root int, who identity) []string {
 		if candidate == "" {
 			continue
 		}
-		fd, err := openInRoot(root, candidate, unix.O_PATH)
+		fd, err := files.OpenIn(root, candidate, unix.O_PATH)
 		if err != nil {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // OpenFiles shows the container as a pod whose files can be copied. Of one that has ended that is what it has left, to
@@ -52,14 +53,14 @@ func (c *Container) left() (_ *Container, lost []string, err error) {
 	}
 	l.User, l.Workdir, l.Volumes, l.Spec = "", "/", nil, ContainerSpec{}
 	for _, v := range c.Spec.Volumes {
-		if exists(v.Source) {
+		if files.Exists(v.Source) {
 			l.Spec.Volumes = append(l.Spec.Volumes, v)
 		} else {
 			lost = append(lost, v.Destination)
 		}
 	}
 	for _, v := range c.Spec.PodVolumes {
-		if exists(c.pod.volumePath(v.Name)) {
+		if files.Exists(c.pod.volumePath(v.Name)) {
 			l.Spec.PodVolumes = append(l.Spec.PodVolumes, v)
 		} else {
 			lost = append(lost, v.Destination)
@@ -73,7 +74,7 @@ func (c *Container) writes() string {
 	switch upper := filepath.Join(c.Disk, "upper"); {
 	case c.Root.Mode == "rw":
 		return c.Root.Dir
-	case c.Root.Mode == "overlay" && !c.Memory && exists(upper):
+	case c.Root.Mode == "overlay" && !c.Memory && files.Exists(upper):
 		return upper
 	}
 	return ""

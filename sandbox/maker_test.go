@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // givenMaker is a Maker as a helper has it in its hands, at the moment when it gets it.
@@ -109,7 +110,7 @@ func TestGivenMaker(t *testing.T) {
 func TestGivenMakerMakesSockets(t *testing.T) {
 	m := givenMaker(t)
 	families := []int{unix.AF_INET}
-	if exists("/proc/sys/net/ipv6") {
+	if files.Exists("/proc/sys/net/ipv6") {
 		families = append(families, unix.AF_INET6)
 	}
 	for _, family := range families {

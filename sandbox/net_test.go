@@ -13,6 +13,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 func parsePorts(t *testing.T, texts ...string) (ports []network.Port) {
@@ -219,7 +220,7 @@ func TestForgetHub(t *testing.T) {
 	if hub, err := store.Hub(); hub != nil || err != nil {
 		t.Fatalf("%v, %v", hub, err)
 	}
-	if err := writeText(store.path(hubFile), "0123456789ab"); err != nil {
+	if err := files.WriteText(store.path(hubFile), "0123456789ab"); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(store.path("leases", "app"), 0o700); err != nil {
@@ -232,7 +233,7 @@ func TestForgetHub(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, left := range []string{hubFile, "leases"} {
-		if exists(store.path(left)) {
+		if files.Exists(store.path(left)) {
 			t.Errorf("%s is left", left)
 		}
 	}

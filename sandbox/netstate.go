@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // NetState is what a pod's network is like at the moment. Unlike the pod's description it changes while the
@@ -54,21 +55,12 @@ func (p *Pod) Net() (*NetState, error) {
 
 // saveNet writes it, whole or not at all.
 func (p *Pod) saveNet(state *NetState) error {
-	return p.store.full(writeWhole(p.store.path("pods", p.ID, netName), state))
-}
-
-// writeWhole writes JSON as writeText writes text.
-func writeWhole(path string, value any) error {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	return writeText(path, string(text))
+	return p.store.full(files.WriteJSON(p.store.path("pods", p.ID, netName), state))
 }
 
 // lockNet keeps other commands from changing the pod's network.
 func (p *Pod) lockNet() (unlock func(), err error) {
-	folder, err := lockFolder(p.store.path("pods", p.ID), unix.LOCK_EX)
+	folder, err := files.LockFolder(p.store.path("pods", p.ID), unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.ErrNoPod, nil, "no pod %q", p.Title())
 	}

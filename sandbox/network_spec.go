@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // NetworkSpec is what a user asked for.
@@ -63,7 +64,7 @@ func (n *NetworkSpec) Validate() error {
 	if n.NoIPv4 && (families[true] > 0 || families[false] == 0 && !n.IPv6) {
 		return fault.New(fault.ErrInvalid, []string{"--ipv4=false --ipv6, or --subnet fd00:1234::/64"}, "--ipv4=false leaves the network no subnet, or contradicts one")
 	}
-	if (n.IPv6 || families[false] > 0) && !exists("/proc/sys/net/ipv6") {
+	if (n.IPv6 || families[false] > 0) && !files.Exists("/proc/sys/net/ipv6") {
 		return fault.New(nil, []string{"leave it out; ipv6.disable=1 on the kernel's command line is the usual cause"}, "this kernel has no IPv6")
 	}
 	return nil
@@ -100,7 +101,7 @@ func (s *Store) CreateNetwork(spec *NetworkSpec) (*network.Network, error) {
 	if err := os.MkdirAll(s.path("networks"), 0o700); err != nil {
 		return nil, s.full(err)
 	}
-	return n, s.full(writeWhole(s.path("networks", n.Name), n))
+	return n, s.full(files.WriteJSON(s.path("networks", n.Name), n))
 }
 
 // resolverFor is whom pods on networks ask for names.
@@ -147,7 +148,7 @@ func freeBridge(others []*network.Network) string {
 	}
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("podsh%d", i)
-		if !taken[name] && !exists("/sys/class/net/"+name) {
+		if !taken[name] && !files.Exists("/sys/class/net/"+name) {
 			return name
 		}
 	}

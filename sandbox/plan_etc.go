@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // etcFile is a file that podsh writes for every pod.
@@ -101,20 +103,20 @@ func (p *Pod) etc(pidfd *os.File) ([]etcFile, error) {
 		return nil, err
 	}
 	defer unix.Close(root)
-	var files []etcFile
+	var list []etcFile
 	for _, name := range etcFiles {
-		files = append(files, etcFile{path: name, text: readInRoot(root, name)})
+		list = append(list, etcFile{path: name, text: files.ReadIn(root, name)})
 	}
 	state, err := p.Net()
 	if err != nil || state.ResolvConf == nil {
-		return files, err
+		return list, err
 	}
 	found, is, err := findResolvConf(root)
 	if err == nil {
 		unix.Close(found)
-		files[slices.Index(etcFiles, "/etc/resolv.conf")].shared = is == *state.ResolvConf
+		list[slices.Index(etcFiles, "/etc/resolv.conf")].shared = is == *state.ResolvConf
 	}
-	return files, nil // else somebody in the pod has put another there
+	return list, nil // else somebody in the pod has put another there
 }
 
 // withHostname are the pod's files for a container that may have another host name.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
@@ -276,7 +277,7 @@ func (p *creation) attachByHand(i int, on *network.Network) string {
 // readNet looks at the networks that a spec names, and makes the hub where they are, but for a dry run.
 // release lets the hub go again; after an error there is nothing to let go.
 func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), err error) {
-	facts.IPv6 = exists("/proc/sys/net/ipv6")
+	facts.IPv6 = files.Exists("/proc/sys/net/ipv6")
 	release = func() {}
 	facts.OnHost = networksOnHost()
 	if facts.Networks, err = s.networksNamed(spec.Net.Networks...); err != nil || !spec.Net.OnNetworks() {

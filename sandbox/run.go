@@ -19,6 +19,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
@@ -81,7 +82,7 @@ func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *contai
 	if f.OwnGIDs, err = ownGIDs(); err != nil {
 		return nil, nil, err
 	}
-	f.Keys = exists("/proc/sys/kernel/keys")
+	f.Keys = files.Exists("/proc/sys/kernel/keys")
 	member = &containerFacts{container: c, etc: withHostname(etc, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
 	if !c.Spec.TTY {
 		member.nulls = nullStreams(stdio.In, stdio.Out, stdio.Err)
@@ -172,7 +173,7 @@ func (c *Container) folders() []string {
 	if c.Root.Kind == "dir" {
 		folders = []string{c.Root.Dir}
 	}
-	if upper := filepath.Join(c.Disk, "upper"); c.Disk != "" && c.Root.Mode == "overlay" && exists(upper) {
+	if upper := filepath.Join(c.Disk, "upper"); c.Disk != "" && c.Root.Mode == "overlay" && files.Exists(upper) {
 		folders = append(slices.Clone(folders), upper)
 	}
 	return folders

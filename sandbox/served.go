@@ -10,6 +10,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // leader is the pod that this one's helper leads with: itself, or its hub.
@@ -323,7 +324,7 @@ func (p *Pod) Publish(ports []network.Port) ([]network.Port, error) {
 // ensureAddress gives the pod an address of its own that has none.
 func (w *wiring) ensureAddress() (err error) {
 	if len(w.state.Addresses) == 0 {
-		w.state.Addresses, err = w.maker.giveAddress(exists("/proc/sys/net/ipv6"))
+		w.state.Addresses, err = w.maker.giveAddress(files.Exists("/proc/sys/net/ipv6"))
 	}
 	return err
 }
@@ -496,7 +497,7 @@ func (p *Pod) Connect(name string, asked Endpoint) (*network.Attachment, error) 
 		if err := w.update(hub, pidfd); err != nil {
 			return err
 		}
-		return p.store.full(writeWhole(p.store.path("pods", p.ID, "pod.json"), p))
+		return p.store.full(files.WriteJSON(p.store.path("pods", p.ID, "pod.json"), p))
 	})
 	return attached, err
 }

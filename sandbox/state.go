@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // Store is the folder in which pods are described. A pod lives in its holder; the store only says where.
@@ -102,7 +103,7 @@ func (s *Store) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(f, unix.LOCK_EX); err != nil {
+	if err := files.Lock(f, unix.LOCK_EX); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -116,14 +117,14 @@ type staged struct {
 }
 
 // stage writes a description where nobody looks for it.
-func (s *Store) stage(id string, files map[string][]byte) (_ *staged, err error) {
+func (s *Store) stage(id string, list map[string][]byte) (_ *staged, err error) {
 	unlock, err := s.lock()
 	if err != nil {
 		return nil, s.full(err)
 	}
 	n := &staged{dir: s.path("new-" + id)}
 	if err = os.Mkdir(n.dir, 0o700); err == nil {
-		if n.lock, err = lockFolder(n.dir, unix.LOCK_EX); err != nil {
+		if n.lock, err = files.LockFolder(n.dir, unix.LOCK_EX); err != nil {
 			_ = os.Remove(n.dir) // else the next sweep does it
 		}
 	}
@@ -131,7 +132,7 @@ func (s *Store) stage(id string, files map[string][]byte) (_ *staged, err error)
 	if err != nil {
 		return nil, s.full(err)
 	}
-	for name, content := range files {
+	for name, content := range list {
 		if err := os.WriteFile(filepath.Join(n.dir, name), content, 0o600); err != nil {
 			n.discard()
 			return nil, s.full(err)
@@ -282,7 +283,7 @@ func (s *Store) sweep() error {
 		if !isLeftover(e.Name()) {
 			continue
 		}
-		own, busy := lockFolder(s.path(e.Name()), unix.LOCK_EX|unix.LOCK_NB)
+		own, busy := files.LockFolder(s.path(e.Name()), unix.LOCK_EX|unix.LOCK_NB)
 		if errors.Is(busy, unix.EWOULDBLOCK) {
 			continue
 		}

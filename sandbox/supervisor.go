@@ -16,6 +16,7 @@ import (
 
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // A supervisor is there while a pod has detached containers: their parent, who writes their logs, starts them once more
@@ -117,7 +118,7 @@ func newSupervisor(args []string) (*supervisor, error) {
 	if s.lock, err = os.OpenFile(filepath.Join(dir, "supervisor.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600); err != nil {
 		return nil, err
 	}
-	if err := flock(s.lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := files.Lock(s.lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errSupervised
 	}
 	if s.self, err = identifySelf(); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
@@ -47,7 +48,7 @@ func (run *performance) makeUpper() (err error) {
 	if err := os.MkdirAll(all, 0o700); err != nil {
 		return err
 	}
-	lock, err := lockFolder(all, unix.LOCK_EX)
+	lock, err := files.LockFolder(all, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
@@ -57,7 +58,7 @@ func (run *performance) makeUpper() (err error) {
 	if err := os.Mkdir(pod.Upper, 0o700); err != nil {
 		return err
 	}
-	if run.upper, err = lockFolder(pod.Upper, unix.LOCK_EX); err != nil {
+	if run.upper, err = files.LockFolder(pod.Upper, unix.LOCK_EX); err != nil {
 		return err
 	}
 	return run.store.claimDisk(pod.Upper, run.store.path("pods", pod.ID), Holder{})
@@ -69,43 +70,17 @@ func (p *Pod) sweepUppers(all string) {
 	entries, _ := os.ReadDir(all) // it is there
 	for _, entry := range entries {
 		dir := filepath.Join(all, entry.Name())
-		lock, err := lockFolder(dir, unix.LOCK_EX|unix.LOCK_NB)
+		lock, err := files.LockFolder(dir, unix.LOCK_EX|unix.LOCK_NB)
 		if err != nil {
 			continue // in the making
 		}
-		if !exists(filepath.Join(dir, "pod")) {
+		if !files.Exists(filepath.Join(dir, "pod")) {
 			_ = os.Remove(dir) // if it is empty, create was killed right here; else it is a script's
 		} else if leftIn(dir) == leftBare {
 			_ = p.removeTree(dir) // the next create tries again
 		}
 		lock.Close()
 	}
-}
-
-// flock locks a file, flock(2), as long as it is open; a signal does not keep it from that.
-func flock(f *os.File, how int) error {
-	for {
-		switch err := unix.Flock(int(f.Fd()), how); err {
-		case nil:
-			return nil
-		case unix.EINTR:
-		default:
-			return fmt.Errorf("flock %s: %w", f.Name(), err)
-		}
-	}
-}
-
-// lockFolder opens a folder and locks it.
-func lockFolder(dir string, how int) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := flock(f, how); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // removeUpper removes what a pod wrote to disk. Its files belong to ids of the pod's, and without root they
@@ -121,7 +96,7 @@ func (p *Pod) removeUpper() error {
 	if err := p.removeInside(); err != nil {
 		return fmt.Errorf("remove %s: %w", p.Upper, err)
 	}
-	if exists(p.Upper) {
+	if files.Exists(p.Upper) {
 		return fault.New(nil, []string{"is a file in it immutable, or a mount point? lsattr and findmnt tell"}, "%s could not be removed", p.Upper)
 	}
 	return nil

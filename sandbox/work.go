@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 )
 
 // work is the network's program at work where networks are.
@@ -70,7 +71,7 @@ func (s *Store) orphans(n *network.Network) ([]lease, error) {
 		}
 		l := lease{}
 		l.pod, l.link, _ = strings.Cut(string(text), "\r\n") // as host-local writes it
-		if isID(l.pod) && !exists(s.path("pods", l.pod)) && !slices.Contains(orphans, l) {
+		if isID(l.pod) && !files.Exists(s.path("pods", l.pod)) && !slices.Contains(orphans, l) {
 			orphans = append(orphans, l)
 		}
 	}
