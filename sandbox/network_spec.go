@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,9 +65,6 @@ func (n *NetworkSpec) Validate() error {
 	if n.NoIPv4 && (families[true] > 0 || families[false] == 0 && !n.IPv6) {
 		return fault.New(fault.ErrInvalid, []string{"--ipv4=false --ipv6, or --subnet fd00:1234::/64"}, "--ipv4=false leaves the network no subnet, or contradicts one")
 	}
-	if (n.IPv6 || families[false] > 0) && !files.Exists("/proc/sys/net/ipv6") {
-		return fault.New(nil, []string{"leave it out; ipv6.disable=1 on the kernel's command line is the usual cause"}, "this kernel has no IPv6")
-	}
 	return nil
 }
 
@@ -74,6 +72,10 @@ func (n *NetworkSpec) Validate() error {
 func (s *Store) CreateNetwork(spec *NetworkSpec) (*network.Network, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
+	}
+	hasIPv6 := slices.ContainsFunc(spec.Subnets, func(subnet netip.Prefix) bool { return !subnet.Addr().Is4() })
+	if (spec.IPv6 || hasIPv6) && !files.Exists("/proc/sys/net/ipv6") {
+		return nil, fault.New(nil, []string{"leave it out; ipv6.disable=1 on the kernel's command line is the usual cause"}, "this kernel has no IPv6")
 	}
 	unlock, err := s.lock()
 	if err != nil {
