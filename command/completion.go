@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func Completion() *cli.Command {
@@ -166,7 +167,7 @@ func newFlagWord(flag cli.Flag) flagWord {
 	default:
 		f.values = flagValues[name]
 	}
-	for _, ns := range sandbox.Namespaces {
+	for _, ns := range spec.Namespaces {
 		switch {
 		case !slices.Contains(f.names, ns.Option) || ns.Name == "time" || strings.Contains(f.usage, "shared"): // of a container
 		case ns.Name == "net":

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func Create() *cli.Command {
@@ -90,7 +91,7 @@ func create(c *cli.Context) error {
 }
 
 // unpackRoot makes a tar the root of a pod: unpacked once, as the layer of an image.
-func unpackRoot(spec *sandbox.Spec) error {
+func unpackRoot(spec *spec.Spec) error {
 	if spec.MapsIDs() || spec.Rootfs.Mode != "overlay" {
 		return usagef("leave them out, or unpack it yourself and name the folder", "a tar as --rootfs is unpacked for the usual ids, and its files are not to be changed: no :ro, :rw, --keep-id, --uidmap, --gidmap or --userns")
 	}
@@ -125,11 +126,11 @@ func sayPorts(w io.Writer, pod *sandbox.Pod) error {
 }
 
 // createSpec turns flags into data.
-func createSpec(c *cli.Context) (*sandbox.Spec, error) {
-	spec := &sandbox.Spec{
+func createSpec(c *cli.Context) (*spec.Spec, error) {
+	spec := &spec.Spec{
 		Name: c.String("name"), Hostname: c.String("hostname"), ReadOnly: c.Bool("read-only"),
 		Env: c.StringSlice("env"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
-		Unmask: c.StringSlice("unmask"), KeepID: c.Bool("keep-id"), Namespaces: map[string]sandbox.Choice{},
+		Unmask: c.StringSlice("unmask"), KeepID: c.Bool("keep-id"), Namespaces: map[string]spec.Choice{},
 	}
 	var err error
 	if spec.Rootfs, err = rootfs.ParseSource(c.String("rootfs")); err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // idFlags are of who is who in a pod.
@@ -16,7 +17,7 @@ func idFlags() []cli.Flag {
 	}
 }
 
-func idMaps(c *cli.Context, spec *sandbox.Spec) error {
+func idMaps(c *cli.Context, spec *spec.Spec) error {
 	for option, mapped := range map[string]*[]ids.Map{"uidmap": &spec.UIDMap, "gidmap": &spec.GIDMap} {
 		for _, text := range c.StringSlice(option) {
 			m, err := ids.Parse(option, text, sandbox.YourMap())

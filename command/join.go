@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func Join() *cli.Command {
@@ -139,12 +140,12 @@ func joinCopied(joining *sandbox.Joining, streams *sandbox.Streams, args []strin
 	return err
 }
 
-func joinSpec(c *cli.Context, command []string) (*sandbox.JoinSpec, error) {
+func joinSpec(c *cli.Context, command []string) (*spec.JoinSpec, error) {
 	env, err := envSpec(c)
 	if err != nil {
 		return nil, err
 	}
-	spec := &sandbox.JoinSpec{
+	spec := &spec.JoinSpec{
 		Command: command, User: c.String("user"), Workdir: c.String("workdir"), Env: env,
 		CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
 		TTY:  c.Bool("tty") || isTerminal(os.Stdin) && isTerminal(os.Stdout) && isTerminal(os.Stderr),

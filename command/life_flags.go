@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // lifeFlags are of a container's limits, its end, and what comes after it.
@@ -17,8 +18,8 @@ func lifeFlags() []cli.Flag {
 }
 
 // lifeSpec reads them.
-func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
-	if spec.Restart, err = sandbox.ParseRestart(c.String("restart")); err != nil {
+func lifeSpec(c *cli.Context, asked *spec.ContainerSpec) (err error) {
+	if asked.Restart, err = spec.ParseRestart(c.String("restart")); err != nil {
 		return err
 	}
 	if text := c.String("stop-signal"); text != "" {
@@ -26,18 +27,18 @@ func lifeSpec(c *cli.Context, spec *sandbox.ContainerSpec) (err error) {
 		if err != nil {
 			return err
 		}
-		spec.StopSignal = int(sig)
+		asked.StopSignal = int(sig)
 	}
 	for _, text := range c.StringSlice("ulimit") {
-		u, err := sandbox.ParseUlimit(text)
+		u, err := spec.ParseUlimit(text)
 		if err != nil {
 			return err
 		}
-		spec.Ulimits = append(spec.Ulimits, u)
+		asked.Ulimits = append(asked.Ulimits, u)
 	}
 	if c.IsSet("stop-timeout") {
 		grace := seconds(c.Int("stop-timeout"))
-		spec.StopAfter = &grace
+		asked.StopAfter = &grace
 	}
 	return nil
 }

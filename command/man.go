@@ -8,7 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func Man() *cli.Command {
@@ -139,7 +139,7 @@ func manPage(app *cli.App) string {
 	}
 	b.WriteString(".SH SEE ALSO\n")
 	pages := []string{"namespaces(7)"}
-	for _, ns := range sandbox.Namespaces {
+	for _, ns := range spec.Namespaces {
 		pages = append(pages, ns.Man)
 	}
 	pages = append(pages, "capabilities(7)", "pivot_root(2)", "unshare(1)", "nsenter(1)", "lsns(8)")

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func Map() *cli.Command {
@@ -73,14 +74,14 @@ func drawMap(c *cli.Context) error {
 // mapTable shows each namespace by its inode once, where it first appears.
 func mapTable(w io.Writer, m *sandbox.Map) error {
 	header := []any{"NAME"}
-	for _, ns := range sandbox.Namespaces {
+	for _, ns := range spec.Namespaces {
 		header = append(header, strings.ToUpper(ns.Name))
 	}
 	t := newTable(w, header...)
 	first := map[uint64]string{}
 	for _, r := range m.Residents {
 		cells := []any{r.Name}
-		for _, ns := range sandbox.Namespaces {
+		for _, ns := range spec.Namespaces {
 			inode := r.Namespaces[ns.Name].Inode
 			switch name, shared := first[inode]; {
 			case inode == 0:

@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/rootfs"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // mountFlags are of what is mounted in a root, of a pod or a container. form is that of a volume, and show what it does.
@@ -32,7 +32,7 @@ func volumes(c *cli.Context) ([]rootfs.Volume, error) {
 }
 
 // volumeSpec reads --volume of a container. It tells volumes of the pod from folders of the host: those have a slash, or a dot before it.
-func volumeSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
+func volumeSpec(c *cli.Context, asked *spec.ContainerSpec) error {
 	for _, text := range c.StringSlice("volume") {
 		v, err := rootfs.ParseVolume(text)
 		if err != nil {
@@ -40,10 +40,10 @@ func volumeSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
 		}
 		name, _, _ := strings.Cut(text, ":")
 		if strings.Contains(name, "/") || name == "." || name == ".." {
-			spec.Volumes = append(spec.Volumes, v)
+			asked.Volumes = append(asked.Volumes, v)
 			continue
 		}
-		spec.PodVolumes = append(spec.PodVolumes, sandbox.PodVolume{Name: name, Destination: v.Destination, ReadOnly: v.ReadOnly})
+		asked.PodVolumes = append(asked.PodVolumes, spec.PodVolume{Name: name, Destination: v.Destination, ReadOnly: v.ReadOnly})
 	}
 	return nil
 }

@@ -6,13 +6,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // namespaceFlags say where the namespaces of a pod come from.
 func namespaceFlags() []cli.Flag {
 	var flags []cli.Flag
-	for _, ns := range sandbox.Namespaces {
+	for _, ns := range spec.Namespaces {
 		usage := fmt.Sprintf("%s: `new`, host, path:FILE or pod:OTHER", ns.Gives)
 		if ns.Name == "net" {
 			flags = append(flags, &cli.GenericFlag{Name: ns.Option, Value: new(netNames), Usage: "`NETWORK`: new, none, host, path:FILE, pod:OTHER, " +
@@ -28,29 +28,29 @@ func namespaceFlags() []cli.Flag {
 }
 
 // choices reads them.
-func choices(c *cli.Context, spec *sandbox.Spec) error {
-	for _, ns := range sandbox.Namespaces {
+func choices(c *cli.Context, wanted *spec.Spec) error {
+	for _, ns := range spec.Namespaces {
 		if !c.IsSet(ns.Option) {
 			continue
 		}
 		text := c.String(ns.Option)
 		if ns.Name == "net" {
-			choice, asked, err := sandbox.ParseNet(text)
+			choice, asked, err := spec.ParseNet(text)
 			if err != nil {
 				return err
 			}
-			spec.Namespaces[ns.Name], spec.Net = choice, asked
+			wanted.Namespaces[ns.Name], wanted.Net = choice, asked
 			continue
 		}
-		choice, err := sandbox.ParseChoice(ns.Option, text)
+		choice, err := spec.ParseChoice(ns.Option, text)
 		if ns.Name == "time" && err != nil {
-			choice = sandbox.Choice{Kind: "new"}
-			spec.Clocks, err = sandbox.ParseClocks(text)
+			choice = spec.Choice{Kind: "new"}
+			wanted.Clocks, err = spec.ParseClocks(text)
 		}
 		if err != nil {
 			return err
 		}
-		spec.Namespaces[ns.Name] = choice
+		wanted.Namespaces[ns.Name] = choice
 	}
 	return nil
 }
@@ -66,7 +66,7 @@ func privateFlags() []cli.Flag {
 }
 
 // privateSpec reads them.
-func privateSpec(c *cli.Context, spec *sandbox.ContainerSpec) error {
+func privateSpec(c *cli.Context, spec *spec.ContainerSpec) error {
 	for _, name := range []string{"pid", "ipc", "uts", "net"} {
 		switch value := c.String(name); {
 		case value == "private":

@@ -7,7 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/network"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // netFlags are those of a new pod's network (netSpec); of says whose.
@@ -38,12 +38,12 @@ func (n *netNames) Set(value string) error {
 }
 
 // netSpec reads what is asked of the pod's network, but for where it comes from.
-func netSpec(c *cli.Context, spec *sandbox.Net) error {
+func netSpec(c *cli.Context, asked *spec.Net) error {
 	access := c.Generic("host-access").(*hostAccess)
-	spec.HostAccess, spec.HostPorts = access.given, access.ports
-	spec.Search, spec.Options = c.StringSlice("dns-search"), c.StringSlice("dns-option")
+	asked.HostAccess, asked.HostPorts = access.given, access.ports
+	asked.Search, asked.Options = c.StringSlice("dns-search"), c.StringSlice("dns-option")
 	var err error
-	if spec.HostsFile, err = hostsFile(c); err != nil {
+	if asked.HostsFile, err = hostsFile(c); err != nil {
 		return err
 	}
 	for _, text := range c.StringSlice("publish") {
@@ -51,28 +51,28 @@ func netSpec(c *cli.Context, spec *sandbox.Net) error {
 		if err != nil {
 			return usagef("--publish "+network.PortForm+", such as 8080:80, 127.0.0.1:5353:53/udp, or 0:80 for any that is free", "--publish %v", err)
 		}
-		spec.Ports = append(spec.Ports, ports...)
+		asked.Ports = append(asked.Ports, ports...)
 	}
 	for _, text := range c.StringSlice("dns") {
 		server, err := netip.ParseAddr(text)
 		if err != nil {
 			return usagef("--dns ADDRESS, such as 192.0.2.53", "--dns %q is no address", text)
 		}
-		spec.DNS = append(spec.DNS, server)
+		asked.DNS = append(asked.DNS, server)
 	}
 	for _, text := range c.StringSlice("add-host") {
-		host, err := sandbox.ParseHost(text)
+		host, err := spec.ParseHost(text)
 		if err != nil {
 			return err
 		}
-		spec.Hosts = append(spec.Hosts, host)
+		asked.Hosts = append(asked.Hosts, host)
 	}
 	for _, text := range c.StringSlice("sysctl") {
-		setting, err := sandbox.ParseSysctl(text)
+		setting, err := spec.ParseSysctl(text)
 		if err != nil {
 			return err
 		}
-		spec.Sysctls = append(spec.Sysctls, setting)
+		asked.Sysctls = append(asked.Sysctls, setting)
 	}
 	return nil
 }
@@ -82,7 +82,7 @@ func hostsFile(c *cli.Context) (string, error) {
 	switch file := c.String("hosts-file"); {
 	case !c.IsSet("hosts-file"), file == "none":
 		return "", nil
-	case file == sandbox.HostsOfHost:
+	case file == spec.HostsOfHost:
 		return file, nil
 	default:
 		return filepath.Abs(file)
@@ -103,7 +103,7 @@ func (h *hostAccess) IsBoolFlag() bool { return true }
 func (h *hostAccess) Set(value string) (err error) {
 	h.given = true
 	if value != "true" {
-		h.ports, err = sandbox.ParseHostAccess(value)
+		h.ports, err = spec.ParseHostAccess(value)
 	}
 	return err
 }

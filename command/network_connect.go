@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func networkConnectCommand() *cli.Command {
@@ -54,8 +55,8 @@ func networkConnect(c *cli.Context) error {
 }
 
 // endpoint reads what is asked for on a network: by flags, or behind its name as --net has it.
-func endpoint(c *cli.Context, text string) (string, sandbox.Endpoint, error) {
-	name, asked, err := sandbox.ParseEndpoint(text)
+func endpoint(c *cli.Context, text string) (string, spec.Endpoint, error) {
+	name, asked, err := spec.ParseEndpoint(text)
 	for _, flag := range []string{"ip", "mac", "alias"} {
 		for _, value := range c.StringSlice(flag) {
 			if err == nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func networkCreateCommand() *cli.Command {
@@ -42,7 +43,7 @@ func networkCreate(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return usagef("podsh network create front", "network create takes one name, not %d", c.NArg())
 	}
-	spec := &sandbox.NetworkSpec{Name: c.Args().First(), IPv6: c.Bool("ipv6"), NoIPv4: !c.Bool("ipv4"), Internal: c.Bool("internal")}
+	spec := &spec.NetworkSpec{Name: c.Args().First(), IPv6: c.Bool("ipv6"), NoIPv4: !c.Bool("ipv4"), Internal: c.Bool("internal")}
 	for _, text := range c.StringSlice("subnet") {
 		subnet, err := netip.ParsePrefix(text)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func Run() *cli.Command {
@@ -132,7 +133,7 @@ func removeIfStopped(pod *sandbox.Pod, signals <-chan os.Signal) (begun func()) 
 
 // making is a container on its way.
 type making struct {
-	spec   *sandbox.ContainerSpec
+	spec   *spec.ContainerSpec
 	images *image.Store
 	image  *image.Image
 }
@@ -253,7 +254,7 @@ func podNamed(c *cli.Context, store *sandbox.Store) (*sandbox.Pod, error) {
 }
 
 // newPod makes a pod for one container.
-func newPod(c *cli.Context, store *sandbox.Store, spec *sandbox.ContainerSpec) (*sandbox.Pod, error) {
+func newPod(c *cli.Context, store *sandbox.Store, spec *spec.ContainerSpec) (*sandbox.Pod, error) {
 	podSpec, err := podSpec(c, spec)
 	if err != nil {
 		return nil, err

@@ -7,13 +7,13 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/rootfs"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // containerSpec turns flags into data.
-func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
+func containerSpec(c *cli.Context) (*spec.ContainerSpec, error) {
 	args := c.Args().Slice()
-	spec := &sandbox.ContainerSpec{
+	spec := &spec.ContainerSpec{
 		Name: c.String("name"), User: c.String("user"), Workdir: c.String("workdir"),
 		ReadOnly: c.Bool("read-only"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"), Unmask: c.StringSlice("unmask"),
 		TTY: c.Bool("tty"), Stdin: c.Bool("interactive"), Detached: c.Bool("detach"), Remove: c.Bool("rm"), Hostname: c.String("hostname"),
@@ -43,13 +43,13 @@ func containerSpec(c *cli.Context) (*sandbox.ContainerSpec, error) {
 }
 
 // podSpec describes a pod that is there for one container.
-func podSpec(c *cli.Context, spec *sandbox.ContainerSpec) (*sandbox.Spec, error) {
-	pod := &sandbox.Spec{Name: spec.Name, Hostname: c.String("hostname"), Rootfs: rootfs.Source{Kind: "host"}, Namespaces: map[string]sandbox.Choice{}}
-	if slices.Contains(spec.Private, "uts") {
+func podSpec(c *cli.Context, asked *spec.ContainerSpec) (*spec.Spec, error) {
+	pod := &spec.Spec{Name: asked.Name, Hostname: c.String("hostname"), Rootfs: rootfs.Source{Kind: "host"}, Namespaces: map[string]spec.Choice{}}
+	if slices.Contains(asked.Private, "uts") {
 		pod.Hostname = ""
 	}
 	if text := c.String("net"); text != "" && text != "private" && text != "shared" {
-		choice, net, err := sandbox.ParseNet(text)
+		choice, net, err := spec.ParseNet(text)
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // wiring is a pod's network being set up, or changed: whatever was done is undone unless it is kept.
@@ -110,7 +111,7 @@ func (w *wiring) openNetwork(pid int) (err error) {
 }
 
 // attach puts the pod on a network, as was asked for. The first that has a way out leads there.
-func (w *wiring) attach(hub *Pod, pid int, n *network.Network, asked Endpoint) error {
+func (w *wiring) attach(hub *Pod, pid int, n *network.Network, asked spec.Endpoint) error {
 	if err := w.openNetwork(pid); err != nil {
 		return err
 	}
@@ -202,7 +203,7 @@ func (w *wiring) leadOut(ipv6 bool) error {
 	if err != nil {
 		return err
 	}
-	link := w.pod.Spec.Net.outbound()
+	link := w.pod.Spec.Net.Outbound()
 	requests := [][]byte{network.SetLink(network.Loopback, 65536), network.SetLink(index, tunMTU)}
 	w.state.Addresses = nil
 	for i, own := range link.Own {
@@ -288,12 +289,12 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 	})
 	n := &w.pod.Spec.Net
 	if program := n.WayOut; w.tun != nil {
-		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.outbound(), Shared: w.pod.IsHub}}, w.tun)
+		_, err := w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.Outbound(), Shared: w.pod.IsHub}}, w.tun)
 		return err
-	} else if w.own && program != WayOutNone && program != WayOutStack {
+	} else if w.own && program != spec.WayOutNone && program != spec.WayOutStack {
 		path, err := wayProgram(program)
 		if err == nil {
-			_, err = w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.outbound(), Program: program, Path: path}})
+			_, err = w.helper.ask(&control.Request{Do: control.WayOut, Pod: w.pod.ID, Way: &control.Way{MTU: tunMTU, Link: n.Outbound(), Program: program, Path: path}})
 		}
 		return err
 	}
@@ -304,7 +305,7 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 func wayProgram(name string) (string, error) {
 	path, err := programPath(name)
 	if err != nil {
-		packages := map[string]string{WayOutPasta: "passt", WayOutSlirp: "slirp4netns"}
+		packages := map[string]string{spec.WayOutPasta: "passt", spec.WayOutSlirp: "slirp4netns"}
 		return "", fault.New(nil, []string{"install " + name + " (Debian: " + packages[name] + "), or take podsh's own: --net outbound"}, "%s is not installed", name)
 	}
 	return path, nil
@@ -382,7 +383,7 @@ func (run *performance) wire() (err error) {
 
 // beginNet opens the ports first of all: what is taken is told before anything is made.
 func (run *performance) beginNet() error {
-	if !run.Pod.Spec.Net.wantsHelper() {
+	if !run.Pod.Spec.Net.WantsHelper() {
 		return nil
 	}
 	run.net = newWiring(run.Pod, &NetState{Ports: []network.Port{}, Attachments: []network.Attachment{}})
@@ -401,10 +402,10 @@ func (run *performance) attachNext() error {
 
 func (run *performance) leadOut() (err error) {
 	n := &run.Pod.Spec.Net
-	if n.WayOut == WayOutStack {
+	if n.WayOut == spec.WayOutStack {
 		return run.net.leadOut(run.facts.Net.IPv6)
 	}
-	run.net.state.Addresses = []netip.Addr{n.outbound().Own[0].Addr()} // which both programs are told to give
+	run.net.state.Addresses = []netip.Addr{n.Outbound().Own[0].Addr()} // which both programs are told to give
 	if err := run.serve(); err != nil || len(n.Ports) == 0 {           // the helper starts them
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // usual are the files of a machine on which nothing is wrong, as an ordinary user sees it.
@@ -30,7 +31,7 @@ var usual = map[string]string{
 // pretend makes a machine of the usual files and those that differ.
 func pretend(differ map[string]string) machine {
 	files := fstest.MapFS{"proc/self/ns/user": {Data: []byte("user:[4026531837]"), Mode: fs.ModeSymlink}}
-	for _, ns := range Namespaces[1:] {
+	for _, ns := range spec.Namespaces[1:] {
 		files["proc/self/ns/"+ns.Name] = &fstest.MapFile{}
 	}
 	for _, set := range []map[string]string{usual, differ} {

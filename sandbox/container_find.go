@@ -15,12 +15,13 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
 // free: it was killed on its way in or out.
 func (p *Pod) containerNamed(name string) string {
-	if !isName(name) {
+	if !spec.IsName(name) {
 		return ""
 	}
 	id, err := os.ReadFile(p.store.path("pods", p.ID, "names", name))
@@ -38,7 +39,7 @@ func (c *Container) freeName() string {
 		base, _, _ = strings.Cut(base, "@")
 		base, _, _ = strings.Cut(base, ":")
 	}
-	if !isName(base) || len(base) > 40 {
+	if !spec.IsName(base) || len(base) > 40 {
 		base = "container"
 	}
 	for n := 1; ; n++ {

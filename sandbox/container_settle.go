@@ -165,7 +165,7 @@ func (p *Pod) RecoverContainers() []error {
 		if err != nil || state.Status != Ended || state.Reason == "" {
 			continue // it is watched over, or was removed
 		}
-		again := c.Spec.Detached && !state.Stopped && c.Spec.Restart.again(state.ExitCode, state.InARow) && p.Status() == Running
+		again := c.Spec.Detached && !state.Stopped && c.Spec.Restart.Again(state.ExitCode, state.InARow) && p.Status() == Running
 		hint := "`podsh start " + c.Title() + "`, or `podsh rm " + c.Title() + "`"
 		if c.Spec.Remove {
 			hint = "it is removed, as its --rm says"

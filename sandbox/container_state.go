@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Containers are described beside their pod:
@@ -162,7 +163,7 @@ func (c *Container) saveState(state *ContainerState) error {
 
 // NewContainer describes a container in the store, and makes its folder on disk. img may be nil. own says that the
 // pod is there for it alone.
-func (p *Pod) NewContainer(spec *ContainerSpec, img *image.Image, layers []string, own bool) (c *Container, err error) {
+func (p *Pod) NewContainer(spec *spec.ContainerSpec, img *image.Image, layers []string, own bool) (c *Container, err error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -199,7 +200,7 @@ func (p *Pod) NewContainer(spec *ContainerSpec, img *image.Image, layers []strin
 }
 
 // PlanContainer is a container that could be made, for those who want to see its plan.
-func (p *Pod) PlanContainer(spec *ContainerSpec, img *image.Image, layers []string) (*Container, error) {
+func (p *Pod) PlanContainer(spec *spec.ContainerSpec, img *image.Image, layers []string) (*Container, error) {
 	if img == nil {
 		if err := checkFolder(spec.Rootfs); err != nil {
 			return nil, err

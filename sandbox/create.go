@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Proposal is a pod that could be made, and the plan to make it.
@@ -44,7 +45,7 @@ type Options struct {
 
 // Propose reads the facts and plans a pod. But for a dry run, the plan's first steps are under way when it
 // returns: the kernel needs a while for new namespaces, and podsh for the facts. Close the proposal.
-func Propose(spec *Spec, store *Store, o Options) (proposal *Proposal, err error) {
+func Propose(spec *spec.Spec, store *Store, o Options) (proposal *Proposal, err error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -82,7 +83,7 @@ func Propose(spec *Spec, store *Store, o Options) (proposal *Proposal, err error
 	return proposal, err
 }
 
-func propose(spec *Spec, store *Store, facts *Facts, o Options) (*Proposal, error) {
+func propose(spec *spec.Spec, store *Store, facts *Facts, o Options) (*Proposal, error) {
 	pod, warnings, err := resolve(spec, facts, cmp.Or(o.id, newID()))
 	if err != nil {
 		return nil, err
@@ -397,7 +398,7 @@ func (run *performance) mapIDs() error {
 		return run.Pod.writeMapsBelow(hub, run.executor.PID)
 	}
 	err := run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
-	if err != nil && run.Pod.Spec.mapsIDs() {
+	if err != nil && run.Pod.Spec.AsksForMap() {
 		return fault.WithHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", YourMap())
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Finding is what one check of Doctor has found.
@@ -127,7 +128,7 @@ func checkUserNamespace(m machine) Finding {
 // checkNamespaces makes all that a pod has if nothing else is said.
 func checkNamespaces(m machine) Finding {
 	flags, names := 0, []string{}
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		if ns.Name != "time" && ns.Name != "user" {
 			flags |= ns.Flag
 			names = append(names, ns.Name)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // The checks of the table in cause.go, in its order.
@@ -63,7 +65,7 @@ func holds(idMap string, id int) bool {
 
 // namespaceLimit finds the kind of namespace of which there may be no more.
 func namespaceLimit(m machine) verdict {
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		limit := m.sysctl("user.max_" + ns.Name + "_namespaces")
 		if ns.Name == "time" && limit != "0" {
 			continue // clone(2) makes none to try it with
@@ -82,7 +84,7 @@ func namespaceLimit(m machine) verdict {
 	return verdict{}
 }
 
-func (m machine) usedUp(ns Namespace) verdict {
+func (m machine) usedUp(ns spec.Namespace) verdict {
 	name := "user.max_" + ns.Name + "_namespaces"
 	limit := m.sysctl(name)
 	n, err := strconv.Atoi(limit)
@@ -95,7 +97,7 @@ func (m machine) usedUp(ns Namespace) verdict {
 }
 
 func namespaceMissing(m machine) verdict {
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		if !m.exists("/proc/self/ns/" + ns.Name) {
 			return verdict{fmt.Sprintf("this kernel has no %s namespaces", ns.Name), "podsh create --" + ns.Option + " host"}
 		}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Entrance is namespaces of someone else that the executor enters before it clones the pod. The descriptor
@@ -20,8 +21,8 @@ type Entrance struct {
 }
 
 // readEntrances opens the namespaces of others that the spec names.
-func (f *Facts) readEntrances(spec *Spec, store *Store) error {
-	for _, name := range spec.others() {
+func (f *Facts) readEntrances(wanted *spec.Spec, store *Store) error {
+	for _, name := range wanted.Others() {
 		pod, err := store.Find(name)
 		if err != nil {
 			return err
@@ -35,16 +36,16 @@ func (f *Facts) readEntrances(spec *Spec, store *Store) error {
 			e.Flags |= unix.CLONE_NEWUSER
 			e.Cmd += " --user --preserve-credentials"
 		}
-		for _, ns := range Namespaces {
-			if c := spec.Namespaces[ns.Name]; c.Kind == "pod" && c.Value == name && e.Flags&ns.Flag == 0 {
+		for _, ns := range spec.Namespaces {
+			if c := wanted.Namespaces[ns.Name]; c.Kind == "pod" && c.Value == name && e.Flags&ns.Flag == 0 {
 				e.Flags |= ns.Flag
 				e.Cmd += " " + ns.Nsenter
 			}
 		}
 		f.Enter = append(f.Enter, e)
 	}
-	for _, ns := range Namespaces {
-		if c := spec.Namespaces[ns.Name]; c.Kind == "path" {
+	for _, ns := range spec.Namespaces {
+		if c := wanted.Namespaces[ns.Name]; c.Kind == "path" {
 			if err := f.readPath(ns, c.Value); err != nil {
 				return err
 			}
@@ -55,7 +56,7 @@ func (f *Facts) readEntrances(spec *Spec, store *Store) error {
 
 // readPath opens a namespace by its file, and the user namespace that owns it where that must be entered
 // first.
-func (f *Facts) readPath(ns Namespace, path string) error {
+func (f *Facts) readPath(ns spec.Namespace, path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return fault.WithHint(err, "--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)
@@ -76,7 +77,7 @@ func (f *Facts) readPath(ns Namespace, path string) error {
 	return nil
 }
 
-func (f *Facts) readOwner(file *os.File, path string, ns Namespace) error {
+func (f *Facts) readOwner(file *os.File, path string, ns spec.Namespace) error {
 	hint := []string{"without root only namespaces can be entered that belong to a user namespace of yours"}
 	fd, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_USERNS)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // execve(2) says ENOENT of a program that is there, when it is its loader or interpreter that is not, and ENOEXEC of all that it
@@ -235,7 +236,7 @@ func notExecutable(command string, errno syscall.Errno) error {
 
 // execFailed says why the container's command could not be executed.
 func (c *Container) execFailed(errno syscall.Errno) error {
-	env := containerEnv(c.view(), identity{}, &JoinSpec{})
+	env := containerEnv(c.view(), identity{}, &spec.JoinSpec{})
 	return (&attempt{argv: c.Argv, path: variable(env, "PATH"), workdir: c.Workdir, where: c.Of(), open: c.openPath}).failed(errno)
 }
 

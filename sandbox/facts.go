@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Facts are what this machine and this root file system are like, read before planning; the plan is a pure
@@ -93,7 +94,7 @@ func KernelVersion() Version {
 
 // readFacts looks at what must be known to start a pod: the user, the kernel, the namespaces of others.
 // readRoot does the rest, while that start is already under way.
-func readFacts(spec *Spec, store *Store) (*Facts, error) {
+func readFacts(wanted *spec.Spec, store *Store) (*Facts, error) {
 	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.Path}
 	var err error
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
@@ -106,13 +107,13 @@ func readFacts(spec *Spec, store *Store) (*Facts, error) {
 	f.Data = dataFolder(f.UID)
 	f.Keys = files.Exists("/proc/sys/kernel/keys")
 	f.Namespaces = map[string]bool{}
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		f.Namespaces[ns.Name] = files.Exists("/proc/self/ns/" + ns.Name)
 	}
-	if err := f.readIDs(spec); err != nil {
+	if err := f.readIDs(wanted); err != nil {
 		return nil, err
 	}
-	if err := f.readEntrances(spec, store); err != nil {
+	if err := f.readEntrances(wanted, store); err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -141,7 +142,7 @@ func hasCapability(c capability.Cap) bool {
 }
 
 // readIDs finds the ranges that may be mapped.
-func (f *Facts) readIDs(spec *Spec) error {
+func (f *Facts) readIDs(spec *spec.Spec) error {
 	f.NewUIDMap = !f.Root
 	var err error
 	if f.OwnGIDs, err = ownGIDs(); err != nil {
@@ -149,7 +150,7 @@ func (f *Facts) readIDs(spec *Spec) error {
 	}
 	setgroups, err := os.ReadFile("/proc/self/setgroups")
 	f.NoSetgroups = err == nil && strings.TrimSpace(string(setgroups)) == "deny"
-	if userns := spec.choice("user"); userns != "new" && (userns != "" || f.Root && !spec.mapsIDs()) {
+	if userns := spec.Choice("user"); userns != "new" && (userns != "" || f.Root && !spec.AsksForMap()) {
 		return nil
 	}
 	if noNewPrivs() && !f.Root {
@@ -234,8 +235,8 @@ func noNewPrivs() bool {
 }
 
 // readRoot looks at what the pod's root is made of. detailed is for a plan that is shown.
-func (f *Facts) readRoot(spec *Spec, detailed bool) (err error) {
-	if mnt := spec.choice("mnt"); mnt != "new" && mnt != "" {
+func (f *Facts) readRoot(spec *spec.Spec, detailed bool) (err error) {
+	if mnt := spec.Choice("mnt"); mnt != "new" && mnt != "" {
 		return nil
 	}
 	if detailed || !f.Kernel.atLeast(5, 12) {

@@ -7,22 +7,23 @@ import (
 	"os"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // readNames reads what the host knows of names, as far as the pod is to know it.
-func (f *Facts) readNames(spec *Spec) error {
-	if net := spec.choice("net"); net != "" && net != "new" || spec.Net.followsHost() {
+func (f *Facts) readNames(wanted *spec.Spec) error {
+	if net := wanted.Choice("net"); net != "" && net != "new" || wanted.Net.FollowsHost() {
 		text, err := os.ReadFile("/etc/resolv.conf")
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		f.Resolver = string(text)
 	}
-	file := spec.Net.HostsFile
+	file := wanted.Net.HostsFile
 	switch file {
 	case "":
 		return nil
-	case HostsOfHost:
+	case spec.HostsOfHost:
 		file = "/etc/hosts"
 	}
 	text, err := readBounded(file, mostHosts)

@@ -17,7 +17,7 @@ import (
 // followsHost says whether there is something to follow.
 func (p *Pod) followsHost() bool {
 	n := &p.Spec.Net
-	return n.followsHost() && p.own("mnt") && (len(n.Search) == 0 || len(n.Options) == 0)
+	return n.FollowsHost() && p.own("mnt") && (len(n.Search) == 0 || len(n.Options) == 0)
 }
 
 // followHost gives the helper of a pod that is being made the file that podsh has just written there. Nobody in the pod
@@ -84,6 +84,6 @@ func (w *wiring) follow(path int) error {
 	}
 	defer file.Close()
 	where := &netFacts{OnHost: w.pod.Hub != "" && networksOnHost(), OnlyIPv6: len(w.state.Addresses) > 0 && !slices.ContainsFunc(w.state.Addresses, netip.Addr.Is4)}
-	_, err = w.helper.ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: w.pod.Spec.Net.resolver(where)}, file)
+	_, err = w.helper.ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: resolverOf(&w.pod.Spec.Net, where)}, file)
 	return err
 }

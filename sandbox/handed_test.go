@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func TestParseSocket(t *testing.T) {
@@ -17,8 +18,8 @@ func TestParseSocket(t *testing.T) {
 		"8080": "8080/tcp unknown", "127.0.0.1:53/udp=dns": "127.0.0.1:53/udp dns", "[::1]:80/tcp=a b": "[::1]:80/tcp a b",
 		"": "", "x": "", "0": "", "70000": "", "8080:80": "", "8000-8001": "", "::1:80": "", "80/sctp": "", "80=": "", "80=a:b": "", "80=a\nb": "", "80=ä": "",
 	} {
-		s, err := ParseSocket(text)
-		if got := fmt.Sprintf("%s/%s %s", s.port().Listens(), s.Protocol, s.Name); (err == nil) != (want != "") || err == nil && got != want {
+		s, err := spec.ParseSocket(text)
+		if got := fmt.Sprintf("%s/%s %s", s.NetworkPort().Listens(), s.Protocol, s.Name); (err == nil) != (want != "") || err == nil && got != want {
 			t.Errorf("%q: %s, %v", text, got, err)
 		}
 		if err != nil && len(Hints(err)) != 1 {
@@ -34,18 +35,18 @@ func TestValidateSockets(t *testing.T) {
 	}
 	for _, c := range []struct {
 		texts  []string
-		limits []Ulimit
+		limits []spec.Ulimit
 		want   string
 	}{
-		{[]string{"8080", "8080/udp", "8081"}, []Ulimit{{"nofile", 64, 64}}, ""},
+		{[]string{"8080", "8080/udp", "8081"}, []spec.Ulimit{{Name: "nofile", Soft: 64, Hard: 64}}, ""},
 		{[]string{"127.0.0.1:8080", "127.0.0.2:8080"}, nil, ""},
 		{[]string{"8080=a", "8080=b"}, nil, "8080/tcp and 8080/tcp are the same port"},
 		{[]string{"127.0.0.1:53/udp", "53/udp"}, nil, "127.0.0.1:53/udp and 53/udp are the same port"},
 		{many[1:], nil, ""},
 		{many, nil, "33 sockets"},
-		{[]string{"8080"}, []Ulimit{{"nofile", 8, 64}}, "leaves no room"},
+		{[]string{"8080"}, []spec.Ulimit{{Name: "nofile", Soft: 8, Hard: 64}}, "leaves no room"},
 	} {
-		err := validateSockets(parseSockets(t, c.texts...), c.limits...)
+		err := spec.ValidateSockets(parseSockets(t, c.texts...), c.limits...)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: %v, want %q", c.texts, err, c.want)
 		}

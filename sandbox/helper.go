@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // A helper carries the data of pods: of one, or of all in a hub. It is the network's program (package
@@ -113,7 +114,7 @@ const (
 // startHelper starts a helper that is to lead with the pod.
 func (p *Pod) startHelper() (*helper, error) {
 	role := helperRole
-	if p.Spec.Net.WayOut == WayOutPasta || p.Spec.Net.WayOut == WayOutSlirp {
+	if p.Spec.Net.WayOut == spec.WayOutPasta || p.Spec.Net.WayOut == spec.WayOutSlirp {
 		role = programRole
 	}
 	conn, executor, err := startProgram(role, nil, 0)

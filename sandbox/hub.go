@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // The hub is where networks are: a pod of podsh's own, made with the first pod that is to be on one and removed
@@ -85,17 +86,17 @@ func (s *Store) ensureHub() error {
 	if err := s.removeDeadHub(); err != nil { // once another has its place nobody would look for it
 		return err
 	}
-	spec := &Spec{Hostname: "hub", Namespaces: map[string]Choice{}}
-	spec.Rootfs.Kind = "host"
+	wanted := &spec.Spec{Hostname: "hub", Namespaces: map[string]spec.Choice{}}
+	wanted.Rootfs.Kind = "host"
 	if networksOnHost() {
-		spec.Namespaces["net"] = Choice{Kind: "host"}
+		wanted.Namespaces["net"] = spec.Choice{Kind: "host"}
 	} else {
-		spec.Net = Net{WayOut: WayOutStack, Sysctls: []Sysctl{{"net.ipv4.ip_forward", "1"}}}
+		wanted.Net = spec.Net{WayOut: spec.WayOutStack, Sysctls: []spec.Sysctl{{Key: "net.ipv4.ip_forward", Value: "1"}}}
 		if files.Exists("/proc/sys/net/ipv6") {
-			spec.Net.Sysctls = append(spec.Net.Sysctls, Sysctl{"net.ipv6.conf.all.forwarding", "1"})
+			wanted.Net.Sysctls = append(wanted.Net.Sysctls, spec.Sysctl{Key: "net.ipv6.conf.all.forwarding", Value: "1"})
 		}
 	}
-	proposal, err := Propose(spec, s, Options{hub: true})
+	proposal, err := Propose(wanted, s, Options{hub: true})
 	if err != nil {
 		return fmt.Errorf("the hub of networks: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Inspection is everything known about a pod. What the kernel is asked for is there only of a running one;
@@ -29,7 +30,7 @@ type Inspection struct {
 	MembersBy    string                    `json:"members_by"`
 	RSS          uint64                    `json:"rss_bytes"` // of the holder
 	User         Credentials               `json:"user"`
-	Spec         Spec                      `json:"spec"`
+	Spec         spec.Spec                 `json:"spec"`
 	Namespaces   map[string]NamespaceState `json:"namespaces"`
 	UIDMap       []ids.Map                 `json:"uid_map"`
 	GIDMap       []ids.Map                 `json:"gid_map"`
@@ -67,7 +68,7 @@ type Credentials struct {
 
 // NamespaceState is where a namespace came from, and which it is.
 type NamespaceState struct {
-	Choice
+	spec.Choice
 	Inode uint64 `json:"inode,omitempty"`
 }
 
@@ -123,7 +124,7 @@ func (i *Inspection) ask(p *Pod) error {
 	i.Status, i.PID = Running, p.Holder.PID
 	pid := strconv.Itoa(i.PID)
 	namespaces := map[string]NamespaceState{}
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		inode, err := namespaceInode(pid, ns.Name)
 		if os.IsNotExist(err) {
 			continue // the kernel has none of that kind

@@ -21,6 +21,7 @@ import (
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // OpenImages opens the user's store of images.
@@ -263,14 +264,14 @@ func removeLayer(dir string) error {
 func usualPod() (*Pod, error) {
 	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion()}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
-	p := &Pod{Namespaces: map[string]Choice{"user": {Kind: "host"}}}
+	p := &Pod{Namespaces: map[string]spec.Choice{"user": {Kind: "host"}}}
 	if f.Root {
 		return p, nil
 	}
 	if err := f.readIDs(&p.Spec); err != nil {
 		return nil, err
 	}
-	p.Namespaces["user"] = Choice{Kind: "new"}
+	p.Namespaces["user"] = spec.Choice{Kind: "new"}
 	_, err := chooseMaps(p, &p.Spec, f)
 	p.KeepGroups = p.OneID || f.NoSetgroups
 	return p, err

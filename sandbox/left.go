@@ -8,6 +8,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // OpenFiles shows the container as a pod whose files can be copied. Of one that has ended that is what it has left, to
@@ -51,7 +52,7 @@ func (c *Container) left() (_ *Container, lost []string, err error) {
 	if c.Root.Mode != "ro" {
 		l.Root, l.Memory = rootfs.Layers(c.folders()), true
 	}
-	l.User, l.Workdir, l.Volumes, l.Spec = "", "/", nil, ContainerSpec{}
+	l.User, l.Workdir, l.Volumes, l.Spec = "", "/", nil, spec.ContainerSpec{}
 	for _, v := range c.Spec.Volumes {
 		if files.Exists(v.Source) {
 			l.Spec.Volumes = append(l.Spec.Volumes, v)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Resident is the host or a pod, and the namespaces that it lives in, by Namespace.Name.
@@ -110,7 +111,7 @@ func newResident(p *Pod) *Resident {
 func (m *Map) add(r *Resident, pid string) error {
 	r.Addresses, r.Networks, r.Ports = orEmpty(r.Addresses), orEmpty(r.Networks), orEmpty(r.Ports)
 	r.Namespaces = map[string]Shared{}
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		inode, err := namespaceInode(pid, ns.Name)
 		if errors.Is(err, unix.ENOENT) {
 			continue // the kernel has none of that kind
@@ -261,7 +262,7 @@ func (m *Map) Tree() []*Branch {
 	placed := map[uint64]bool{}
 	in := m.inhabitants()
 	for _, r := range m.Residents {
-		for _, kind := range Namespaces {
+		for _, kind := range spec.Namespaces {
 			ns := r.Namespaces[kind.Name]
 			if ns.Inode == 0 || placed[ns.Inode] {
 				continue

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // A test's holder is the test binary itself with the argument pause: the constructor of package nsenter takes
@@ -43,12 +45,12 @@ func handmade(t *testing.T, store *Store, name string, kinds ...string) *Pod {
 	cmd := exec.Command(self, "pause")
 	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	pod := &Pod{Format: podFormat, ID: newID(), Created: time.Now(), Spec: Spec{Name: name},
-		Namespaces: map[string]Choice{}, store: store}
-	for _, ns := range Namespaces {
-		pod.Namespaces[ns.Name] = Choice{Kind: "host"}
+	pod := &Pod{Format: podFormat, ID: newID(), Created: time.Now(), Spec: spec.Spec{Name: name},
+		Namespaces: map[string]spec.Choice{}, store: store}
+	for _, ns := range spec.Namespaces {
+		pod.Namespaces[ns.Name] = spec.Choice{Kind: "host"}
 		if slices.Contains(kinds, ns.Name) {
-			pod.Namespaces[ns.Name] = Choice{Kind: "new"}
+			pod.Namespaces[ns.Name] = spec.Choice{Kind: "new"}
 			cmd.SysProcAttr.Cloneflags |= uintptr(ns.Flag)
 		}
 	}
@@ -133,7 +135,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 func enter(t *testing.T, pod *Pod, script string) *exec.Cmd {
 	t.Helper()
 	args := []string{"--target", strconv.Itoa(pod.Holder.PID)}
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		if pod.Namespaces[ns.Name].Kind == "new" {
 			args = append(args, ns.Nsenter)
 		}
@@ -179,11 +181,11 @@ func membersOf(t *testing.T, pod *Pod) []string {
 }
 
 func TestMemberNamespace(t *testing.T) {
-	kinds := func(pid, mnt, user string) map[string]Choice {
-		return map[string]Choice{"pid": {Kind: pid}, "mnt": {Kind: mnt}, "user": {Kind: user}}
+	kinds := func(pid, mnt, user string) map[string]spec.Choice {
+		return map[string]spec.Choice{"pid": {Kind: pid}, "mnt": {Kind: mnt}, "user": {Kind: user}}
 	}
 	for _, test := range []struct {
-		namespaces map[string]Choice
+		namespaces map[string]spec.Choice
 		want       string
 	}{
 		{kinds("new", "new", "new"), "pid"},
@@ -232,7 +234,7 @@ func TestProcessesInNestedNamespacesAreMembers(t *testing.T) {
 
 func TestMembersOfAPodWithoutNamespaces(t *testing.T) {
 	pod := handmade(t, newStore(t), "", "user", "net")
-	pod.Namespaces["user"] = Choice{Kind: "host"}
+	pod.Namespaces["user"] = spec.Choice{Kind: "host"}
 	if pod.MemberNamespace() != "" {
 		t.Fatal("its net namespace tells nothing")
 	}

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 func parsePorts(t *testing.T, texts ...string) (ports []network.Port) {
@@ -32,110 +32,51 @@ func aNetwork(name, subnet string) *network.Network {
 	return &network.Network{Name: name, Bridge: "podsh-" + name, Subnets: []netip.Prefix{netip.MustParsePrefix(subnet)}}
 }
 
-func TestParseNet(t *testing.T) {
-	for text, want := range map[string]struct {
-		kind string
-		net  Net
-	}{
-		"new": {"new", Net{}}, "host": {"host", Net{}}, "pod:web": {"pod", Net{}}, "path:/proc/1/ns/net": {"path", Net{}},
-		"none": {"new", Net{Down: true}}, "hub": {"new", Net{Hub: true}},
-		"outbound": {"new", Net{WayOut: WayOutStack}}, "outbound:pasta": {"new", Net{WayOut: WayOutPasta}},
-		"outbound:slirp4netns": {"new", Net{WayOut: WayOutSlirp}},
-		"app":                  {"new", Net{Networks: []string{"app"}}}, "app,db": {"new", Net{Networks: []string{"app", "db"}}},
-	} {
-		choice, net, err := ParseNet(text)
-		if err != nil || choice.Kind != want.kind || net.Down != want.net.Down || net.Hub != want.net.Hub || net.WayOut != want.net.WayOut ||
-			!slices.Equal(net.Networks, want.net.Networks) {
-			t.Errorf("%s: %+v, %+v, %v", text, choice, net, err)
-		}
-	}
-	for _, text := range []string{"", "outbound:", "outbound:tor", "pod:", "path:", "app,", ",app", "app,app", "app,host", "a b", "-x", "default", "hub,app", "../x"} {
-		if _, _, err := ParseNet(text); !errors.Is(err, fault.ErrInvalid) {
-			t.Errorf("%q was taken: %v", text, err)
-		}
-	}
-}
-
 func TestParseEndpoints(t *testing.T) {
 	ip := netip.MustParseAddr
 	for text, want := range map[string]struct {
 		networks  []string
-		endpoints map[string]Endpoint
+		endpoints map[string]spec.Endpoint
 	}{
-		"front:ip=10.89.0.9":                {[]string{"front"}, map[string]Endpoint{"front": {IPs: []netip.Addr{ip("10.89.0.9")}}}},
-		"front:alias=a,alias=b.c,x":         {[]string{"front", "x"}, map[string]Endpoint{"front": {Aliases: []string{"a", "b.c"}}}},
-		"x,front:ip=fd00::1,ip=10.0.0.1":    {[]string{"x", "front"}, map[string]Endpoint{"front": {IPs: []netip.Addr{ip("fd00::1"), ip("10.0.0.1")}}}},
-		"a:mac=02:42:AC:11:00:02,b:alias=c": {[]string{"a", "b"}, map[string]Endpoint{"a": {MAC: "02:42:ac:11:00:02"}, "b": {Aliases: []string{"c"}}}},
+		"front:ip=10.89.0.9":                {[]string{"front"}, map[string]spec.Endpoint{"front": {IPs: []netip.Addr{ip("10.89.0.9")}}}},
+		"front:alias=a,alias=b.c,x":         {[]string{"front", "x"}, map[string]spec.Endpoint{"front": {Aliases: []string{"a", "b.c"}}}},
+		"x,front:ip=fd00::1,ip=10.0.0.1":    {[]string{"x", "front"}, map[string]spec.Endpoint{"front": {IPs: []netip.Addr{ip("fd00::1"), ip("10.0.0.1")}}}},
+		"a:mac=02:42:AC:11:00:02,b:alias=c": {[]string{"a", "b"}, map[string]spec.Endpoint{"a": {MAC: "02:42:ac:11:00:02"}, "b": {Aliases: []string{"c"}}}},
 	} {
-		_, n, err := ParseNet(text)
+		_, n, err := spec.ParseNet(text)
 		if err != nil || !slices.Equal(n.Networks, want.networks) || !reflect.DeepEqual(n.Endpoints, want.endpoints) {
 			t.Errorf("%s: %+v, %v", text, n, err)
 		}
 	}
 	for _, text := range []string{"ip=10.0.0.1", "a:", "a:ip", "a:ip=", "a:ip=::ffff:10.0.0.1", "a:ip=fe80::1%eth0", "a:ip=10.0.0.1,ip=10.0.0.2", "a:mac=1",
 		"a:mac=01:00:00:00:00:00", "a:mac=00:00:00:00:00:00", "a:alias=-.", "a:alias=a b", "a:interface=eth7", "a:=x", ":ip=10.0.0.1", "host:ip=10.0.0.1"} {
-		if _, n, err := ParseNet(text); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
+		if _, n, err := spec.ParseNet(text); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
 			t.Errorf("%q was taken: %+v, %v", text, n, err)
-		}
-	}
-}
-
-func TestOutboundSubnets(t *testing.T) {
-	for text, want := range map[string]string{
-		"outbound":                         "[10.0.2.100/24 fd70:6f64:7368::100/64] [10.0.2.2 fd70:6f64:7368::2] [10.0.2.3 fd70:6f64:7368::3]",
-		"outbound:subnet=10.5.0.0/24":      "[10.5.0.100/24 fd70:6f64:7368::100/64] [10.5.0.2 fd70:6f64:7368::2] [10.5.0.3 fd70:6f64:7368::3]",
-		"outbound:subnet=10.5.0.128/25":    "[10.5.0.228/25 fd70:6f64:7368::100/64] [10.5.0.130 fd70:6f64:7368::2] [10.5.0.131 fd70:6f64:7368::3]",
-		"outbound:subnet=10.5.0.248/29":    "[10.5.0.252/29 fd70:6f64:7368::100/64] [10.5.0.250 fd70:6f64:7368::2] [10.5.0.251 fd70:6f64:7368::3]",
-		"outbound:subnet=fd00::/64":        "[10.0.2.100/24 fd00::100/64] [10.0.2.2 fd00::2] [10.0.2.3 fd00::3]",
-		"outbound:pasta:subnet=10.0.0.0/8": "[10.0.0.100/8 fd70:6f64:7368::100/64] [10.0.0.2 fd70:6f64:7368::2] [10.0.0.3 fd70:6f64:7368::3]",
-	} {
-		_, n, err := ParseNet(text)
-		if err == nil {
-			err = n.validateSubnets()
-		}
-		if o := n.outbound(); err != nil || fmt.Sprint(o.Own, o.Gateways, o.Resolvers) != want {
-			t.Errorf("%s: %v, %v", text, o, err)
 		}
 	}
 }
 
 func TestNetContradictions(t *testing.T) {
 	port := parsePorts(t, "8080:80")
-	for what, spec := range map[string]*Spec{
-		"-p --net host":        {Net: Net{Ports: port}, Namespaces: map[string]Choice{"net": {Kind: "host"}}},
-		"-p --net none":        {Net: Net{Ports: port, Down: true}},
-		"--host-access":        {Net: Net{HostAccess: true}},
-		"the same port":        {Net: Net{Ports: parsePorts(t, "8080:80", "127.0.0.1:8080:81")}},
-		"--dns-search 'a b'":   {Net: Net{Search: []string{"a b"}}},
-		"--dns-search a..b":    {Net: Net{Search: []string{"a..b"}}},
-		"--dns-search . and b": {Net: Net{Search: []string{".", "b"}}},
-		"--dns-option":         {Net: Net{Options: []string{"ndots:2 rotate"}}},
-		"four servers":         {Net: Net{DNS: make([]netip.Addr, 4)}},
-		"--userns pod and net": {Net: Net{Hub: true}, Namespaces: map[string]Choice{"user": {Kind: "pod", Value: "x"}}},
+	for what, spec := range map[string]*spec.Spec{
+		"-p --net host":        {Net: spec.Net{Ports: port}, Namespaces: map[string]spec.Choice{"net": {Kind: "host"}}},
+		"-p --net none":        {Net: spec.Net{Ports: port, Down: true}},
+		"--host-access":        {Net: spec.Net{HostAccess: true}},
+		"the same port":        {Net: spec.Net{Ports: parsePorts(t, "8080:80", "127.0.0.1:8080:81")}},
+		"--dns-search 'a b'":   {Net: spec.Net{Search: []string{"a b"}}},
+		"--dns-search a..b":    {Net: spec.Net{Search: []string{"a..b"}}},
+		"--dns-search . and b": {Net: spec.Net{Search: []string{".", "b"}}},
+		"--dns-option":         {Net: spec.Net{Options: []string{"ndots:2 rotate"}}},
+		"four servers":         {Net: spec.Net{DNS: make([]netip.Addr, 4)}},
+		"--userns pod and net": {Net: spec.Net{Hub: true}, Namespaces: map[string]spec.Choice{"user": {Kind: "pod", Value: "x"}}},
 	} {
 		if err := spec.Validate(); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	fine := &Spec{Net: Net{Ports: parsePorts(t, "8080:80", "8080:80/udp", "0:80", "0:81", "127.0.0.1:81:1", "127.0.0.2:81:1")}}
+	fine := &spec.Spec{Net: spec.Net{Ports: parsePorts(t, "8080:80", "8080:80/udp", "0:80", "0:81", "127.0.0.1:81:1", "127.0.0.2:81:1")}}
 	if err := fine.Validate(); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestParseSysctl(t *testing.T) {
-	for text, path := range map[string]string{
-		"net.core.somaxconn=1024":          "net/core/somaxconn",
-		"net.ipv4.conf.eth0/1.rp_filter=0": "net/ipv4/conf/eth0.1/rp_filter",
-	} {
-		if s, err := ParseSysctl(text); err != nil || s.path() != path {
-			t.Errorf("%s: %s, %v", text, s.path(), err)
-		}
-	}
-	for _, text := range []string{"", "net.core.somaxconn", "kernel.hostname=x", "net..core=1", "net.ipv4/../../kernel=1", "net.x=1\n", "net.a b=1"} {
-		if _, err := ParseSysctl(text); !errors.Is(err, fault.ErrInvalid) {
-			t.Errorf("%q was taken: %v", text, err)
-		}
 	}
 }
 
@@ -153,7 +94,7 @@ func TestNetworksAreChosenApart(t *testing.T) {
 	store := storeFor(t)
 	var networks []*network.Network
 	for _, name := range []string{"a", "b", "c"} {
-		n, err := store.CreateNetwork(&NetworkSpec{Name: name, IPv6: true})
+		n, err := store.CreateNetwork(&spec.NetworkSpec{Name: name, IPv6: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -167,10 +108,10 @@ func TestNetworksAreChosenApart(t *testing.T) {
 		}
 		networks = append(networks, n)
 	}
-	if _, err := store.CreateNetwork(&NetworkSpec{Name: "a"}); !errors.Is(err, fault.ErrNameTaken) {
+	if _, err := store.CreateNetwork(&spec.NetworkSpec{Name: "a"}); !errors.Is(err, fault.ErrNameTaken) {
 		t.Errorf("a name twice: %v", err)
 	}
-	if _, err := store.CreateNetwork(&NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
+	if _, err := store.CreateNetwork(&spec.NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("a subnet twice: %v", err)
 	}
 	if _, err := store.Network("bb"); !errors.Is(err, fault.ErrNoNetwork) || !strings.Contains(Hints(err)[0], `did you mean "b"`) {
@@ -180,7 +121,7 @@ func TestNetworksAreChosenApart(t *testing.T) {
 
 func TestNetworkSpecs(t *testing.T) {
 	prefix := netip.MustParsePrefix
-	for what, spec := range map[string]*NetworkSpec{
+	for what, spec := range map[string]*spec.NetworkSpec{
 		"no name": {}, "a word of --net": {Name: "host"}, "a temporary": {Name: "a.new"}, "taken": {Name: "cache"}, "a slash": {Name: "a/b"},
 		"bits":        {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.3/24")}},
 		"too small":   {Name: "a", Subnets: []netip.Prefix{prefix("10.1.2.0/30")}},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 var native = binary.NativeEndian
@@ -34,7 +35,7 @@ func (s *Store) Networks() ([]*network.Network, error) {
 	}
 	var networks []*network.Network
 	for _, entry := range entries {
-		if !isName(entry.Name()) || strings.HasSuffix(entry.Name(), ".new") {
+		if !spec.IsName(entry.Name()) || strings.HasSuffix(entry.Name(), ".new") {
 			continue
 		}
 		n, err := s.readNetwork(entry.Name())
@@ -56,7 +57,7 @@ func (s *Store) networkBeside(name string, words []string) (*network.Network, er
 		return n, err
 	}
 	hint := "`podsh network ls` shows all networks"
-	if isName(name) && !reservedNetwork(name) {
+	if spec.IsName(name) && !spec.ReservedNetwork(name) {
 		hint += ", `podsh network create " + name + "` makes it"
 	}
 	networks, _ := s.Networks() // for the hint alone
@@ -66,7 +67,7 @@ func (s *Store) networkBeside(name string, words []string) (*network.Network, er
 	}
 	if near := fault.Nearest(name, known); near != "" {
 		hint = fmt.Sprintf("did you mean %q? `podsh network ls` shows all networks", near)
-	} else if foreign := foreignNets[name]; foreign != "" && words != nil {
+	} else if foreign := spec.ForeignNets[name]; foreign != "" && words != nil {
 		hint = foreign
 	}
 	return nil, fault.New(fault.ErrNoNetwork, []string{hint}, "no network named %q", name)
@@ -75,7 +76,7 @@ func (s *Store) networkBeside(name string, words []string) (*network.Network, er
 // networksNamed finds the networks that --net names.
 func (s *Store) networksNamed(names ...string) (networks []*network.Network, err error) {
 	for _, name := range names {
-		n, err := s.networkBeside(name, netWords)
+		n, err := s.networkBeside(name, spec.NetWords)
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +88,7 @@ func (s *Store) networksNamed(names ...string) (networks []*network.Network, err
 var errBrokenNetwork = errors.New("broken")
 
 func (s *Store) readNetwork(name string) (*network.Network, error) {
-	if !isName(name) {
+	if !spec.IsName(name) {
 		return nil, fs.ErrNotExist
 	}
 	text, err := os.ReadFile(s.path("networks", name))

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // TestSourcesAreTakenFromPrivateMounts: before Linux 5.12 that is all that keeps what is mounted below a volume, or below
@@ -17,7 +18,7 @@ import (
 func TestSourcesAreTakenFromPrivateMounts(t *testing.T) {
 	f := machineFacts()
 	f.Root, f.Kernel, f.Volumes = true, Version{5, 10}, []bool{true}
-	pod, _, err := resolve(&Spec{Rootfs: rootfs.Source{Kind: "host"}, Volumes: []rootfs.Volume{{Source: "/srv", Destination: "/srv"}}}, f, "0123456789ab")
+	pod, _, err := resolve(&spec.Spec{Rootfs: rootfs.Source{Kind: "host"}, Volumes: []rootfs.Volume{{Source: "/srv", Destination: "/srv"}}}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func TestOldKernel(t *testing.T) {
 	t.Setenv("PODSH_ROOT", filepath.Join(t.TempDir(), "podsh"))
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	host := rootfs.Source{Kind: "host"}
-	for name, spec := range map[string]*Spec{
+	for name, spec := range map[string]*spec.Spec{
 		"volume": {Rootfs: host, Volumes: []rootfs.Volume{{Source: dir, Destination: "/data"}}, Tmpfs: []rootfs.Tmpfs{{Destination: "/data/sub"}}},
 		"rw":     {Rootfs: rootfs.Source{Kind: "dir", Dir: dir, Mode: "rw"}},
 		"ro":     {Rootfs: rootfs.Source{Kind: "dir", Dir: dir, Mode: "ro"}},
@@ -73,19 +74,19 @@ func TestOldKernel(t *testing.T) {
 func TestImagesOnOldKernels(t *testing.T) {
 	dir := func(mode string) rootfs.Source { return rootfs.Source{Kind: "dir", Dir: "/srv", Mode: mode} }
 	for _, test := range []struct {
-		spec   ContainerSpec
+		spec   spec.ContainerSpec
 		kernel Version
 		root   bool
 		ok     bool
 	}{
-		{ContainerSpec{Image: "nginx"}, Version{5, 10}, false, false},
-		{ContainerSpec{Image: "nginx"}, Version{5, 10}, true, true},
-		{ContainerSpec{Image: "nginx"}, Version{5, 11}, false, true},
-		{ContainerSpec{Rootfs: dir("overlay")}, Version{5, 10}, false, false},
-		{ContainerSpec{Rootfs: dir("ro")}, Version{5, 10}, false, true},
-		{ContainerSpec{Rootfs: dir("rw")}, Version{5, 10}, false, true},
+		{spec.ContainerSpec{Image: "nginx"}, Version{5, 10}, false, false},
+		{spec.ContainerSpec{Image: "nginx"}, Version{5, 10}, true, true},
+		{spec.ContainerSpec{Image: "nginx"}, Version{5, 11}, false, true},
+		{spec.ContainerSpec{Rootfs: dir("overlay")}, Version{5, 10}, false, false},
+		{spec.ContainerSpec{Rootfs: dir("ro")}, Version{5, 10}, false, true},
+		{spec.ContainerSpec{Rootfs: dir("rw")}, Version{5, 10}, false, true},
 	} {
-		err := test.spec.checkRoot(test.kernel, test.root)
+		err := checkContainerRoot(&test.spec, test.kernel, test.root)
 		if test.ok != (err == nil) || err != nil && !strings.Contains(Hints(err)[0], "podsh run --rootfs DIR:ro") {
 			t.Errorf("%+v: %v %q", test, err, Hints(err))
 		}
@@ -93,7 +94,7 @@ func TestImagesOnOldKernels(t *testing.T) {
 }
 
 // createAsOn is Propose and Create where an older kernel is to be thought of.
-func createAsOn(kernel Version, spec *Spec) (*Pod, error) {
+func createAsOn(kernel Version, spec *spec.Spec) (*Pod, error) {
 	store, err := OpenStore()
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // planCreate lists all that is done to make a pod, in the order in which it happens. It reads nothing and
@@ -75,7 +76,7 @@ type creation struct {
 // startHolder makes the process that everything else happens in.
 func (p *creation) startHolder() {
 	var names, options []string
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		if p.pod.own(ns.Name) {
 			names = append(names, ns.Name)
 			options = append(options, ns.Unshare)

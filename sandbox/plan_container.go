@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // A container is one more plan: it joins the pod's namespaces where a pod makes new ones, and ends in the command
@@ -62,7 +63,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 	p.finishRoot()
 	p.enterFolder(c.Workdir, 0)
 	p.limit()
-	spec := &JoinSpec{Command: c.Argv, TTY: c.Spec.TTY, Rows: member.rows, Cols: member.columns, Workdir: c.Workdir, Term: member.term}
+	spec := &spec.JoinSpec{Command: c.Argv, TTY: c.Spec.TTY, Rows: member.rows, Cols: member.columns, Workdir: c.Workdir, Term: member.term}
 	p.becomeUser(p.pod, spec, member.join)
 	p.comeIn()
 	p.hold()
@@ -87,7 +88,7 @@ func (p *creation) joinPod() {
 	}
 	flags, options, shared := 0, []string{}, []string{}
 	var private, unshare []string
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		switch kind := p.pod.Namespaces[ns.Name].Kind; {
 		case kind == "new":
 			private, unshare = append(private, ns.Name), append(unshare, ns.Unshare)
@@ -264,7 +265,7 @@ func (p *creation) keepWritable() {
 func (p *creation) limit() {
 	for _, u := range p.member.container.Spec.Ulimits {
 		p.explain("limit "+u.Name, "getrlimit(2)", fmt.Sprintf("prlimit --pid $$ --%s=%s:%s", u.Name, limitText(u.Soft), limitText(u.Hard)))
-		p.call(unix.SYS_PRLIMIT64, 0, ulimits[u.Name], nativeLongs(u.Soft, u.Hard), 0)
+		p.call(unix.SYS_PRLIMIT64, 0, spec.Ulimits[u.Name], nativeLongs(u.Soft, u.Hard), 0)
 	}
 }
 
@@ -305,7 +306,7 @@ func (p *creation) beInit() {
 }
 
 // startCommand becomes the command.
-func (p *creation) startCommand(spec *JoinSpec) {
+func (p *creation) startCommand(spec *spec.JoinSpec) {
 	c, who := p.member.container, p.member.who
 	p.explain("be the first of a new session", "setsid(2)", "")
 	p.call(unix.SYS_SETSID)
@@ -337,7 +338,7 @@ const (
 )
 
 // containerEnv is the environment of a command in a container: what docker gives, the image's, and what was asked for.
-func containerEnv(view *Pod, who identity, spec *JoinSpec) []string {
+func containerEnv(view *Pod, who identity, spec *spec.JoinSpec) []string {
 	env := []string{"PATH=" + defaultPath, "HOSTNAME=" + view.Hostname, "HOME=" + who.home, "container=podsh"}
 	if spec.TTY {
 		term := spec.Term

@@ -157,7 +157,7 @@ func (p *creation) raiseLoopback() {
 	first, last := ids.GroupRange(p.groups())
 	settings := network.Sysctls(first, last)
 	for _, s := range p.pod.Spec.Net.Sysctls {
-		settings = append(settings, network.Sysctl{Key: s.path(), Value: s.Value, Why: "set " + s.Key})
+		settings = append(settings, network.Sysctl{Key: s.Path(), Value: s.Value, Why: "set " + s.Key})
 	}
 	for _, s := range settings {
 		file := "/proc/sys/" + s.Key

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,7 +43,7 @@ func checkHeld(names []string, held []capability.Cap) error {
 		if strings.EqualFold(name, "all") {
 			continue
 		}
-		if c, err := parseCapability(name); err == nil && !slices.Contains(held, c) {
+		if c, err := spec.ParseCapability(name); err == nil && !slices.Contains(held, c) {
 			return fault.New(nil, []string{"leave out --cap-add " + name + ", or use --userns new"},
 				"--cap-add %s: you do not have that capability yourself", name)
 		}
@@ -51,7 +52,7 @@ func checkHeld(names []string, held []capability.Cap) error {
 }
 
 // planJoin lists what is done to run a command in a pod. It is pure, as planCreate is.
-func planJoin(pod *Pod, spec *JoinSpec, f joinFacts) Plan {
+func planJoin(pod *Pod, spec *spec.JoinSpec, f joinFacts) Plan {
 	j := &builder{}
 	who := f.who
 	flags, options := joinFlags(pod, spec.Only)
@@ -127,7 +128,7 @@ func (b *builder) notDumpable() {
 }
 
 // enterStart goes to the folder that was asked for; else to that of the container or of the user, if it is there.
-func (j *builder) enterStart(pod *Pod, spec *JoinSpec, who identity) {
+func (j *builder) enterStart(pod *Pod, spec *spec.JoinSpec, who identity) {
 	switch {
 	case spec.Workdir != "":
 		j.enterFolder(spec.Workdir, 0)
@@ -140,7 +141,7 @@ func (j *builder) enterStart(pod *Pod, spec *JoinSpec, who identity) {
 
 // joinFlags are the setns(2) flags of the namespaces to join, and the options of nsenter(1) for them.
 func joinFlags(pod *Pod, only []string) (flags int, options []string) {
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		wanted := len(only) == 0 || ns.Name == "user" || slices.Contains(only, ns.Name)
 		if wanted && pod.Namespaces[ns.Name].Kind != "host" {
 			flags |= ns.Flag
@@ -151,15 +152,15 @@ func joinFlags(pod *Pod, only []string) (flags int, options []string) {
 }
 
 // becomeUser takes the user's ids, and leaves only the capabilities that a command in a pod has.
-func (j *builder) becomeUser(pod *Pod, spec *JoinSpec, f joinFacts) {
+func (j *builder) becomeUser(pod *Pod, wanted *spec.JoinSpec, f joinFacts) {
 	who := f.who
-	bounding := adjust(adjust(DefaultCapabilities, pod.Spec.CapAdd, pod.Spec.CapDrop), spec.CapAdd, spec.CapDrop)
+	bounding := spec.Adjust(spec.Adjust(spec.DefaultCapabilities, pod.Spec.CapAdd, pod.Spec.CapDrop), wanted.CapAdd, wanted.CapDrop)
 	bounding = slices.DeleteFunc(bounding, func(c capability.Cap) bool { return c > f.last || !slices.Contains(f.held, c) })
 	held := bounding
 	var ambient []capability.Cap
 	if who.uid != 0 { // another user than root has those that were asked for by name
-		named := slices.Concat(pod.Spec.CapAdd, spec.CapAdd)
-		ambient = slices.DeleteFunc(adjust(nil, named, nil), func(c capability.Cap) bool { return !slices.Contains(bounding, c) })
+		named := slices.Concat(pod.Spec.CapAdd, wanted.CapAdd)
+		ambient = slices.DeleteFunc(spec.Adjust(nil, named, nil), func(c capability.Cap) bool { return !slices.Contains(bounding, c) })
 		held = ambient
 	}
 	groups := "--clear-groups"
@@ -193,7 +194,7 @@ func signed(set []capability.Cap) string {
 	if len(set) == 0 {
 		return "-all"
 	}
-	return "-all,+" + strings.Join(capabilityNames(set), ",+")
+	return "-all,+" + strings.Join(spec.CapabilityNames(set), ",+")
 }
 
 func digits(ids []uint32) []string {
@@ -207,7 +208,7 @@ func digits(ids []uint32) []string {
 // openTerminal allocates a terminal where the command will see it, and passes its other end out: one from
 // the host would be "not a tty" inside.
 // socket is where it is passed.
-func (j *builder) openTerminal(spec *JoinSpec, socket int) {
+func (j *builder) openTerminal(spec *spec.JoinSpec, socket int) {
 	const tiocgptpeer = 0x5441
 	j.explain("allocate a terminal in the pod, and pass its other end out", "pts(4)", "script -qc sh /dev/null")
 	ptmx := j.call(unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/ptmx", openHow(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS), openHowSize)
@@ -229,7 +230,7 @@ func (j *builder) openTerminal(spec *JoinSpec, socket int) {
 }
 
 // windowSize is a struct winsize, ioctl_tty(2): rows, columns and two numbers that nobody uses.
-func windowSize(spec *JoinSpec) []byte {
+func windowSize(spec *spec.JoinSpec) []byte {
 	var size []byte
 	for _, n := range []uint16{spec.Rows, spec.Cols, 0, 0} {
 		size = binary.NativeEndian.AppendUint16(size, n)
@@ -238,7 +239,7 @@ func windowSize(spec *JoinSpec) []byte {
 }
 
 // runCommand becomes the command.
-func (j *builder) runCommand(spec *JoinSpec, env []string, podMounts bool) {
+func (j *builder) runCommand(spec *spec.JoinSpec, env []string, podMounts bool) {
 	if !podMounts && spec.Workdir != "" {
 		j.explain("go to the folder that was asked for", "chdir(2)", "cd "+quote(spec.Workdir))
 		j.head.Role = folder
@@ -268,7 +269,7 @@ func variable(env []string, name string) string {
 
 // commandEnv is the environment of a command: nothing of the caller's, but for one that keeps the host's
 // mounts and so is the host's own program.
-func commandEnv(pod *Pod, spec *JoinSpec, who identity, podMounts bool) []string {
+func commandEnv(pod *Pod, spec *spec.JoinSpec, who identity, podMounts bool) []string {
 	if !podMounts && pod.around != nil { // an image's PATH is none for the host's programs
 		return mergeEnv(spec.HostEnv, spec.Env)
 	}
@@ -322,7 +323,7 @@ func savedJoin(pod *Pod, f *Facts) ([]byte, error) {
 		return nil, err
 	}
 	pod.confine(&who)
-	plan := planJoin(pod, &JoinSpec{}, joinFacts{who, f.LastCap, joinerHolds(pod), f.Keys})
+	plan := planJoin(pod, &spec.JoinSpec{}, joinFacts{who, f.LastCap, joinerHolds(pod), f.Keys})
 	return nsenter.EncodeSaved(nsenter.Saved{
 		PID: pod.Holder.PID, PIDFDInode: pod.Holder.PIDFDInode, Started: pod.Holder.Started,
 		BootID: pod.Holder.BootID + "\n", OwnFile: pod.OwnFile,

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // What a pod's network has beyond localhost is made from outside: by a Maker in the pod's network namespace
@@ -42,14 +43,14 @@ func (p *creation) resolver() string {
 	if kind != "new" && len(n.DNS)+len(n.Search)+len(n.Options) == 0 {
 		return p.facts.Resolver
 	}
-	r := own.resolver(&p.facts.Net)
+	r := resolverOf(own, &p.facts.Net)
 	if n != own {
 		r.Search, r.Options = firstGiven(n.Search, r.Search), firstGiven(n.Options, r.Options)
 	}
 	if n != own || kind != "new" {
 		r.Servers = firstGiven(n.DNS, r.Servers)
 	}
-	if kind == "new" && !own.followsHost() {
+	if kind == "new" && !own.FollowsHost() {
 		host = network.ResolvConf{} // nobody knows the names there
 	}
 	conf := r.ResolvConf(host)
@@ -69,7 +70,7 @@ func firstGiven[T any](given, otherwise []T) []T {
 // hosts is the text of the pod's /etc/hosts.
 func (p *creation) hosts(hostname string) string {
 	kind := p.pod.Namespaces["net"].Kind
-	return network.Hosts(hostname, p.pod.Spec.Net.hostLines(), network.HostLines(p.facts.Hosts, kind == "host" || p.pod.Spec.Net.HostsFile != HostsOfHost))
+	return network.Hosts(hostname, p.pod.Spec.Net.HostLines(), network.HostLines(p.facts.Hosts, kind == "host" || p.pod.Spec.Net.HostsFile != spec.HostsOfHost))
 }
 
 // entered is the other pod that was named so.
@@ -82,34 +83,24 @@ func (f *Facts) entered(name string) *Pod {
 	return nil
 }
 
-// resolver is how names are looked up in a pod that has the network.
-func (n *Net) resolver(f *netFacts) *network.Resolver {
-	r := &network.Resolver{Servers: n.nameServers(f), Search: n.Search, Options: n.Options}
+// resolverOf is how names are looked up in a pod that has the network.
+func resolverOf(n *spec.Net, f *netFacts) *network.Resolver {
+	r := &network.Resolver{Servers: nameServers(n, f), Search: n.Search, Options: n.Options}
 	if n.OnNetworks() {
 		r.First = []string{network.Domain} // else a pod's name would first be looked up in the host's domains
 	}
 	return r
 }
 
-// followsHost says whether names of the host's domains mean something in the pod.
-func (n *Net) followsHost() bool { return n.WayOut != WayOutNone || n.OnNetworks() }
-
 // nameServers are whom a pod asks: the helper, where it has one that answers.
-func (n *Net) nameServers(f *netFacts) []netip.Addr {
+func nameServers(n *spec.Net, f *netFacts) []netip.Addr {
 	switch {
 	case n.OnNetworks():
 		return []netip.Addr{resolverFor(f.OnHost, f.OnlyIPv6)}
-	case n.WayOut == WayOutStack, n.WayOut != WayOutNone && len(n.DNS) == 0:
-		return n.outbound().Resolvers[:1]
+	case n.WayOut == spec.WayOutStack, n.WayOut != spec.WayOutNone && len(n.DNS) == 0:
+		return n.Outbound().Resolvers[:1]
 	}
 	return n.DNS
-}
-
-func (n *Net) hostLines() (entries [][2]string) {
-	for _, h := range n.Hosts {
-		entries = append(entries, [2]string{h.IP.String(), h.Name})
-	}
-	return entries
 }
 
 // enter is the prefix of a command that runs on the pod's network, by hand.
@@ -130,14 +121,14 @@ func (p *creation) enterAll(commands ...string) string {
 // attachNetwork gives the pod's network what was asked for.
 func (p *creation) attachNetwork() {
 	n := &p.pod.Spec.Net
-	if !p.pod.own("net") || !n.wantsHelper() {
+	if !p.pod.own("net") || !n.WantsHelper() {
 		return
 	}
 	for i, on := range p.facts.Net.Networks {
 		p.explain("attach the pod to network "+on.Name, "veth(4)", p.attachByHand(i, on))
 		p.host("attach")
 	}
-	if n.WayOut != WayOutNone {
+	if n.WayOut != spec.WayOutNone {
 		p.explain(p.wayOutWhy(), "ip-tuntap(8)", p.wayOutByHand())
 		p.host("way out")
 	}
@@ -146,10 +137,10 @@ func (p *creation) attachNetwork() {
 		p.host("serve")
 		return
 	}
-	if n.WayOut == WayOutNone && len(n.Networks) == 0 {
-		commands := []string{"ip link set lo up", "ip addr add " + p.pod.Spec.Net.outbound().Own[0].Addr().String() + "/32 dev lo"}
+	if n.WayOut == spec.WayOutNone && len(n.Networks) == 0 {
+		commands := []string{"ip link set lo up", "ip addr add " + p.pod.Spec.Net.Outbound().Own[0].Addr().String() + "/32 dev lo"}
 		if p.facts.Net.IPv6 {
-			commands = append(commands, "ip addr add "+p.pod.Spec.Net.outbound().Own[1].Addr().String()+"/128 dev lo")
+			commands = append(commands, "ip addr add "+p.pod.Spec.Net.Outbound().Own[1].Addr().String()+"/128 dev lo")
 		}
 		p.explain("give the pod an address of its own, beside localhost", "ip-address(8)", p.enterAll(commands...))
 		p.host("address")
@@ -168,7 +159,7 @@ func portTexts(ports []network.Port) (texts []string) {
 }
 
 func (p *creation) wayOutWhy() string {
-	if program := p.pod.Spec.Net.WayOut; program != WayOutStack {
+	if program := p.pod.Spec.Net.WayOut; program != spec.WayOutStack {
 		return "let " + program + " carry what leaves the pod"
 	}
 	return "let a network stack in the helper carry what leaves the pod, as ordinary connections of yours"
@@ -176,20 +167,20 @@ func (p *creation) wayOutWhy() string {
 
 // wayOutByHand: by hand slirp4netns does what the helper's own stack does.
 func (p *creation) wayOutByHand() string {
-	if p.pod.Spec.Net.WayOut == WayOutPasta {
-		return strings.Join(append(network.Pasta(p.pod.Spec.Net.outbound()), "$HOLDER"), " ")
+	if p.pod.Spec.Net.WayOut == spec.WayOutPasta {
+		return strings.Join(append(network.Pasta(p.pod.Spec.Net.Outbound()), "$HOLDER"), " ")
 	}
 	userns := "/proc/$HOLDER/ns/user"
 	if p.pod.Namespaces["user"].Kind == "host" {
 		userns = ""
 	}
-	return strings.Join(network.Slirp(p.pod.Spec.Net.outbound(), "/proc/$HOLDER/ns/net", userns), " ") + " </dev/null >/dev/null 2>&1 &"
+	return strings.Join(network.Slirp(p.pod.Spec.Net.Outbound(), "/proc/$HOLDER/ns/net", userns), " ") + " </dev/null >/dev/null 2>&1 &"
 }
 
 func (p *creation) repliesByHand() string {
 	mark, table := fmt.Sprintf("%#x", network.ReplyMark), strconv.Itoa(network.ReplyTable)
 	commands := []string{"sysctl -q -w net.ipv4.tcp_fwmark_accept=1 net.ipv4.fwmark_reflect=1"}
-	families := []struct{ option, source string }{{"-4", p.ownAddressByHand(p.pod.Spec.Net.outbound().Own[0].Addr())}}
+	families := []struct{ option, source string }{{"-4", p.ownAddressByHand(p.pod.Spec.Net.Outbound().Own[0].Addr())}}
 	if p.facts.Net.IPv6 {
 		commands[0] += " net.ipv6.fwmark_reflect=1"
 	}
@@ -197,7 +188,7 @@ func (p *creation) repliesByHand() string {
 		families[0].option = "-6"
 	}
 	if p.facts.Net.IPv6 && len(p.pod.Spec.Net.Networks) == 0 {
-		families = append(families, struct{ option, source string }{"-6", p.ownAddressByHand(p.pod.Spec.Net.outbound().Own[1].Addr())})
+		families = append(families, struct{ option, source string }{"-6", p.ownAddressByHand(p.pod.Spec.Net.Outbound().Own[1].Addr())})
 	}
 	for _, f := range families {
 		commands = append(commands, fmt.Sprintf("ip %s route replace local default dev lo src %s table %s", f.option, f.source, table),
@@ -230,7 +221,7 @@ func (p *creation) publishByHand() string {
 			bind = ",bind=" + port.HostIP.String()
 		}
 		lines = append(lines, fmt.Sprintf("socat %s-LISTEN:%d%s,fork,reuseaddr EXEC:\"'%ssocat STDIO %s:%s:%d'\" </dev/null >/dev/null 2>&1 &",
-			protocol, port.HostPort, bind, p.enter(), protocol, p.ownAddressByHand(p.pod.Spec.Net.outbound().Own[0].Addr()), port.PodPort))
+			protocol, port.HostPort, bind, p.enter(), protocol, p.ownAddressByHand(p.pod.Spec.Net.Outbound().Own[0].Addr()), port.PodPort))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -276,7 +267,7 @@ func (p *creation) attachByHand(i int, on *network.Network) string {
 
 // readNet looks at the networks that a spec names, and makes the hub where they are, but for a dry run.
 // release lets the hub go again; after an error there is nothing to let go.
-func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), err error) {
+func (s *Store) readNet(spec *spec.Spec, o Options) (facts netFacts, release func(), err error) {
 	facts.IPv6 = files.Exists("/proc/sys/net/ipv6")
 	release = func() {}
 	facts.OnHost = networksOnHost()
@@ -299,7 +290,7 @@ func (s *Store) readNet(spec *Spec, o Options) (facts netFacts, release func(), 
 }
 
 // lookAround looks at the networks once more, now that none can be removed, and at what they allow.
-func (s *Store) lookAround(facts *netFacts, spec *Spec, o Options) (err error) {
+func (s *Store) lookAround(facts *netFacts, spec *spec.Spec, o Options) (err error) {
 	if facts.Networks, err = s.networksNamed(spec.Net.Networks...); err != nil {
 		return err
 	}
@@ -309,7 +300,7 @@ func (s *Store) lookAround(facts *netFacts, spec *Spec, o Options) (err error) {
 	facts.OnlyIPv6 = onlyIPv6(facts.Networks)
 	for _, n := range facts.Networks {
 		endpoint := spec.Net.Endpoints[n.Name]
-		if err := endpoint.on(n); err != nil {
+		if err := endpoint.On(n); err != nil {
 			return err
 		}
 		if on, perr := s.podsOn(n.Name); o.DryRun && perr == nil && len(on) == 0 {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // TestManyLayers: a root of as many layers as the kernel takes can be told to mount(2), which takes a page of options.
@@ -17,7 +18,7 @@ func TestManyLayers(t *testing.T) {
 		layers = append(layers, "/home/ada/.local/share/podsh/images/layers/0-1000-1_1-100000-65536/"+strings.Repeat("5a", 32))
 	}
 	f := machineFacts()
-	pod, _, err := resolve(&Spec{Rootfs: rootfs.Layers(layers)}, f, "0123456789ab")
+	pod, _, err := resolve(&spec.Spec{Rootfs: rootfs.Layers(layers)}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/mountinfo"
-	"github.com/opencontainers/runc/libcontainer/capabilities"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"golang.org/x/sys/unix"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -43,7 +43,7 @@ func machineFacts() *Facts {
 			{Mountpoint: "/", Options: "rw,relatime"}, {Mountpoint: "/usr/local", Options: "rw,nosuid,noexec"},
 		},
 	}
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		f.Namespaces[ns.Name] = true
 	}
 	return f
@@ -75,31 +75,31 @@ func createPlans(t *testing.T) map[string]Plan {
 	host := rootfs.Source{Kind: "host"}
 	dir := rootfs.Source{Kind: "dir", Dir: "/srv/debian", Mode: "overlay"}
 	for name, c := range map[string]struct {
-		spec  Spec
+		spec  spec.Spec
 		facts func(*Facts)
 	}{
-		"user": {Spec{Name: "web", Rootfs: host}, func(*Facts) {}},
-		"one-id": {Spec{Name: "web", Rootfs: host}, func(f *Facts) {
+		"user": {spec.Spec{Name: "web", Rootfs: host}, func(*Facts) {}},
+		"one-id": {spec.Spec{Name: "web", Rootfs: host}, func(f *Facts) {
 			f.SubUIDs, f.SubGIDs, f.NoRanges = nil, nil, "/etc/subuid has no line for ada"
 		}},
-		"root": {Spec{Name: "web", Rootfs: host}, func(f *Facts) {
+		"root": {spec.Spec{Name: "web", Rootfs: host}, func(f *Facts) {
 			f.UID, f.GID, f.Root, f.NewUIDMap = 0, 0, true, false
 		}},
-		"overlay":    {Spec{Name: "web", Rootfs: dir, ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}}, func(*Facts) {}},
-		"linux-5.11": {Spec{Name: "web", Rootfs: dir, KeepID: true}, func(f *Facts) { f.Kernel = Version{5, 11} }},
-		"host-network": {Spec{Name: "web", Rootfs: host, Namespaces: map[string]Choice{"net": {Kind: "host"}, "pid": {Kind: "host"}},
+		"overlay":    {spec.Spec{Name: "web", Rootfs: dir, ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}}, func(*Facts) {}},
+		"linux-5.11": {spec.Spec{Name: "web", Rootfs: dir, KeepID: true}, func(f *Facts) { f.Kernel = Version{5, 11} }},
+		"host-network": {spec.Spec{Name: "web", Rootfs: host, Namespaces: map[string]spec.Choice{"net": {Kind: "host"}, "pid": {Kind: "host"}},
 			Volumes: []rootfs.Volume{{Source: "/home/ada/src", Destination: "/src", ReadOnly: true}}},
 			func(f *Facts) { f.Volumes = []bool{true} }},
-		"clocks": {Spec{Name: "web", Rootfs: host, Namespaces: map[string]Choice{"time": {Kind: "new"}},
-			Clocks: []Clock{{"boottime", 86400}}}, func(*Facts) {}},
-		"publish": {Spec{Name: "web", Rootfs: host, Net: Net{Ports: parsePorts(t, "8080:80", "127.0.0.1:5353:53/udp")}},
+		"clocks": {spec.Spec{Name: "web", Rootfs: host, Namespaces: map[string]spec.Choice{"time": {Kind: "new"}},
+			Clocks: []spec.Clock{{Name: "boottime", Seconds: 86400}}}, func(*Facts) {}},
+		"publish": {spec.Spec{Name: "web", Rootfs: host, Net: spec.Net{Ports: parsePorts(t, "8080:80", "127.0.0.1:5353:53/udp")}},
 			func(f *Facts) { f.Net.IPv6 = true }},
-		"outbound": {Spec{Name: "web", Rootfs: host, Net: Net{WayOut: WayOutStack, Search: []string{"example.test"}}},
+		"outbound": {spec.Spec{Name: "web", Rootfs: host, Net: spec.Net{WayOut: spec.WayOutStack, Search: []string{"example.test"}}},
 			func(f *Facts) { f.Net.IPv6 = true }},
-		"network": {Spec{Name: "web", Rootfs: host, Net: Net{Networks: []string{"app", "db"}, Ports: parsePorts(t, "8080:80")}},
+		"network": {spec.Spec{Name: "web", Rootfs: host, Net: spec.Net{Networks: []string{"app", "db"}, Ports: parsePorts(t, "8080:80")}},
 			func(f *Facts) {
 				f.Net.Networks = []*network.Network{aNetwork("app", "10.89.0.0/24"), aNetwork("db", "10.90.0.0/28")}
-				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: ids.RootMap(1000, f.SubUIDs), GIDMap: ids.RootMap(1000, f.SubGIDs), Holder: Holder{PID: 4711}, Namespaces: map[string]Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
+				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: ids.RootMap(1000, f.SubUIDs), GIDMap: ids.RootMap(1000, f.SubGIDs), Holder: Holder{PID: 4711}, Namespaces: map[string]spec.Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
 			}},
 	} {
 		f := machineFacts()
@@ -120,12 +120,12 @@ func createPlans(t *testing.T) map[string]Plan {
 func joinPlans(t *testing.T) map[string]Plan {
 	plans := map[string]Plan{}
 	f := machineFacts()
-	pod, _, err := resolve(&Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+	pod, _, err := resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
 	pod.Holder.PID = 4711
-	for name, spec := range map[string]*JoinSpec{
+	for name, spec := range map[string]*spec.JoinSpec{
 		"plain":    {Command: []string{"id", "-u"}},
 		"terminal": {Command: []string{"sh"}, TTY: true, Term: "xterm", Workdir: "/srv", CapAdd: []string{"NET_ADMIN"}},
 		"sockets":  {Command: []string{"serve"}, Listen: parseSockets(t, "8080", "127.0.0.1:53/udp=dns")},
@@ -144,14 +144,14 @@ func runPlans(t *testing.T) map[string]Plan {
 		Volumes: map[string]struct{}{"/var/lib/app": {}},
 	}}
 	layers := []string{"/store/layers/below", "/store/layers/above"}
-	for name, spec := range map[string]*ContainerSpec{
+	for name, wanted := range map[string]*spec.ContainerSpec{
 		"image": {Image: "app"},
 		"private": {Image: "app", Private: []string{"pid", "ipc", "uts", "net"}, Hostname: "own", TTY: true, Stdin: true,
 			Unmask: []string{"all"}, CapAdd: []string{"NET_ADMIN"}},
 		"sockets": {Image: "app", Env: []string{"LISTEN_FDS=7"}, Listen: parseSockets(t, "8080=web", "9000", "9001", "9002", "9003", "9004", "9005/udp")},
 		"narrow": {Image: "app", ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}, User: "ann", CapDrop: []string{"ALL"}, Detached: true,
 			Volumes:    []rootfs.Volume{{Source: "/home/ada/conf", Destination: "/etc/app", ReadOnly: true}},
-			PodVolumes: []PodVolume{{Name: "data", Destination: "/data"}}, Ulimits: []Ulimit{{Name: "nofile", Soft: 64, Hard: 128}}},
+			PodVolumes: []spec.PodVolume{{Name: "data", Destination: "/data"}}, Ulimits: []spec.Ulimit{{Name: "nofile", Soft: 64, Hard: 128}}},
 		"root":            {Image: "app"},
 		"root-linux-5.11": {Image: "app"},
 	} {
@@ -162,13 +162,13 @@ func runPlans(t *testing.T) map[string]Plan {
 		if strings.HasSuffix(name, "5.11") {
 			f.Kernel = Version{5, 11}
 		}
-		pod, _, err := resolve(&Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+		pod, _, err := resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 		if err != nil {
 			t.Fatal(err)
 		}
 		pod.store, pod.Holder.PID = &Store{Path: f.Store}, 4711
 		pod.Upper = "/home/ada/.local/share/podsh/upper/0123456789ab" // where its volumes are
-		c, err := pod.PlanContainer(spec, img, layers)
+		c, err := pod.PlanContainer(wanted, img, layers)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func runPlans(t *testing.T) map[string]Plan {
 		f.Volumes = []bool{true, true} // folders, where there are any
 		f.Host, f.Dir = nil, dirFacts{Missing: map[string]bool{}, Files: map[string]bool{"/etc/hosts": true}}
 		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
-		if spec.User != "" {
+		if wanted.User != "" {
 			who = identity{uid: 1000, gid: 1000, home: "/home/ann", name: "ann", shell: "/bin/sh"}
 		}
 		view := c.view()
@@ -193,10 +193,10 @@ func runPlans(t *testing.T) map[string]Plan {
 	return plans
 }
 
-func parseSockets(t *testing.T, texts ...string) []Socket {
-	var sockets []Socket
+func parseSockets(t *testing.T, texts ...string) []spec.Socket {
+	var sockets []spec.Socket
 	for _, text := range texts {
-		s, err := ParseSocket(text)
+		s, err := spec.ParseSocket(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +226,7 @@ func golden(t *testing.T, name, text string) {
 func TestPlansCanBeEncoded(t *testing.T) {
 	plans := examplePlans(t)
 	f := machineFacts()
-	pod, _, err := resolve(&Spec{Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+	pod, _, err := resolve(&spec.Spec{Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,35 +255,6 @@ func TestAsRuncMasks(t *testing.T) {
 			if !slices.Contains(lists[1], path) {
 				t.Errorf("runc has %s %s, podsh has not", what, path)
 			}
-		}
-	}
-}
-
-// TestAsRuncNamesCapabilities: --cap-add takes every name that runc knows.
-func TestAsRuncNamesCapabilities(t *testing.T) {
-	for _, name := range capabilities.KnownCapabilities() {
-		if _, err := parseCapability(name); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func TestAdjust(t *testing.T) {
-	if got := adjust(DefaultCapabilities, []string{"NET_ADMIN"}, []string{"ALL"}); !slices.Equal(got, []capability.Cap{capability.CAP_NET_ADMIN}) {
-		t.Errorf("drop ALL, add NET_ADMIN: %v", got)
-	}
-	if got := adjust(DefaultCapabilities, []string{"all"}, []string{"cap_chown"}); slices.Contains(got, capability.CAP_CHOWN) || len(got) != len(capability.ListKnown())-1 {
-		t.Errorf("add all, drop CHOWN: %v", got)
-	}
-}
-
-func TestParseChoice(t *testing.T) {
-	for text, want := range map[string]Choice{
-		"new": {Kind: "new"}, "host": {Kind: "host"}, "path:/a:b": {"path", "/a:b"}, "pod:web": {"pod", "web"},
-		"": {}, "pod:": {}, "new:x": {}, "web": {},
-	} {
-		if got, err := ParseChoice("net", text); got != want || (err == nil) != (want.Kind != "") {
-			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}
 }

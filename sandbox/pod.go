@@ -12,29 +12,30 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Pod is a pod as the store describes it. It lives as long as its holder does.
 type Pod struct {
-	Format     int               `json:"format"` // of this description: podFormat
-	ID         string            `json:"id"`
-	Created    time.Time         `json:"created"`
-	Spec       Spec              `json:"spec"`
-	Hostname   string            `json:"hostname"`
-	Namespaces map[string]Choice `json:"namespaces"` // all of them, by Namespace.Name: the spec with its defaults filled in
-	UIDMap     []ids.Map         `json:"uid_map,omitempty"`
-	GIDMap     []ids.Map         `json:"gid_map,omitempty"`
-	OneID      bool              `json:"one_id,omitempty"`      // the only one that is mapped is the user's own
-	KeepGroups bool              `json:"keep_groups,omitempty"` // setgroups(2) is denied: the caller's groups stay
-	UID        uint32            `json:"uid"`                   // who a command is that joins, inside
-	GID        uint32            `json:"gid"`                   //
-	Upper      string            `json:"upper,omitempty"`       // what was written, where that lies on disk
-	OwnFile    bool              `json:"own_file,omitempty"`    // the holder runs from a file of its own, see exe.go
-	Hub        string            `json:"hub,omitempty"`         // the id of the pod that its networks are in
-	IsHub      bool              `json:"is_hub,omitempty"`      // it is such a pod
-	Keyring    string            `json:"keyring,omitempty"`     // its name, where that is to be kept from others: keyring.go
-	PlanFormat uint64            `json:"plan_format"`           // of the plans that its own file understands
-	Holder     Holder            `json:"holder"`
+	Format     int                    `json:"format"` // of this description: podFormat
+	ID         string                 `json:"id"`
+	Created    time.Time              `json:"created"`
+	Spec       spec.Spec              `json:"spec"`
+	Hostname   string                 `json:"hostname"`
+	Namespaces map[string]spec.Choice `json:"namespaces"` // all of them, by Namespace.Name: the spec with its defaults filled in
+	UIDMap     []ids.Map              `json:"uid_map,omitempty"`
+	GIDMap     []ids.Map              `json:"gid_map,omitempty"`
+	OneID      bool                   `json:"one_id,omitempty"`      // the only one that is mapped is the user's own
+	KeepGroups bool                   `json:"keep_groups,omitempty"` // setgroups(2) is denied: the caller's groups stay
+	UID        uint32                 `json:"uid"`                   // who a command is that joins, inside
+	GID        uint32                 `json:"gid"`                   //
+	Upper      string                 `json:"upper,omitempty"`       // what was written, where that lies on disk
+	OwnFile    bool                   `json:"own_file,omitempty"`    // the holder runs from a file of its own, see exe.go
+	Hub        string                 `json:"hub,omitempty"`         // the id of the pod that its networks are in
+	IsHub      bool                   `json:"is_hub,omitempty"`      // it is such a pod
+	Keyring    string                 `json:"keyring,omitempty"`     // its name, where that is to be kept from others: keyring.go
+	PlanFormat uint64                 `json:"plan_format"`           // of the plans that its own file understands
+	Holder     Holder                 `json:"holder"`
 
 	store   *Store
 	around  *Pod     // of a container that is seen as a pod: the one it is in

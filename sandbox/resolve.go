@@ -8,20 +8,21 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // resolve fills in what the spec leaves open, from the facts: which namespaces are new, which ids are mapped.
 // It refuses what the kernel would. Warnings say what is lost.
-func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []error, err error) {
-	pod = &Pod{Format: podFormat, ID: id, Spec: *spec, Namespaces: map[string]Choice{}, Hostname: spec.Hostname}
+func resolve(wanted *spec.Spec, f *Facts, id string) (pod *Pod, warnings []error, err error) {
+	pod = &Pod{Format: podFormat, ID: id, Spec: *wanted, Namespaces: map[string]spec.Choice{}, Hostname: wanted.Hostname}
 	if pod.Hostname == "" {
 		pod.Hostname = pod.hostname()
 	}
-	for _, ns := range Namespaces {
-		choice := spec.Namespaces[ns.Name]
+	for _, ns := range spec.Namespaces {
+		choice := wanted.Namespaces[ns.Name]
 		switch {
-		case choice.Kind == "" && ns.Name == "user" && spec.mapsIDs():
-			choice = Choice{Kind: "new"}
+		case choice.Kind == "" && ns.Name == "user" && wanted.AsksForMap():
+			choice = spec.Choice{Kind: "new"}
 		case choice.Kind == "":
 			choice = defaultChoice(ns, f)
 		case choice.Kind == "new" && !f.Namespaces[ns.Name]:
@@ -30,18 +31,18 @@ func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []error, err e
 		pod.Namespaces[ns.Name] = choice
 	}
 	if !f.Root {
-		if err := shareUser(pod, spec, f); err != nil {
+		if err := shareUser(pod, wanted, f); err != nil {
 			return nil, nil, err
 		}
 	}
-	if way := spec.Net.WayOut; f.UID == 0 && (way == WayOutPasta || way == WayOutSlirp) {
+	if way := wanted.Net.WayOut; f.UID == 0 && (way == spec.WayOutPasta || way == spec.WayOutSlirp) {
 		return nil, nil, fault.New(nil, []string{"--net outbound does the same, and works for root, too"},
 			"--net outbound:%s is not for root: that program would have to run with all of root's powers", way)
 	}
 	if err := checkEntrances(f); err != nil {
 		return nil, nil, err
 	}
-	if warnings, err = mapIDs(pod, spec, f); err != nil {
+	if warnings, err = mapIDs(pod, wanted, f); err != nil {
 		return nil, nil, err
 	}
 	pod.KeepGroups = pod.KeepGroups || pod.OneID || f.NoSetgroups
@@ -50,26 +51,26 @@ func resolve(spec *Spec, f *Facts, id string) (pod *Pod, warnings []error, err e
 
 // hostname is the name as far as it can be one, else the id.
 func (p *Pod) hostname() string {
-	if isHostname(p.Spec.Name) {
+	if spec.IsHostname(p.Spec.Name) {
 		return p.Spec.Name
 	}
 	return p.ID
 }
 
-func defaultChoice(ns Namespace, f *Facts) Choice {
+func defaultChoice(ns spec.Namespace, f *Facts) spec.Choice {
 	switch {
 	case ns.Name == "user" && f.Root, ns.Name == "time", !f.Namespaces[ns.Name]:
-		return Choice{Kind: "host"}
+		return spec.Choice{Kind: "host"}
 	}
-	return Choice{Kind: "new"}
+	return spec.Choice{Kind: "new"}
 }
 
 // shareUser: without root a namespace can be entered only through the user namespace that owns it, so that is
 // shared as well.
-func shareUser(pod *Pod, spec *Spec, f *Facts) error {
+func shareUser(pod *Pod, wanted *spec.Spec, f *Facts) error {
 	user := pod.Namespaces["user"]
-	asked := spec.choice("user")
-	for _, ns := range Namespaces {
+	asked := wanted.Choice("user")
+	for _, ns := range spec.Namespaces {
 		c := pod.Namespaces[ns.Name]
 		if c.Kind != "pod" && c.Kind != "path" {
 			continue
@@ -126,7 +127,7 @@ func userInode(e Entrance) uint64 {
 }
 
 // mapIDs decides which ids the pod has.
-func mapIDs(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
+func mapIDs(pod *Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
 	switch c := pod.Namespaces["user"]; c.Kind {
 	case "new":
 		return chooseMaps(pod, spec, f)
@@ -142,7 +143,7 @@ func mapIDs(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
 	return nil, nil
 }
 
-func chooseMaps(pod *Pod, spec *Spec, f *Facts) (warnings []error, err error) {
+func chooseMaps(pod *Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
 	switch {
 	case len(spec.UIDMap)+len(spec.GIDMap) > 0:
 		pod.UIDMap, pod.GIDMap = spec.UIDMap, spec.GIDMap
@@ -198,7 +199,7 @@ func (p *Pod) own(namespace string) bool { return p.Namespaces[namespace].Kind =
 // flags are the clone(2) flags of the pod's own namespaces.
 func (p *Pod) flags() int {
 	flags := 0
-	for _, ns := range Namespaces {
+	for _, ns := range spec.Namespaces {
 		if p.own(ns.Name) && ns.Name != "time" { // clone(2) can't: its bit is CSIGNAL's
 			flags |= ns.Flag
 		}

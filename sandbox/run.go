@@ -21,6 +21,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Stdio is what a container's command reads and writes, and who learns of its terminal.
@@ -52,7 +53,7 @@ func (c *Container) Propose() (Plan, error) {
 }
 
 // ProposeContainer plans a container in the pod that is proposed.
-func (p *Proposal) ProposeContainer(spec *ContainerSpec, img *image.Image, layers []string) (Plan, error) {
+func (p *Proposal) ProposeContainer(spec *spec.ContainerSpec, img *image.Image, layers []string) (Plan, error) {
 	c, err := p.Pod.PlanContainer(spec, img, layers)
 	if err != nil {
 		return nil, err
@@ -135,16 +136,16 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 
 // CheckRoot refuses, before an image is fetched for it, a container whose root this kernel can't make. pod is where it
 // will be; nil for a new one.
-func CheckRoot(spec *ContainerSpec, pod *Pod) error {
+func CheckRoot(spec *spec.ContainerSpec, pod *Pod) error {
 	kernel := KernelVersion()
 	if kernel.atLeast(5, 11) { // overlays for everyone
 		return nil
 	}
 	m := thisMachine()
-	return spec.checkRoot(kernel, m.root() && m.initial() && (pod == nil || pod.Namespaces["user"].Kind == "host"))
+	return checkContainerRoot(spec, kernel, m.root() && m.initial() && (pod == nil || pod.Namespaces["user"].Kind == "host"))
 }
 
-func (c *ContainerSpec) checkRoot(kernel Version, root bool) error {
+func checkContainerRoot(c *spec.ContainerSpec, kernel Version, root bool) error {
 	if root || kernel.atLeast(5, 11) || c.Rootfs.Kind == "dir" && c.Rootfs.Mode != "overlay" {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // leader is the pod that this one's helper leads with: itself, or its hub.
@@ -136,7 +137,7 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 	if w.maker, err = startMaker(pidfd, p.netNamespaces(), forNetwork...); err != nil {
 		return err
 	}
-	if p.Spec.Net.WayOut == WayOutStack {
+	if p.Spec.Net.WayOut == spec.WayOutStack {
 		if err := w.openTun(); err != nil {
 			return err
 		}
@@ -467,10 +468,10 @@ func (p *Pod) detachAll(hub *Pod, state *NetState, netns *os.File) error {
 }
 
 // Connect puts a pod that runs on one more network.
-func (p *Pod) Connect(name string, asked Endpoint) (*network.Attachment, error) {
+func (p *Pod) Connect(name string, asked spec.Endpoint) (*network.Attachment, error) {
 	n, err := p.store.Network(name)
 	if err == nil {
-		err = asked.on(n)
+		err = asked.On(n)
 	}
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Store is the folder in which pods are described. A pod lives in its holder; the store only says where.
@@ -197,7 +198,7 @@ func nameTaken(name, id string) error {
 
 // named returns the id of the pod of that name, or "".
 func (s *Store) named(name string) string {
-	if !isName(name) {
+	if !spec.IsName(name) {
 		return ""
 	}
 	id, err := os.ReadFile(s.path("names", name))

@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/crilog"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // supervised is a container under a supervisor: it runs, or waits to run once more.
@@ -255,13 +256,13 @@ func (v *supervised) finish(status int) (again bool) {
 	defer v.mutex.Unlock()
 	v.run.close()
 	now := time.Now().UTC()
-	if now.Sub(v.state.Started) >= backOffReset {
+	if now.Sub(v.state.Started) >= spec.BackOffReset {
 		v.state.InARow = 0
 	}
 	v.state.Status, v.state.Finished, v.state.ExitCode = Ended, now, status
-	again = !v.state.Stopped && v.c.Spec.Restart.again(status, v.state.InARow) && v.s.podRuns()
+	again = !v.state.Stopped && v.c.Spec.Restart.Again(status, v.state.InARow) && v.s.podRuns()
 	if again {
-		v.state.Status, v.state.RestartAt = Restarting, now.Add(backOff(v.state.InARow))
+		v.state.Status, v.state.RestartAt = Restarting, now.Add(spec.BackOff(v.state.InARow))
 	}
 	_ = v.c.saveState(&v.state) // a full disk: the state that is written is found to be out of date
 	if again {
@@ -276,7 +277,7 @@ func (v *supervised) rest() bool {
 	for {
 		v.mutex.Lock()
 		if v.state.RestartAt.IsZero() {
-			v.state.RestartAt = time.Now().UTC().Add(backOff(v.state.InARow))
+			v.state.RestartAt = time.Now().UTC().Add(spec.BackOff(v.state.InARow))
 		}
 		v.state.Status, v.state.Watcher = Restarting, v.s.self
 		_ = v.c.saveState(&v.state)
@@ -298,7 +299,7 @@ func (v *supervised) rest() bool {
 		if err == nil {
 			return true
 		}
-		if !v.s.podRuns() || !v.c.Spec.Restart.again(startStatus(err), v.state.InARow) {
+		if !v.s.podRuns() || !v.c.Spec.Restart.Again(startStatus(err), v.state.InARow) {
 			return false
 		}
 	}

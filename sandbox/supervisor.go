@@ -390,7 +390,7 @@ func (s *supervisor) takeOver(c *Container) {
 		return
 	}
 	_ = c.settle(state) // what can't be ended is told by the next command that looks
-	if state.Stopped || !c.Spec.Restart.again(state.ExitCode, state.InARow) {
+	if state.Stopped || !c.Spec.Restart.Again(state.ExitCode, state.InARow) {
 		if c.Spec.Remove {
 			_ = c.discard() // podsh ps -c shows it, if that did not work
 		}

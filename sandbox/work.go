@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // work is the network's program at work where networks are.
@@ -59,7 +60,7 @@ func (s *Store) orphans(n *network.Network) ([]lease, error) {
 	var orphans []lease
 	for _, entry := range entries {
 		_, noIP := netip.ParseAddr(entry.Name())
-		if _, isMAC := parseMAC(entry.Name()); noIP != nil && !isMAC {
+		if _, isMAC := spec.ParseMAC(entry.Name()); noIP != nil && !isMAC {
 			continue // the lock, and the last address that was given
 		}
 		text, err := os.ReadFile(s.path("leases", n.Name, entry.Name()))

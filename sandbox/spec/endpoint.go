@@ -1,4 +1,4 @@
-package sandbox
+package spec
 
 import (
 	"fmt"
@@ -39,7 +39,7 @@ func parseNetworks(text string) (n Net, err error) {
 			if slices.Contains(n.Networks, name) {
 				return Net{}, fault.New(fault.ErrInvalid, []string{"once is enough"}, "--net %q: network %q is there twice", text, name)
 			}
-			if !isName(name) || reservedNetwork(name) {
+			if !IsName(name) || ReservedNetwork(name) {
 				return Net{}, fault.New(fault.ErrInvalid, []string{netForms}, "--net %q: no network can be called %q here", text, name)
 			}
 			n.Networks = append(n.Networks, name)
@@ -88,7 +88,7 @@ func (e *Endpoint) Add(key, value string) error {
 		}
 		e.IPs = append(e.IPs, ip)
 	case "mac":
-		mac, ok := parseMAC(value)
+		mac, ok := ParseMAC(value)
 		if !ok || mac[0]&1 != 0 || slices.Max(mac) == 0 { // a group's, or none
 			return fault.New(fault.ErrInvalid, []string{"six bytes, such as 02:42:ac:11:00:02; the first is even"}, "mac: %q is no hardware address of one interface", value)
 		}
@@ -107,8 +107,8 @@ func (e *Endpoint) Add(key, value string) error {
 	return nil
 }
 
-// parseMAC reads six bytes in hexadecimal digits, with : or - between them; net.ParseMAC would link all of package net.
-func parseMAC(text string) (mac []byte, ok bool) {
+// ParseMAC reads six bytes in hexadecimal digits, with : or - between them; net.ParseMAC would link all of package net.
+func ParseMAC(text string) (mac []byte, ok bool) {
 	for _, digits := range strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == '-' }) {
 		b, err := strconv.ParseUint(digits, 16, 8)
 		if err != nil || len(digits) != 2 {
@@ -121,15 +121,15 @@ func parseMAC(text string) (mac []byte, ok bool) {
 
 // goesWith is the address of IPv4 whose pod has a hardware address by itself, as package link makes it; or none.
 func goesWith(hardware string) netip.Addr {
-	mac, ok := parseMAC(hardware)
+	mac, ok := ParseMAC(hardware)
 	if !ok || mac[0] != 0x0a || mac[1] != 0x58 {
 		return netip.Addr{}
 	}
 	return netip.AddrFrom4([4]byte(mac[2:]))
 }
 
-// on checks it beside the network that it is for.
-func (e *Endpoint) on(n *network.Network) error {
+// On checks it beside the network that it is for.
+func (e *Endpoint) On(n *network.Network) error {
 	ip := goesWith(e.MAC)
 	if ip.IsValid() && !slices.Contains(e.IPs, ip) && slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Contains(ip) }) {
 		return fault.New(nil, []string{fmt.Sprintf("choose another, or ip=%s with it", ip)}, "mac %s is that of whoever has %s on network %q", e.MAC, ip, n.Name)
@@ -199,5 +199,5 @@ func (n *Net) validateSubnets() error {
 	return nil
 }
 
-// outbound are the addresses of a pod's own way out.
-func (n *Net) outbound() network.Outbound { return network.NewOutbound(n.Subnets) }
+// Outbound are the addresses of a pod's own way out.
+func (n *Net) Outbound() network.Outbound { return network.NewOutbound(n.Subnets) }

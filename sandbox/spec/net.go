@@ -1,4 +1,4 @@
-package sandbox
+package spec
 
 import (
 	"errors"
@@ -54,8 +54,8 @@ type Sysctl struct {
 	Value string `json:"value"`
 }
 
-// wantsHelper says whether a spec asks for more than an empty network of its own.
-func (n *Net) wantsHelper() bool {
+// WantsHelper says whether a spec asks for more than an empty network of its own.
+func (n *Net) WantsHelper() bool {
 	return n.WayOut != WayOutNone || len(n.Ports) > 0 || n.OnNetworks()
 }
 
@@ -89,11 +89,11 @@ func ParseNet(text string) (Choice, Net, error) {
 	return own, n, err
 }
 
-// netWords mean something to --net by themselves.
-var netWords = []string{"new", "none", "host", "outbound", "hub"}
+// NetWords mean something to --net by themselves.
+var NetWords = []string{"new", "none", "host", "outbound", "hub"}
 
-// foreignNets are what docker and podman take there, and what podsh has for it.
-var foreignNets = map[string]string{
+// ForeignNets are what docker and podman take there, and what podsh has for it.
+var ForeignNets = map[string]string{
 	"bridge":      "--net outbound leads out; `podsh network create bridge` makes a network, where pods find each other by name",
 	"container":   "--net pod:OTHER shares the network of a pod; podsh run --pod OTHER IMAGE runs a container in it",
 	"ns":          "--net path:FILE",
@@ -104,7 +104,7 @@ var foreignNets = map[string]string{
 
 // insteadOfNet is what was probably meant by KIND:VALUE that is nothing to --net, or "".
 func insteadOfNet(kind, value string) string {
-	if hint := foreignNets[kind]; hint != "" {
+	if hint := ForeignNets[kind]; hint != "" {
 		return hint
 	}
 	key, _, _ := strings.Cut(value, "=")
@@ -126,9 +126,9 @@ func ParseEndpoint(text string) (name string, e Endpoint, err error) {
 	return n.Networks[0], n.Endpoints[n.Networks[0]], nil
 }
 
-// reservedNetwork says whether a name means something else to --net.
-func reservedNetwork(name string) bool {
-	return slices.Contains(netWords, name) || slices.Contains([]string{"path", "pod", "default"}, name)
+// ReservedNetwork says whether a name means something else to --net.
+func ReservedNetwork(name string) bool {
+	return slices.Contains(NetWords, name) || slices.Contains([]string{"path", "pod", "default"}, name)
 }
 
 // ParseHost reads NAME:IP, as in --add-host.
@@ -138,7 +138,7 @@ func ParseHost(text string) (NamedHost, error) {
 		return NamedHost{}, fault.New(fault.ErrInvalid, []string{"--net outbound --host-access reaches the host as " + network.HostName}, "--add-host %q is no name and address", text)
 	}
 	address, err := netip.ParseAddr(strings.Trim(ip, "[]"))
-	if err != nil || !isHostname(name) || address.Zone() != "" {
+	if err != nil || !IsHostname(name) || address.Zone() != "" {
 		return NamedHost{}, fault.New(fault.ErrInvalid, []string{"--add-host NAME:IP, such as db:192.0.2.7"}, "--add-host %q is no name and address", text)
 	}
 	return NamedHost{name, address}, nil
@@ -150,7 +150,7 @@ func ParseSysctl(text string) (Sysctl, error) {
 	path := strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-/")
 	setting := Sysctl{key, value}
 	switch {
-	case !has || path != "" || strings.Contains(setting.path()+key, "..") || strings.Contains(key, "//") || strings.ContainsAny(value, "\x00\n"):
+	case !has || path != "" || strings.Contains(setting.Path()+key, "..") || strings.Contains(key, "//") || strings.ContainsAny(value, "\x00\n"):
 		return Sysctl{}, fault.New(fault.ErrInvalid, []string{"--sysctl net.KEY=VALUE, such as net.core.somaxconn=1024"}, "malformed setting %q", text)
 	case !strings.HasPrefix(key, "net."):
 		return Sysctl{}, fault.New(fault.ErrInvalid, []string{"--sysctl takes what is a network namespace's own: net.*"}, "--sysctl %s: that setting is not the pod's own", key)
@@ -158,9 +158,9 @@ func ParseSysctl(text string) (Sysctl, error) {
 	return setting, nil
 }
 
-// path of the file that holds a setting, below /proc/sys. A dot in the name of an interface is written as a
+// Path of the file that holds a setting, below /proc/sys. A dot in the name of an interface is written as a
 // slash, sysctl(8).
-func (s Sysctl) path() string {
+func (s Sysctl) Path() string {
 	return strings.Map(func(r rune) rune {
 		switch r {
 		case '.':
@@ -188,7 +188,7 @@ func ParseHostAccess(text string) ([]uint16, error) {
 // validateNet refuses what contradicts itself.
 func (s *Spec) validateNet() error {
 	n := &s.Net
-	kind := s.choice("net")
+	kind := s.Choice("net")
 	if kind != "" && kind != "new" {
 		for flag, given := range map[string]bool{"--publish": len(n.Ports) > 0, "--host-access": n.HostAccess, "--sysctl": len(n.Sysctls) > 0} {
 			if given {
@@ -243,4 +243,14 @@ func isDomain(s string) bool {
 		}
 	}
 	return len(s) <= 253
+}
+
+// FollowsHost says whether names of the host's domains mean something in the pod.
+func (n *Net) FollowsHost() bool { return n.WayOut != WayOutNone || n.OnNetworks() }
+
+func (n *Net) HostLines() (entries [][2]string) {
+	for _, h := range n.Hosts {
+		entries = append(entries, [2]string{h.IP.String(), h.Name})
+	}
+	return entries
 }

@@ -1,4 +1,4 @@
-package sandbox
+package spec
 
 import (
 	"fmt"
@@ -60,8 +60,8 @@ type Ulimit struct {
 	Hard uint64 `json:"hard"`
 }
 
-// ulimits are the limits by the names that docker's and Kubernetes' users know, in the units of getrlimit(2).
-var ulimits = map[string]int{
+// Ulimits are the limits by the names that docker's and Kubernetes' users know, in the units of getrlimit(2).
+var Ulimits = map[string]int{
 	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
 	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
 	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
@@ -80,10 +80,10 @@ func ParseUlimit(text string) (Ulimit, error) {
 	var err, err2 error
 	u.Soft, err = parseLimit(soft)
 	u.Hard, err2 = parseLimit(hard)
-	_, known := ulimits[name]
+	_, known := Ulimits[name]
 	switch {
 	case !known:
-		names := slices.Sorted(maps.Keys(ulimits))
+		names := slices.Sorted(maps.Keys(Ulimits))
 		hint := "one of " + strings.Join(names, ", ")
 		if near := fault.Nearest(name, names); near != "" {
 			hint = fmt.Sprintf("did you mean %s? %s", near, hint)
@@ -138,8 +138,8 @@ func (r Restart) String() string {
 	return r.Policy
 }
 
-// again says whether a container that ended with this status, after so many restarts, is to start once more.
-func (r Restart) again(status, restarts int) bool {
+// Again says whether a container that ended with this status, after so many restarts, is to start once more.
+func (r Restart) Again(status, restarts int) bool {
 	switch r.Policy {
 	case "always":
 		return true
@@ -153,12 +153,12 @@ func (r Restart) again(status, restarts int) bool {
 const (
 	backOffFirst = 10 * time.Second
 	backOffMost  = 5 * time.Minute
-	backOffReset = 10 * time.Minute // of running
+	BackOffReset = 10 * time.Minute // of running
 )
 
-// backOff is how long to wait before a restart, after so many in a row of which none ran for long. The kubelet does not
+// BackOff is how long to wait before a restart, after so many in a row of which none ran for long. The kubelet does not
 // wait before the first one.
-func backOff(inARow int) time.Duration {
+func BackOff(inARow int) time.Duration {
 	wait := backOffMost
 	switch {
 	case inARow == 0:
@@ -174,7 +174,7 @@ var privatable = []string{"pid", "ipc", "uts", "net"}
 
 // Validate says what is wrong with a spec by itself.
 func (s *ContainerSpec) Validate() error {
-	if s.Name != "" && !isName(s.Name) {
+	if s.Name != "" && !IsName(s.Name) {
 		return fault.New(fault.ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most"}, "malformed name %q", s.Name)
 	}
 	if s.Image == "" && s.Rootfs.Kind == "" {
@@ -183,13 +183,13 @@ func (s *ContainerSpec) Validate() error {
 	if err := validateEnv(s.Env); err != nil {
 		return err
 	}
-	if err := validateCapabilities(s.CapAdd, s.CapDrop); err != nil {
+	if err := ValidateCapabilities(s.CapAdd, s.CapDrop); err != nil {
 		return err
 	}
 	if s.Workdir != "" && !path.IsAbs(s.Workdir) {
 		return fault.New(fault.ErrInvalid, []string{"--workdir /PATH, in the container"}, "--workdir %q is no absolute path", s.Workdir)
 	}
-	if s.Hostname != "" && (!isHostname(s.Hostname) || !slices.Contains(s.Private, "uts")) {
+	if s.Hostname != "" && (!IsHostname(s.Hostname) || !slices.Contains(s.Private, "uts")) {
 		return fault.New(fault.ErrInvalid, []string{"--hostname names a new pod, or a container with --uts private"}, "no use for the host name %q", s.Hostname)
 	}
 	for _, name := range s.Private {
@@ -198,7 +198,7 @@ func (s *ContainerSpec) Validate() error {
 		}
 	}
 	for _, v := range s.PodVolumes {
-		if !isName(v.Name) {
+		if !IsName(v.Name) {
 			return fault.New(fault.ErrInvalid, []string{"--volume NAME:DST, or a folder of the host's: --volume ./NAME:DST"}, "malformed name of a volume %q", v.Name)
 		}
 	}
@@ -214,7 +214,7 @@ func (s *ContainerSpec) Validate() error {
 			return fault.New(fault.ErrInvalid, []string{"--unmask PATH, such as /proc/kcore, or --unmask all"}, "malformed path %q", u)
 		}
 	}
-	if err := validateSockets(s.Listen, s.Ulimits...); err != nil {
+	if err := ValidateSockets(s.Listen, s.Ulimits...); err != nil {
 		return err
 	}
 	return s.validateLife()

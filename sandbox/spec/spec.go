@@ -1,4 +1,7 @@
-package sandbox
+// Package spec is what a user asks for: of a pod, of a container, of a command that joins one, of a network. It parses
+// and checks what can be checked by itself. What this machine can do, and what there is already, it does not know: it
+// reads nothing, and calls no kernel.
+package spec
 
 import (
 	"fmt"
@@ -107,29 +110,29 @@ func parseSeconds(text string) (int64, error) {
 	return int64(d / time.Second), err
 }
 
-// isName says whether a pod can be called so. (By hand: compiling a pattern would cost every command a
+// IsName says whether a pod can be called so. (By hand: compiling a pattern would cost every command a
 // quarter of a millisecond.) nsenter.c has the same rule.
-func isName(s string) bool {
+func IsName(s string) bool {
 	const first = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	return s != "" && len(s) <= 63 && strings.Contains(first, s[:1]) && strings.Trim(s, first+"_.-") == ""
 }
 
-// isHostname says whether a pod's host can be called so, hostname(7).
-func isHostname(s string) bool {
-	return isName(s) && !strings.Contains(s, "_") && strings.TrimRight(s, ".-") == s
+// IsHostname says whether a pod's host can be called so, hostname(7).
+func IsHostname(s string) bool {
+	return IsName(s) && !strings.Contains(s, "_") && strings.TrimRight(s, ".-") == s
 }
 
-// isVariable says whether s is KEY=VALUE.
-func isVariable(s string) bool {
+// IsVariable says whether s is KEY=VALUE.
+func IsVariable(s string) bool {
 	return strings.Index(s, "=") > 0 && !strings.Contains(s, "\x00")
 }
 
 // Validate says what is wrong with a spec by itself, before anything is known of the machine.
 func (s *Spec) Validate() error {
-	if s.Name != "" && !isName(s.Name) {
+	if s.Name != "" && !IsName(s.Name) {
 		return fault.New(fault.ErrInvalid, []string{"letters, digits, and _ . - but not first; 63 at most"}, "malformed name %q", s.Name)
 	}
-	if s.Hostname != "" && !isHostname(s.Hostname) {
+	if s.Hostname != "" && !IsHostname(s.Hostname) {
 		return fault.New(fault.ErrInvalid, []string{"letters, digits, dots and dashes; 63 at most"}, "malformed host name %q", s.Hostname)
 	}
 	for key := range s.Labels {
@@ -148,7 +151,7 @@ func (s *Spec) Validate() error {
 			return fault.New(fault.ErrInvalid, []string{"--unmask PATH, such as /proc/kcore, or --unmask all"}, "malformed path %q", path)
 		}
 	}
-	if err := validateCapabilities(s.CapAdd, s.CapDrop); err != nil {
+	if err := ValidateCapabilities(s.CapAdd, s.CapDrop); err != nil {
 		return err
 	}
 	if err := s.validateNet(); err != nil {
@@ -177,7 +180,7 @@ func validateMounts(tmpfs []rootfs.Tmpfs, volumes []rootfs.Volume) error {
 
 func validateEnv(env []string) error {
 	for _, v := range env {
-		if !isVariable(v) {
+		if !IsVariable(v) {
 			return fault.New(fault.ErrInvalid, []string{"--env KEY=VALUE"}, "malformed variable %q", v)
 		}
 	}
@@ -186,7 +189,7 @@ func validateEnv(env []string) error {
 
 // validateNamespaces refuses what contradicts itself.
 func (s *Spec) validateNamespaces() error {
-	if mnt := s.choice("mnt"); mnt != "new" && mnt != "" {
+	if mnt := s.Choice("mnt"); mnt != "new" && mnt != "" {
 		for flag, given := range map[string]bool{
 			"--rootfs": s.Rootfs.IsFolder(), "--volume": len(s.Volumes) > 0, "--tmpfs": len(s.Tmpfs) > 0,
 			"--read-only": s.ReadOnly, "--unmask": len(s.Unmask) > 0,
@@ -199,14 +202,14 @@ func (s *Spec) validateNamespaces() error {
 			}
 		}
 	}
-	if uts := s.choice("uts"); uts != "new" && uts != "" && s.Hostname != "" {
+	if uts := s.Choice("uts"); uts != "new" && uts != "" && s.Hostname != "" {
 		return fault.New(fault.ErrInvalid, []string{"leave out --uts, or --hostname"}, "--hostname needs a uts namespace of its own")
 	}
-	if userns := s.choice("user"); s.Net.OnNetworks() && (userns == "pod" || userns == "path") {
+	if userns := s.Choice("user"); s.Net.OnNetworks() && (userns == "pod" || userns == "path") {
 		return fault.New(fault.ErrInvalid, []string{"leave out --userns, or the networks"}, "a pod on networks has a user namespace of its own, and --userns %s is another's", userns)
 	}
 	mapped := len(s.UIDMap) > 0 || len(s.GIDMap) > 0
-	if userns := s.choice("user"); userns != "new" && userns != "" && s.mapsIDs() {
+	if userns := s.Choice("user"); userns != "new" && userns != "" && s.AsksForMap() {
 		return fault.New(fault.ErrInvalid, []string{"leave out --userns, or the map"}, "--uidmap, --gidmap and --keep-id need a user namespace of its own")
 	}
 	if mapped && s.KeepID {
@@ -221,16 +224,16 @@ func (s *Spec) validateNamespaces() error {
 }
 
 // MapsIDs says whether a pod is to have other ids than usual.
-func (s *Spec) MapsIDs() bool { return s.mapsIDs() || s.choice("user") != "" }
+func (s *Spec) MapsIDs() bool { return s.AsksForMap() || s.Choice("user") != "" }
 
-// mapsIDs says whether ids are to be mapped, which takes a user namespace.
-func (s *Spec) mapsIDs() bool { return len(s.UIDMap) > 0 || len(s.GIDMap) > 0 || s.KeepID }
+// AsksForMap says whether ids are to be mapped, which takes a user namespace.
+func (s *Spec) AsksForMap() bool { return len(s.UIDMap) > 0 || len(s.GIDMap) > 0 || s.KeepID }
 
-// choice returns the kind that was asked for, or "".
-func (s *Spec) choice(namespace string) string { return s.Namespaces[namespace].Kind }
+// Choice returns the kind that was asked for, or "".
+func (s *Spec) Choice(namespace string) string { return s.Namespaces[namespace].Kind }
 
-// others lists the pods whose namespaces this one shares.
-func (s *Spec) others() []string {
+// Others lists the pods whose namespaces this one shares.
+func (s *Spec) Others() []string {
 	pods := map[string]bool{}
 	for _, c := range s.Namespaces {
 		if c.Kind == "pod" {

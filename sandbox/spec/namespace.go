@@ -1,6 +1,8 @@
-package sandbox
+package spec
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+)
 
 // Namespace is one kind of Linux namespace.
 type Namespace struct {
