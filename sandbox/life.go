@@ -145,7 +145,7 @@ func (m *membership) terminate(deadline time.Time) ([]Process, error) {
 
 // describe tells of those that are still there.
 func (m *membership) describe(members map[int]member) ([]Process, error) {
-	read, err := m.pod.reader()
+	read, err := newProcessReader(m.pod.Holder.PID)
 	if err != nil {
 		return nil, err
 	}

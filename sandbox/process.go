@@ -65,7 +65,7 @@ func (p *Pod) Processes() ([]Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	read, err := p.reader()
+	read, err := newProcessReader(p.Holder.PID)
 	if err != nil && ending(pidfd) {
 		return nil, p.hasEnded()
 	}
@@ -83,25 +83,26 @@ func (p *Pod) Processes() ([]Process, error) {
 
 // processReader reads processes of one pod.
 type processReader struct {
-	pod   *Pod
-	depth int // of the pod's pid namespace below ours
-	uids  []ids.Map
-	now   time.Time
-	since time.Duration // boot
+	holder int
+	depth  int // of the pod's pid namespace below ours
+	uids   []ids.Map
+	now    time.Time
+	since  time.Duration // boot
 }
 
-func (p *Pod) reader() (*processReader, error) {
+// newProcessReader reads what the processes of a pod are seen by, of its holder.
+func newProcessReader(holder int) (*processReader, error) {
 	var boot unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
 		return nil, fmt.Errorf("clock_gettime: %w", err)
 	}
-	r := &processReader{pod: p, now: time.Now(), since: time.Duration(boot.Nano())}
-	status, err := readStatus(p.Holder.PID)
+	r := &processReader{holder: holder, now: time.Now(), since: time.Duration(boot.Nano())}
+	status, err := readStatus(holder)
 	if err != nil {
 		return nil, err
 	}
 	r.depth = max(0, len(strings.Fields(status["NSpid"]))-1)
-	r.uids, err = readIDMap(p.Holder.PID, "uid_map")
+	r.uids, err = readIDMap(holder, "uid_map")
 	return r, err
 }
 
@@ -111,7 +112,7 @@ func (r *processReader) process(pid int) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	process := Process{PID: pid, PodPID: pid, Name: status["Name"], Command: readCommand(pid), Holder: pid == r.pod.Holder.PID}
+	process := Process{PID: pid, PodPID: pid, Name: status["Name"], Command: readCommand(pid), Holder: pid == r.holder}
 	if pids := strings.Fields(status["NSpid"]); r.depth < len(pids) {
 		process.PodPID, _ = strconv.Atoi(pids[r.depth])
 	}
