@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 func Attach() *cli.Command {
@@ -63,7 +64,7 @@ func exitWith(status int, err error) error {
 
 // attachTerminal connects this terminal with a container's, until that ends or the keys are typed that detach.
 func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) (*sandbox.Session, error)) error {
-	stream, theirs, err := sandbox.Stream()
+	stream, theirs, err := proc.Stream()
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 func imageInspectCommand() *cli.Command {
@@ -62,7 +62,7 @@ Examples:
 						layer--
 						bytes = img.Layers[layer].Size
 					}
-					t.row(age(time.Since(h.Created)), shorten(sandbox.Printable(h.CreatedBy), 60), size(uint64(bytes)), shorten(sandbox.Printable(h.Comment), 40))
+					t.row(age(time.Since(h.Created)), shorten(proc.Printable(h.CreatedBy), 60), size(uint64(bytes)), shorten(proc.Printable(h.Comment), 40))
 				}
 				return t.Flush()
 			})

@@ -20,13 +20,14 @@ const house = "github.com/podsh/podsh/"
 // import more.
 var mayImport = map[string]string{
 	".": "command",
-	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog sandbox/fault sandbox/ids sandbox/spec " +
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog sandbox/fault sandbox/ids sandbox/proc sandbox/spec " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/fault sandbox/files sandbox/ids sandbox/spec sandbox/tarcopy seccomp",
+	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/fault sandbox/files sandbox/ids sandbox/proc sandbox/spec sandbox/tarcopy seccomp",
 	"sandbox/fault":      "",
 	"sandbox/ids":        "sandbox/fault",
 	"sandbox/files":      "",
 	"sandbox/spec":       "network nsenter rootfs sandbox/fault sandbox/ids",
+	"sandbox/proc":       "sandbox/fault sandbox/ids",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // containerRow is a container as `podsh ps -c` shows it.
@@ -123,7 +124,7 @@ func containersTable(w io.Writer, rows []containerRow) error {
 		if r.PID != 0 {
 			pid = fmt.Sprint(r.PID)
 		}
-		t.row(r.Pod, r.Name, r.ID, r.Image, shorten(sandbox.Printable(strings.Join(r.Command, " ")), 30), r.Age(), r.Status(), pid, r.State.Restarts)
+		t.row(r.Pod, r.Name, r.ID, r.Image, shorten(proc.Printable(strings.Join(r.Command, " ")), 30), r.Age(), r.Status(), pid, r.State.Restarts)
 	}
 	return t.Flush()
 }

@@ -6,7 +6,7 @@ import (
 	"os"
 	"unicode/utf8"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // visible writes text of others to a terminal: what would move its cursor, name its window or type into its shell is shown
@@ -70,7 +70,7 @@ func (v *visible) show(text []byte) error {
 		if n < 0 {
 			n = len(text)
 		}
-		b.WriteString(sandbox.Printable(string(text[:n])))
+		b.WriteString(proc.Printable(string(text[:n])))
 		switch text = text[n:]; {
 		case len(text) == 0:
 		case text[0] == '\r' && !bytes.HasPrefix(text, []byte("\r\n")): // else a terminal has made it of a newline

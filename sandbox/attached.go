@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // output is what a container wrote, on its way to who is attached.
@@ -137,7 +138,7 @@ func (a *attached) flushed() {
 	}
 	select {
 	case <-done:
-	case <-time.After(untilKill):
+	case <-time.After(proc.UntilKill):
 	}
 }
 

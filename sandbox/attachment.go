@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // Attachment is what someone who attaches gives: the stream of a terminal, or the files that output goes to.
@@ -87,7 +88,7 @@ func (c *Container) Attach(a *Attachment) (*Session, error) {
 	if err == nil {
 		err = answer.asError()
 	}
-	if hungUp(err) || err == nil && answer.Ended {
+	if proc.HungUp(err) || err == nil && answer.Ended {
 		err = c.notSupervised()
 	}
 	if err != nil {

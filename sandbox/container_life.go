@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
@@ -26,7 +27,7 @@ func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err e
 	if err != nil {
 		return 0, err
 	}
-	self, err := identifySelf()
+	self, err := proc.IdentifySelf()
 	if err != nil {
 		return 0, err
 	}
@@ -168,15 +169,15 @@ func (c *Container) stopAlone(sig unix.Signal, grace time.Duration) (stubborn bo
 		return false, c.settle(state)
 	}
 	defer pidfd.Close()
-	main := member{state.Process.PID, pidfd}
-	if err := errors.Join(main.signal(sig), main.signal(unix.SIGCONT)); err != nil {
+	main := proc.Member{PID: state.Process.PID, PIDFD: pidfd}
+	if err := errors.Join(main.Signal(sig), main.Signal(unix.SIGCONT)); err != nil {
 		return false, err
 	}
-	gone, err := ended(pidfd, time.Now().Add(grace))
+	gone, err := proc.Ended(pidfd, time.Now().Add(grace))
 	if err == nil && !gone {
 		stubborn = true
-		if err = main.signal(unix.SIGKILL); err == nil {
-			_, err = ended(pidfd, time.Now().Add(untilGiveUp))
+		if err = main.Signal(unix.SIGKILL); err == nil {
+			_, err = proc.Ended(pidfd, time.Now().Add(proc.UntilGiveUp))
 		}
 	}
 	return stubborn, err // who watches over it does the rest
@@ -193,7 +194,7 @@ func (c *Container) Kill(sig unix.Signal) error {
 		return fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}
 	defer pidfd.Close()
-	return member{state.Process.PID, pidfd}.signal(sig)
+	return proc.Member{PID: state.Process.PID, PIDFD: pidfd}.Signal(sig)
 }
 
 // Wait waits until the container has ended, and returns its status.
@@ -213,7 +214,7 @@ func (c *Container) Wait() (int, error) {
 	if state.Status == Up {
 		pidfd, err := state.Process.Open()
 		if err == nil {
-			_, err = ended(pidfd, time.Time{})
+			_, err = proc.Ended(pidfd, time.Time{})
 			pidfd.Close()
 		}
 		if err != nil && !errors.Is(err, fault.ErrExited) {

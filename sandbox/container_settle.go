@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
@@ -39,17 +40,17 @@ func (c *Container) sweepLost(state *ContainerState) error {
 		if err != nil || len(left) == 0 {
 			return err
 		}
-		deadline := time.Now().Add(untilGiveUp)
+		deadline := time.Now().Add(proc.UntilGiveUp)
 		for _, m := range left {
-			err = errors.Join(err, m.signal(unix.SIGKILL))
+			err = errors.Join(err, m.Signal(unix.SIGKILL))
 		}
 		for _, m := range left {
-			gone, waitErr := ended(m.pidfd, deadline)
+			gone, waitErr := proc.Ended(m.PIDFD, deadline)
 			if waitErr == nil && !gone {
-				waitErr = hanging("process %d of container %q", m.pid, c.Title())
+				waitErr = proc.Hanging("process %d of container %q", m.PID, c.Title())
 			}
 			err = errors.Join(err, waitErr)
-			m.pidfd.Close()
+			m.PIDFD.Close()
 		}
 		if err != nil {
 			return err
@@ -68,7 +69,7 @@ func (c *Container) isAnothers(mountNS uint64) bool {
 
 // leftIn opens the members of the pod that are in a mount namespace, which is the container's: no process of the pod's
 // own is in it, nor is one of a container that runs.
-func (c *Container) leftIn(mountNS uint64) ([]member, error) {
+func (c *Container) leftIn(mountNS uint64) ([]proc.Member, error) {
 	pidfd, err := c.pod.Open()
 	if err != nil {
 		return nil, nil
@@ -80,12 +81,12 @@ func (c *Container) leftIn(mountNS uint64) ([]member, error) {
 	}
 	defer group.Close()
 	members, err := group.members(nil)
-	var left []member
+	var left []proc.Member
 	for _, m := range members {
-		if inode, nsErr := namespaceInode(fmt.Sprint(m.pid), "mnt"); nsErr == nil && inode == mountNS {
+		if inode, nsErr := proc.NamespaceInode(fmt.Sprint(m.PID), "mnt"); nsErr == nil && inode == mountNS {
 			left = append(left, m)
 		} else {
-			m.pidfd.Close()
+			m.PIDFD.Close()
 		}
 	}
 	return left, err
@@ -137,7 +138,7 @@ func (p *Pod) endSupervisor() error {
 		if err != nil || c.broken == nil && !c.Spec.Detached && !c.Spec.TTY || state.Watcher.PID == os.Getpid() {
 			continue
 		}
-		if err := endProcess(state.Watcher, "the supervisor of pod "+p.Title()); err != nil {
+		if err := proc.EndProcess(state.Watcher, "the supervisor of pod "+p.Title()); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -41,9 +42,9 @@ const (
 // ContainerState is what a container is doing, and how it went.
 type ContainerState struct {
 	Status    ContainerStatus `json:"status"`
-	Process   Holder          `json:"process,omitzero"` // the command, or its init
+	Process   proc.ID         `json:"process,omitzero"` // the command, or its init
 	MountNS   uint64          `json:"mount_namespace,omitempty"`
-	Watcher   Holder          `json:"watcher,omitzero"` // whose child it is: the pod's supervisor, or podsh run
+	Watcher   proc.ID         `json:"watcher,omitzero"` // whose child it is: the pod's supervisor, or podsh run
 	Started   time.Time       `json:"started,omitzero"`
 	Finished  time.Time       `json:"finished,omitzero"`
 	ExitCode  int             `json:"exit_code"`
@@ -79,9 +80,9 @@ func (c *Container) State() (*ContainerState, error) {
 			return state, nil
 		}
 		switch {
-		case !state.Watcher.alive(): // its processes are being killed, if they still are there
+		case !state.Watcher.Alive(): // its processes are being killed, if they still are there
 			return state.lost(), nil
-		case state.Status == Restarting, state.Process.alive():
+		case state.Status == Restarting, state.Process.Alive():
 			return state, nil
 		case !c.awaitState(state, deadline): // it has just ended, and who watches is about to write that down
 			return state, nil
@@ -113,7 +114,7 @@ func (c *Container) awaitState(state *ContainerState, deadline time.Time) bool {
 		return errors.Is(err, fault.ErrExited)
 	}
 	defer watcher.Close()
-	changed, err := readable(deadline, changes, watcher)
+	changed, err := proc.Readable(deadline, changes, watcher)
 	return changed && err == nil
 }
 
@@ -133,18 +134,6 @@ func (s *ContainerState) lost() *ContainerState {
 	}
 	s.Status, s.Reason = Ended, "what watched over it was killed, and it with that"
 	return s
-}
-
-func (h Holder) alive() bool {
-	if h.PID == 0 {
-		return false
-	}
-	pidfd, err := h.Open()
-	if err != nil {
-		return false
-	}
-	pidfd.Close()
-	return true
 }
 
 // saveState writes down what the container is doing: all of it, or nothing.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
 
@@ -179,13 +180,13 @@ func (p *Pod) runCopy(ctx context.Context, stdin, stdout *os.File, args ...strin
 	go func() { // it ends by itself, when it finds a pipe closed, but where its files let it wait
 		select {
 		case <-over:
-		case <-later(ctx, untilKill):
+		case <-later(ctx, proc.UntilKill):
 			_ = unix.PidfdSendSignal(int(executor.PIDFD.Fd()), unix.SIGKILL, nil, 0) // gone already is as good
 		}
 	}()
 	said, _ := io.ReadAll(io.LimitReader(read, 1<<16)) // what can't be read was not said
 	text := strings.TrimSpace(string(said))
-	status := waitFor(executor.PID)
+	status := proc.WaitFor(executor.PID)
 	close(over)
 	executor.Close()
 	switch {
@@ -201,5 +202,5 @@ func (p *Pod) runCopy(ctx context.Context, stdin, stdout *os.File, args ...strin
 	case p.mounts != nil:
 		hint = "it has ended; what was in memory (--tmpfs) ended with it"
 	}
-	return "", fault.New(nil, []string{hint}, "%s: %s", p.Title(), Printable(text))
+	return "", fault.New(nil, []string{hint}, "%s: %s", p.Title(), proc.Printable(text))
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
 
@@ -103,7 +104,7 @@ func (p *Pod) pack(ctx context.Context, name, base string, take func(io.Reader) 
 		if takeErr != nil && (err == nil || !errors.Is(takeErr, io.ErrUnexpectedEOF)) {
 			err = takeErr // it is why the other one has ended; the other way round, if the tar breaks off
 		}
-	case <-later(ctx, untilKill): // whoever reads it does not
+	case <-later(ctx, proc.UntilKill): // whoever reads it does not
 	}
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -407,7 +408,7 @@ func (run *performance) mapIDs() error {
 // stage writes the pod's description, and the plan for plain joins that stands beside it, but not where they are found.
 func (run *performance) stage() (err error) {
 	pod := run.Pod
-	if pod.Holder, err = identify(run.executor.PID, run.executor.PIDFD); err != nil {
+	if pod.Holder, err = proc.Identify(run.executor.PID, run.executor.PIDFD); err != nil {
 		return err
 	}
 	pod.Created, pod.PlanFormat = time.Now().UTC(), nsenter.Format

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // fuzzedFile is a store with one pod and, in that, one container; the file of it is what is fuzzed.
@@ -62,7 +64,7 @@ func FuzzContainerState(f *testing.F) {
 // FuzzClaim: a claim that is read is the one that was written.
 func FuzzClaim(f *testing.F) {
 	c := claim{boot: "01234567-89ab-cdef-0123-456789abcdef", machine: `m "q"`, pids: 4026531836,
-		holder: Holder{PID: 7, Started: "123", PIDFDInode: 9}, store: "1:2 /run/podsh"}
+		holder: proc.ID{PID: 7, Started: "123", PIDFDInode: 9}, store: "1:2 /run/podsh"}
 	c.holder.BootID = c.boot
 	f.Add(c.String())
 	f.Add(`                                    x "" 0 0:"":0 `)

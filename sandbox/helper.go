@@ -3,10 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -25,8 +23,8 @@ import (
 // helper is a connection to a helper.
 type helper struct {
 	conn    *os.File
-	process Holder
-	keeper  Holder
+	process proc.ID
+	keeper  proc.ID
 	pidfd   *os.File
 	stowed  sockets // that the last one has left
 	lost    []error // what one started anew could not take up again
@@ -122,7 +120,7 @@ func (p *Pod) startHelper() (*helper, error) {
 		return nil, err
 	}
 	h := &helper{conn: conn, pidfd: executor.PIDFD}
-	if h.process, err = identify(executor.PID, executor.PIDFD); err == nil {
+	if h.process, err = proc.Identify(executor.PID, executor.PIDFD); err == nil {
 		err = p.keep(h)
 	}
 	if err != nil {
@@ -150,9 +148,9 @@ func (p *Pod) keep(h *helper) error {
 
 // kill ends a helper that was started for what did not come about.
 func (h *helper) kill() {
-	_ = h.keeper.with(killNow)                                        // first: it has the ports, and would start another
+	_ = h.keeper.With(killNow)                                        // first: it has the ports, and would start another
 	_ = unix.PidfdSendSignal(int(h.pidfd.Fd()), unix.SIGKILL, nil, 0) // gone already is as good
-	_, _ = ended(h.pidfd, time.Now().Add(untilGiveUp))
+	_, _ = proc.Ended(h.pidfd, time.Now().Add(proc.UntilGiveUp))
 	h.close()
 	var status unix.WaitStatus
 	_, _ = unix.Wait4(h.process.PID, &status, unix.WNOHANG, nil) // if it is ours
@@ -183,58 +181,7 @@ func (h *helper) ask(request *control.Request, files ...*os.File) (*control.Answ
 const controlName = "control"
 
 // listenIn makes that socket in a folder.
-func listenIn(dir string) (*os.File, error) { return listenAs(dir, controlName) }
-
-// listenAs makes a socket in a folder. A path of any length will do: it is looked up below a descriptor.
-func listenAs(dir, name string) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	listener := os.NewFile(uintptr(fd), name)
-	err = atSocket(dir, name, func(address *unix.SockaddrUnix) error { return unix.Bind(fd, address) })
-	if err == nil {
-		err = unix.Listen(fd, unix.SOMAXCONN)
-	}
-	if err != nil {
-		listener.Close()
-		return nil, fmt.Errorf("bind %s: %w", filepath.Join(dir, name), err)
-	}
-	return listener, nil
-}
-
-func atSocket(dir, name string, do func(*unix.SockaddrUnix) error) error {
-	folder, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(folder)
-	return do(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", folder, name)})
-}
-
-// dialAs connects to a socket in a folder.
-func dialAs(dir, name string) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	conn := os.NewFile(uintptr(fd), name)
-	if err := atSocket(dir, name, func(address *unix.SockaddrUnix) error { return unix.Connect(fd, address) }); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-// notThere says whether dialAs found nobody.
-func notThere(err error) bool {
-	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
-}
-
-// hungUp says whether who was asked went away instead of answering.
-func hungUp(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
-}
+func listenIn(dir string) (*os.File, error) { return proc.ListenAs(dir, controlName) }
 
 // errNoHelper says that a pod's helper has ended.
 var errNoHelper = errors.New("the helper of the pod's network has ended")
@@ -242,39 +189,15 @@ var errNoHelper = errors.New("the helper of the pod's network has ended")
 // dial connects to the helper that leads with this pod. One that is being killed can still be connected to, for as
 // long as it takes the kernel to close its sockets: it is there if it answers.
 func (p *Pod) dial() (*helper, error) {
-	conn, err := dialAs(p.store.path("pods", p.ID), controlName)
+	conn, err := proc.DialAs(p.store.path("pods", p.ID), controlName)
 	if err == nil {
 		if _, err = control.Ask(conn, &control.Request{Do: control.Hello}); err == nil {
 			return &helper{conn: conn}, nil
 		}
 		conn.Close()
 	}
-	if notThere(err) || hungUp(err) {
+	if proc.NotThere(err) || proc.HungUp(err) {
 		return nil, errNoHelper
 	}
 	return nil, fmt.Errorf("connect to the helper of pod %q: %w", p.Title(), err)
-}
-
-// endProcess ends a process of ours that is known by its identity, and waits until it is gone.
-func endProcess(process Holder, what string) error {
-	pidfd, err := process.Open()
-	if errors.Is(err, fault.ErrExited) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer pidfd.Close()
-	for _, try := range []struct {
-		sig  unix.Signal
-		wait time.Duration
-	}{{unix.SIGTERM, untilKill}, {unix.SIGKILL, untilGiveUp}} {
-		if err := (member{process.PID, pidfd}).signal(try.sig); err != nil {
-			return err
-		}
-		if gone, err := ended(pidfd, time.Now().Add(try.wait)); gone || err != nil {
-			return err
-		}
-	}
-	return hanging("%s (pid %d)", what, process.PID)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // subids reads the ranges of a user, known by name or by number, from /etc/subuid or /etc/subgid. No file is
@@ -147,8 +148,8 @@ func (m *mapper) wait() (said string, err error) {
 	}
 	defer m.said.Close()
 	text, err := io.ReadAll(m.said)
-	if status := waitFor(m.pid); status != 0 && err == nil {
-		err = fmt.Errorf("exit status %d", asShell(status))
+	if status := proc.WaitFor(m.pid); status != 0 && err == nil {
+		err = fmt.Errorf("exit status %d", proc.AsShell(status))
 	}
 	return string(text), err
 }

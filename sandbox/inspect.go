@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -39,7 +40,7 @@ type Inspection struct {
 	Network      *NetInspection            `json:"network"`
 	Mounts       []Mount                   `json:"mounts"`
 	Upper        string                    `json:"upper,omitempty"`
-	Holder       Holder                    `json:"holder"`
+	Holder       proc.ID                   `json:"holder"`
 }
 
 // NetInspection is what a pod's network is like, and what its helper says of it.
@@ -113,7 +114,7 @@ func (p *Pod) Inspect() (*Inspection, error) {
 	if err = live.ask(p); err == nil {
 		return &live, nil
 	}
-	if ending(pidfd) { // while we asked
+	if proc.Ending(pidfd) { // while we asked
 		return i, nil
 	}
 	return nil, fmt.Errorf("pod %q: %w", p.Title(), err)
@@ -125,7 +126,7 @@ func (i *Inspection) ask(p *Pod) error {
 	pid := strconv.Itoa(i.PID)
 	namespaces := map[string]NamespaceState{}
 	for _, ns := range spec.Namespaces {
-		inode, err := namespaceInode(pid, ns.Name)
+		inode, err := proc.NamespaceInode(pid, ns.Name)
 		if os.IsNotExist(err) {
 			continue // the kernel has none of that kind
 		}
@@ -136,16 +137,16 @@ func (i *Inspection) ask(p *Pod) error {
 	}
 	i.Namespaces = namespaces
 	var err error
-	if i.UIDMap, err = readIDMap(i.PID, "uid_map"); err != nil {
+	if i.UIDMap, err = proc.ReadIDs(i.PID, "uid_map"); err != nil {
 		return err
 	}
-	if i.GIDMap, err = readIDMap(i.PID, "gid_map"); err != nil {
+	if i.GIDMap, err = proc.ReadIDs(i.PID, "gid_map"); err != nil {
 		return err
 	}
 	if i.Mounts, err = readMounts(i.PID); err != nil {
 		return err
 	}
-	status, err := readStatus(i.PID)
+	status, err := proc.ReadStatus(i.PID)
 	if err != nil {
 		return err
 	}
@@ -205,7 +206,7 @@ func (p *Pod) helperState() (*HelperState, error) {
 	if err != nil || state.Helper == nil {
 		return nil, err
 	}
-	status, err := readStatus(state.Helper.PID)
+	status, err := proc.ReadStatus(state.Helper.PID)
 	if err != nil {
 		return nil, nil // it has ended just now
 	}
@@ -215,7 +216,7 @@ func (p *Pod) helperState() (*HelperState, error) {
 // Nets reads what the networks of pods are like: nil for one that can't be read, of which EnsureHelpers tells.
 func Nets(pods []*Pod) []*NetState {
 	states := make([]*NetState, len(pods))
-	inParts(len(pods), func(from, to int) {
+	proc.InParts(len(pods), func(from, to int) {
 		for i := from; i < to; i++ {
 			states[i], _ = pods[i].Net()
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -79,7 +80,7 @@ func (p *Pod) openRoot(pidfd *os.File) (int, error) { return p.openRootOf(p.Hold
 // openRootOf does so while the holder is not written down yet.
 func (p *Pod) openRootOf(pid int, pidfd *os.File) (int, error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if exited(pidfd) || err != nil && ending(pidfd) { // whatever was opened may be another process's
+	if proc.Exited(pidfd) || err != nil && proc.Ending(pidfd) { // whatever was opened may be another process's
 		if err == nil {
 			unix.Close(root)
 		}

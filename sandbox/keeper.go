@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // A keeper sees that a helper has ended, when nobody looks: there is no daemon, and the pod's holder is in the pod. It is
@@ -26,19 +27,19 @@ import (
 const KeepName = "podsh@keep"
 
 // startKeeper starts the keeper of a helper.
-func (p *Pod) startKeeper(helper, stowed *os.File) (Holder, error) {
+func (p *Pod) startKeeper(helper, stowed *os.File) (proc.ID, error) {
 	executor, err := startHand(helper, stowed)
 	if err != nil {
-		return Holder{}, fmt.Errorf("start the helper's keeper: %w", err)
+		return proc.ID{}, fmt.Errorf("start the helper's keeper: %w", err)
 	}
 	defer executor.Close()
-	keeper, err := identify(executor.PID, executor.PIDFD)
+	keeper, err := proc.Identify(executor.PID, executor.PIDFD)
 	if err == nil {
 		err = executor.Send(keeperPlan(p).steps.calls(), 0)
 	}
 	if err != nil {
 		executor.Kill()
-		return Holder{}, fmt.Errorf("start the helper's keeper: %w", err)
+		return proc.ID{}, fmt.Errorf("start the helper's keeper: %w", err)
 	}
 	return keeper, nil
 }
@@ -108,7 +109,7 @@ func (p *Pod) keepHelper(times int) error {
 			pause = time.Second << (times - 1)
 		}
 	}
-	if gone, err := ended(holder, time.Now().Add(pause)); gone || err != nil {
+	if gone, err := proc.Ended(holder, time.Now().Add(pause)); gone || err != nil {
 		return err
 	}
 	h, _, err := p.findHelper()
@@ -121,7 +122,7 @@ func (p *Pod) keepHelper(times int) error {
 
 // ownAge is how long this process has been there.
 func ownAge() (time.Duration, error) {
-	started, err := startTime(os.Getpid())
+	started, err := proc.StartTime(os.Getpid())
 	if err != nil {
 		return 0, err
 	}
@@ -133,7 +134,7 @@ func ownAge() (time.Duration, error) {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return 0, fmt.Errorf("clock_gettime: %w", err)
 	}
-	return time.Duration(now.Nano()) - time.Duration(since)*time.Second/ticks, nil
+	return time.Duration(now.Nano()) - time.Duration(since)*time.Second/proc.Ticks, nil
 }
 
 // helperIsGone says whether the helper that leads with this pod has ended.
@@ -151,7 +152,7 @@ const untilKept = 5 * time.Second
 // awaitKeeper gives a keeper the time to do its work, if the helper has ended and it is there.
 func (p *Pod) awaitKeeper() error {
 	return p.withKeeper(func(keeper *os.File) error {
-		_, err := ended(keeper, time.Now().Add(untilKept))
+		_, err := proc.Ended(keeper, time.Now().Add(untilKept))
 		return err
 	})
 }
@@ -166,7 +167,7 @@ func killNow(pidfd *os.File) error {
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("pidfd_send_signal: %w", err)
 	}
-	_, err := ended(pidfd, time.Now().Add(untilGiveUp))
+	_, err := proc.Ended(pidfd, time.Now().Add(proc.UntilGiveUp))
 	return err
 }
 
@@ -176,18 +177,5 @@ func (p *Pod) withKeeper(do func(keeper *os.File) error) error {
 	if err != nil || state.Keeper == nil || state.Keeper.PID == os.Getpid() {
 		return err
 	}
-	return state.Keeper.with(do)
-}
-
-// with does something with a process, if it has not ended.
-func (h Holder) with(do func(pidfd *os.File) error) error {
-	pidfd, err := h.Open()
-	if errors.Is(err, fault.ErrExited) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer pidfd.Close()
-	return do(pidfd)
+	return state.Keeper.With(do)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -174,15 +175,6 @@ func converse(conn *os.File, request *image.Request, tell func(image.Event)) ([]
 	return nil, fault.New(nil, []string{"was it killed, or is memory short?"}, "the program of images ended without a word")
 }
 
-// Stream makes the two ends of a stream.
-func Stream() (ours, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("socketpair: %w", err)
-	}
-	return os.NewFile(uintptr(fds[0]), "stream"), os.NewFile(uintptr(fds[1]), "stream"), nil
-}
-
 // AskImages runs the program of images on the host, with our own environment: it speaks with registries, and reads and
 // writes images of other forms.
 func AskImages(request *image.Request, in, out *os.File, tell func(image.Event)) ([]*image.Image, error) {
@@ -191,7 +183,7 @@ func AskImages(request *image.Request, in, out *os.File, tell func(image.Event))
 		return nil, err
 	}
 	defer file.Close()
-	ours, theirs, err := Stream()
+	ours, theirs, err := proc.Stream()
 	if err != nil {
 		return nil, err
 	}

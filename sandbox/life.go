@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -16,14 +15,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
-)
-
-// How long the holder has to end: on SIGTERM, which it takes at once unless it is stopped or its members'
-// parents are, and on SIGKILL.
-const (
-	untilWake   = 100 * time.Millisecond
-	untilKill   = time.Second
-	untilGiveUp = 10 * time.Second
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // Kill sends a signal to every member, and tells how many there were.
@@ -47,8 +39,8 @@ func (p *Pod) Kill(sig unix.Signal) (int, error) {
 	defer group.Close()
 	members, err := group.members(nil)
 	for _, m := range members {
-		err = errors.Join(err, m.signal(sig))
-		m.pidfd.Close()
+		err = errors.Join(err, m.Signal(sig))
+		m.PIDFD.Close()
 	}
 	return len(members), err
 }
@@ -69,13 +61,13 @@ func (p *Pod) Wait() error {
 		return err
 	}
 	defer pidfd.Close()
-	_, err = ended(pidfd, time.Time{})
+	_, err = proc.Ended(pidfd, time.Time{})
 	return err
 }
 
 // Stopped tells who did not end by itself when a pod was stopped.
 type Stopped struct {
-	Processes  []Process
+	Processes  []proc.Process
 	Containers []*Container
 }
 
@@ -89,7 +81,7 @@ func (p *Pod) Stop(grace time.Duration) (stubborn Stopped, err error) {
 	return stubborn, err
 }
 
-func (p *Pod) stop(grace time.Duration) ([]Process, error) {
+func (p *Pod) stop(grace time.Duration) ([]proc.Process, error) {
 	pidfd, err := p.Holder.Open()
 	if errors.Is(err, fault.ErrExited) {
 		return nil, nil
@@ -112,47 +104,47 @@ func (p *Pod) stop(grace time.Duration) ([]Process, error) {
 
 // terminate asks the members to end and returns those that have not at the deadline. What they start
 // meanwhile is asked, too.
-func (m *membership) terminate(deadline time.Time) ([]Process, error) {
-	asked := map[int]member{}
+func (m *membership) terminate(deadline time.Time) ([]proc.Process, error) {
+	asked := map[int]proc.Member{}
 	defer func() {
 		for _, member := range asked {
-			member.pidfd.Close()
+			member.PIDFD.Close()
 		}
 	}()
 	for {
 		members, err := m.members(asked)
 		for _, member := range members {
-			asked[member.pid] = member
+			asked[member.PID] = member
 			// One that is stopped takes a SIGTERM only when it goes on.
-			err = errors.Join(err, member.signal(unix.SIGTERM), member.signal(unix.SIGCONT))
+			err = errors.Join(err, member.Signal(unix.SIGTERM), member.Signal(unix.SIGCONT))
 		}
 		if err != nil || len(asked) == 0 {
 			return nil, err
 		}
 		for pid, member := range asked {
-			gone, err := ended(member.pidfd, deadline)
+			gone, err := proc.Ended(member.PIDFD, deadline)
 			if err != nil {
 				return nil, err
 			}
 			if !gone {
 				return m.describe(asked)
 			}
-			member.pidfd.Close()
+			member.PIDFD.Close()
 			delete(asked, pid)
 		}
 	}
 }
 
 // describe tells of those that are still there.
-func (m *membership) describe(members map[int]member) ([]Process, error) {
-	read, err := newProcessReader(m.pod.Holder.PID)
+func (m *membership) describe(members map[int]proc.Member) ([]proc.Process, error) {
+	read, err := proc.NewReader(m.pod.Holder.PID)
 	if err != nil {
 		return nil, err
 	}
-	var processes []Process
+	var processes []proc.Process
 	for pid, member := range members {
-		process, err := read.process(pid)
-		if err == nil && !exited(member.pidfd) {
+		process, err := read.Read(pid)
+		if err == nil && !proc.Exited(member.PIDFD) {
 			processes = append(processes, process)
 		}
 	}
@@ -165,22 +157,22 @@ func (m *membership) destroy() error {
 	if m.kind == "pid" {
 		return nil
 	}
-	deadline := time.Now().Add(untilGiveUp)
+	deadline := time.Now().Add(proc.UntilGiveUp)
 	for {
 		members, err := m.members(nil)
 		if err != nil || len(members) == 0 {
 			return err
 		}
 		for _, member := range members {
-			err = errors.Join(err, member.signal(unix.SIGKILL))
+			err = errors.Join(err, member.Signal(unix.SIGKILL))
 		}
 		for _, member := range members {
-			gone, waitErr := ended(member.pidfd, deadline)
+			gone, waitErr := proc.Ended(member.PIDFD, deadline)
 			if waitErr == nil && !gone {
-				waitErr = hanging("process %d of pod %q", member.pid, m.pod.Title())
+				waitErr = proc.Hanging("process %d of pod %q", member.PID, m.pod.Title())
 			}
 			err = errors.Join(err, waitErr)
-			member.pidfd.Close()
+			member.PIDFD.Close()
 		}
 		if err != nil {
 			return err
@@ -188,28 +180,23 @@ func (m *membership) destroy() error {
 	}
 }
 
-func hanging(format string, args ...any) error {
-	return fault.New(nil, []string{"`ps -eo pid,ppid,stat,wchan,args` shows why: state D hangs in the kernel, and Z waits for its parent"},
-		format+" does not end, not even by SIGKILL", args...)
-}
-
 // end ends the holder and waits for that. With it goes all that is in its pid namespace. group may be nil.
 func (p *Pod) end(pidfd *os.File, group *membership) error {
 	for i, try := range []struct {
 		sig  unix.Signal
 		wait time.Duration
-	}{{unix.SIGTERM, untilWake}, {unix.SIGTERM, untilKill}, {unix.SIGKILL, untilGiveUp}} {
+	}{{unix.SIGTERM, proc.UntilWake}, {unix.SIGTERM, proc.UntilKill}, {unix.SIGKILL, proc.UntilGiveUp}} {
 		if i > 0 && group != nil {
 			group.wakeParents()
 		}
-		if err := (member{p.Holder.PID, pidfd}).signal(try.sig); err != nil {
+		if err := (proc.Member{PID: p.Holder.PID, PIDFD: pidfd}).Signal(try.sig); err != nil {
 			return err
 		}
-		if gone, err := ended(pidfd, time.Now().Add(try.wait)); gone || err != nil {
+		if gone, err := proc.Ended(pidfd, time.Now().Add(try.wait)); gone || err != nil {
 			return err
 		}
 	}
-	return hanging("the pause of pod %q (pid %d)", p.Title(), p.Holder.PID)
+	return proc.Hanging("the pause of pod %q (pid %d)", p.Title(), p.Holder.PID)
 }
 
 // wakeParents lets those go on that are stopped, outside: a joiner after Ctrl-Z, say. A PID 1 does not end
@@ -220,7 +207,7 @@ func (m *membership) wakeParents() {
 	}
 	pids, _ := m.pids() // best effort: who does not wake is told of as hanging
 	for _, pid := range pids {
-		child, err := readStatus(pid)
+		child, err := proc.ReadStatus(pid)
 		parent, _ := strconv.Atoi(child["PPid"])
 		if err != nil || parent == 0 || slices.Contains(pids, parent) {
 			continue
@@ -229,46 +216,13 @@ func (m *membership) wakeParents() {
 		if err != nil {
 			continue
 		}
-		state, _ := readStatus(parent)
-		again, _ := readStatus(pid) // behind the pidfd: is it still the parent?
+		state, _ := proc.ReadStatus(parent)
+		again, _ := proc.ReadStatus(pid) // behind the pidfd: is it still the parent?
 		if strings.HasPrefix(state["State"], "T") && again["PPid"] == child["PPid"] {
 			_ = unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)
 		}
 		unix.Close(fd)
 	}
-}
-
-// ended waits until the process behind a pidfd has ended, or the deadline; the zero one never comes.
-func ended(pidfd *os.File, deadline time.Time) (bool, error) { return readable(deadline, pidfd) }
-
-// readable waits until one of the files can be read.
-func readable(deadline time.Time, files ...*os.File) (bool, error) {
-	var fds []unix.PollFd
-	for _, f := range files {
-		fds = append(fds, unix.PollFd{Fd: int32(f.Fd()), Events: unix.POLLIN})
-	}
-	for {
-		timeout := -1
-		if !deadline.IsZero() {
-			// Rounded up: else the last millisecond would be waited for in no time, again and again.
-			timeout = int(min(math.MaxInt32, max(0, time.Until(deadline)+time.Millisecond-1)/time.Millisecond))
-		}
-		n, err := unix.Poll(fds, timeout)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return false, fmt.Errorf("poll: %w", err)
-		}
-		return n > 0, nil
-	}
-}
-
-// ending says whether a holder whose /proc does not answer is on its way out. From the start of a process's
-// end /proc refuses what it told before; the pidfd tells only of the end of the end.
-func ending(pidfd *os.File) bool {
-	gone, err := ended(pidfd, time.Now().Add(untilKill))
-	return gone && err == nil
 }
 
 // Remove makes a pod be gone: its holder, if force says so, what it has of the network, what it wrote to disk,
@@ -348,14 +302,14 @@ func (p *Pod) salvage() {
 		UIDMap []ids.Map `json:"uid_map"`
 		GIDMap []ids.Map `json:"gid_map"`
 		Upper  string    `json:"upper"`
-		Holder Holder    `json:"holder"`
+		Holder proc.ID   `json:"holder"`
 	}
 	text, _ := os.ReadFile(p.store.path("pods", p.ID, "pod.json"))
 	if json.Unmarshal(text, &described) == nil {
 		p.UIDMap, p.GIDMap, p.Upper, p.Holder = described.UIDMap, described.GIDMap, described.Upper, described.Holder
 	} else if plan, err := os.ReadFile(p.store.path("pods", p.ID, "join")); err == nil {
 		if saved, err := nsenter.DecodeSaved(plan); err == nil {
-			p.Holder = Holder{saved.PID, saved.Started, strings.TrimSpace(saved.BootID), saved.PIDFDInode}
+			p.Holder = proc.ID{PID: saved.PID, Started: saved.Started, BootID: strings.TrimSpace(saved.BootID), PIDFDInode: saved.PIDFDInode}
 		}
 	}
 	entries, _ := os.ReadDir(p.store.path("names")) // a name that stays is free all the same

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -95,7 +96,7 @@ func TestThePauseOfAnotherPodIsNoMember(t *testing.T) {
 	// As if it held a pod that was made with --pid pod:web.
 	pid := members[pod.ID][0]
 	guest := &Pod{Format: podFormat, ID: newID(), store: store, Namespaces: map[string]spec.Choice{"pid": {Kind: "pod", Value: "web"}}}
-	if guest.Holder, err = identify(pid, openPID(t, pid)); err != nil {
+	if guest.Holder, err = proc.Identify(pid, openPID(t, pid)); err != nil {
 		t.Fatal(err)
 	}
 	describe(t, guest)

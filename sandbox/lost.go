@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // What pods and containers write on disk is in folders beside each other (diskFolder). Pods are described in a folder that
@@ -19,7 +21,7 @@ import (
 //	store  what tells whether an owner that is not described is gone: see claim
 
 // claimDisk says whose a folder is: of a pod with this holder, or one that has none yet. It is locked meanwhile.
-func (s *Store) claimDisk(dir, owner string, holder Holder) error {
+func (s *Store) claimDisk(dir, owner string, holder proc.ID) error {
 	now, err := s.claim()
 	if err != nil {
 		return err
@@ -38,17 +40,17 @@ func (s *Store) claimDisk(dir, owner string, holder Holder) error {
 type claim struct {
 	boot, machine string
 	pids          uint64 // the pid namespace that holder's pid is of
-	holder        Holder
+	holder        proc.ID
 	store         string // device, number and path of its folder
 }
 
 func (s *Store) claim() (c claim, err error) {
-	if c.boot, err = bootID(); err != nil {
+	if c.boot, err = proc.BootID(); err != nil {
 		return c, err
 	}
 	machine, _ := os.ReadFile("/etc/machine-id") // not everywhere, machine-id(5)
 	c.machine = strings.TrimSpace(string(machine))
-	if c.pids, err = namespaceInode("self", "pid"); err != nil {
+	if c.pids, err = proc.NamespaceInode("self", "pid"); err != nil {
 		return c, err
 	}
 	var st unix.Stat_t
@@ -121,7 +123,7 @@ func ownerIsGone(dir string) bool {
 	case then.boot != now.boot:
 		return true
 	case then.pids == now.pids && then.holder.PID != 0:
-		return !then.holder.alive()
+		return !then.holder.Alive()
 	}
 	return err == nil && then.store == now.store
 }

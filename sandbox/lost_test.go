@@ -1,6 +1,10 @@
 package sandbox
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/podsh/podsh/sandbox/proc"
+)
 
 // What a claim says is read as it was written, whatever its parts are.
 func TestClaim(t *testing.T) {
@@ -10,7 +14,7 @@ func TestClaim(t *testing.T) {
 	}
 	for _, c := range []claim{
 		now,
-		{boot: now.boot, holder: Holder{PID: 7, Started: "4711", PIDFDInode: 9, BootID: now.boot}, store: "1:2 /a b/%d \"c\""},
+		{boot: now.boot, holder: proc.ID{PID: 7, Started: "4711", PIDFDInode: 9, BootID: now.boot}, store: "1:2 /a b/%d \"c\""},
 		{boot: now.boot, machine: "a \"b\" %s", pids: 1 << 40, store: ""},
 	} {
 		c.holder.BootID = c.boot

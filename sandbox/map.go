@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -77,7 +78,7 @@ func Draw(pods []*Pod) (*Map, error) {
 		}
 		if err == nil {
 			err = m.add(newResident(p), strconv.Itoa(p.Holder.PID))
-			if err != nil && ending(pidfd) || exited(pidfd) { // what was read may be of another process
+			if err != nil && proc.Ending(pidfd) || proc.Exited(pidfd) { // what was read may be of another process
 				m.Residents = slices.DeleteFunc(m.Residents, func(r *Resident) bool { return r.ID == p.ID })
 				err = nil
 			}
@@ -112,7 +113,7 @@ func (m *Map) add(r *Resident, pid string) error {
 	r.Addresses, r.Networks, r.Ports = orEmpty(r.Addresses), orEmpty(r.Networks), orEmpty(r.Ports)
 	r.Namespaces = map[string]Shared{}
 	for _, ns := range spec.Namespaces {
-		inode, err := namespaceInode(pid, ns.Name)
+		inode, err := proc.NamespaceInode(pid, ns.Name)
 		if errors.Is(err, unix.ENOENT) {
 			continue // the kernel has none of that kind
 		}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -69,7 +70,7 @@ func handmade(t *testing.T, store *Store, name string, kinds ...string) *Pod {
 	}
 	t.Cleanup(func() { _ = pidfd.Kill() })
 	untilPause(t, cmd.Process.Pid)
-	if pod.Holder, err = identify(cmd.Process.Pid, openPID(t, cmd.Process.Pid)); err != nil {
+	if pod.Holder, err = proc.Identify(cmd.Process.Pid, openPID(t, cmd.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
 	describe(t, pod)
@@ -115,7 +116,7 @@ func openPID(t *testing.T, pid int) *os.File {
 func untilPause(t *testing.T, pid int) {
 	t.Helper()
 	eventually(t, "the pause to take signals", func() bool {
-		status, err := readStatus(pid)
+		status, err := proc.ReadStatus(pid)
 		caught, _ := strconv.ParseUint(status["SigCgt"], 16, 64)
 		return err == nil && caught&(1<<(unix.SIGCHLD-1)) != 0
 	})
@@ -172,7 +173,7 @@ func membersOf(t *testing.T, pod *Pod) []string {
 	}
 	var names []string
 	for _, pid := range members[pod.ID] {
-		if status, err := readStatus(pid); err == nil {
+		if status, err := proc.ReadStatus(pid); err == nil {
 			names = append(names, status["Name"])
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // NetState is what a pod's network is like at the moment. Unlike the pod's description it changes while the
@@ -22,8 +23,8 @@ type NetState struct {
 	Ports       []network.Port       `json:"ports"`                 // that are published
 	Attachments []network.Attachment `json:"attachments"`           // to networks
 	Replies     bool                 `json:"replies,omitempty"`     // answers to clients stay in the pod
-	Helper      *Holder              `json:"helper,omitempty"`      // the process that leads with this pod
-	Keeper      *Holder              `json:"keeper,omitempty"`      // who sees that it has ended
+	Helper      *proc.ID             `json:"helper,omitempty"`      // the process that leads with this pod
+	Keeper      *proc.ID             `json:"keeper,omitempty"`      // who sees that it has ended
 	Served      bool                 `json:"served,omitempty"`      // by a helper: its own, or the hub's
 	ResolvConf  *fileID              `json:"resolv_conf,omitempty"` // that follows the host's
 }

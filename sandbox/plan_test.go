@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -99,7 +100,7 @@ func createPlans(t *testing.T) map[string]Plan {
 		"network": {spec.Spec{Name: "web", Rootfs: host, Net: spec.Net{Networks: []string{"app", "db"}, Ports: parsePorts(t, "8080:80")}},
 			func(f *Facts) {
 				f.Net.Networks = []*network.Network{aNetwork("app", "10.89.0.0/24"), aNetwork("db", "10.90.0.0/28")}
-				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: ids.RootMap(1000, f.SubUIDs), GIDMap: ids.RootMap(1000, f.SubGIDs), Holder: Holder{PID: 4711}, Namespaces: map[string]spec.Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
+				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: ids.RootMap(1000, f.SubUIDs), GIDMap: ids.RootMap(1000, f.SubGIDs), Holder: proc.ID{PID: 4711}, Namespaces: map[string]spec.Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
 			}},
 	} {
 		f := machineFacts()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -35,7 +36,7 @@ type Pod struct {
 	IsHub      bool                   `json:"is_hub,omitempty"`      // it is such a pod
 	Keyring    string                 `json:"keyring,omitempty"`     // its name, where that is to be kept from others: keyring.go
 	PlanFormat uint64                 `json:"plan_format"`           // of the plans that its own file understands
-	Holder     Holder                 `json:"holder"`
+	Holder     proc.ID                `json:"holder"`
 
 	store   *Store
 	around  *Pod     // of a container that is seen as a pod: the one it is in
@@ -129,7 +130,7 @@ func (s *Store) List() ([]*Pod, error) {
 		return nil, err
 	}
 	pods := make([]*Pod, len(ids))
-	inParts(len(ids), func(from, to int) {
+	proc.InParts(len(ids), func(from, to int) {
 		for i := from; i < to; i++ {
 			pods[i], _ = s.load(ids[i]) // Broken says enough
 		}

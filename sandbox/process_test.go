@@ -2,13 +2,14 @@ package sandbox
 
 import (
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 var printables = []struct{ text, want string }{
@@ -26,7 +27,7 @@ var printables = []struct{ text, want string }{
 
 func TestPrintable(t *testing.T) {
 	for _, test := range printables {
-		if got := Printable(test.text); got != test.want {
+		if got := proc.Printable(test.text); got != test.want {
 			t.Errorf("%q: %q, not %q", test.text, got, test.want)
 		}
 	}
@@ -37,7 +38,7 @@ func FuzzPrintable(f *testing.F) {
 		f.Add(test.text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got := Printable(text)
+		got := proc.Printable(text)
 		if !utf8.ValidString(got) {
 			t.Errorf("%q: %q is no UTF-8", text, got)
 		}
@@ -75,26 +76,8 @@ func TestAProcessWithoutArgumentsHasItsName(t *testing.T) {
 	enter(t, pod, `echo; sh -c 'exit' & exec sleep 1000`) // which never takes its status
 	eventually(t, "the zombie", func() bool {
 		processes, err := pod.Processes()
-		return err == nil && slices.ContainsFunc(processes, func(p Process) bool {
+		return err == nil && slices.ContainsFunc(processes, func(p proc.Process) bool {
 			return p.State == "Z" && p.CommandLine() == "[sh]"
 		})
 	})
-}
-
-func TestACommandLineOfAnyLength(t *testing.T) {
-	cmd := exec.Command("sh", "-c", "read x", strings.Repeat("x", 100_000))
-	stdin, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		stdin.Close()
-		_ = cmd.Wait()
-	}()
-	if n := len(strings.Join(readCommand(cmd.Process.Pid), " ")); n > longestCommand {
-		t.Errorf("%d bytes", n)
-	}
 }

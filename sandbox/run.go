@@ -21,6 +21,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -395,7 +396,7 @@ func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
 		unix.Close(fd)
 		return sealedCopy()
 	}
-	if exited(pidfd) { // else path was the holder's
+	if proc.Exited(pidfd) { // else path was the holder's
 		unix.Close(fd)
 		return nil, fault.New(fault.ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
 	}

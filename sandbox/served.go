@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -422,7 +423,7 @@ func (p *Pod) endHelper(netns *os.File) error {
 		return err
 	}
 	if state.Helper != nil {
-		if err := endProcess(*state.Helper, "the helper of the pod's network"); err != nil {
+		if err := proc.EndProcess(*state.Helper, "the helper of the pod's network"); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // mountNS is the number of the mount namespace that the command has for itself; 0 if that was not to be seen.
@@ -20,28 +21,28 @@ func (s *started) mountNS() uint64 {
 }
 
 // runs makes a state that of the command, watched over by watcher.
-func (s *started) runs(state *ContainerState, watcher Holder) {
+func (s *started) runs(state *ContainerState, watcher proc.ID) {
 	state.Status, state.Process, state.MountNS, state.Watcher = Up, s.process, s.mountNS(), watcher
 	state.Started, state.RestartAt = time.Now().UTC(), time.Time{}
 }
 
 // signal sends the command a signal; one that has ended is past it. The pidfd is its own whatever becomes of its pid.
 func (s *started) signal(sig unix.Signal) error {
-	return member{s.process.PID, s.pidfd}.signal(sig)
+	return proc.Member{PID: s.process.PID, PIDFD: s.pidfd}.Signal(sig)
 }
 
 func (s *started) kill() { _ = s.signal(unix.SIGKILL) }
 
 // started is a container's command that has been started, a child of this process.
 type started struct {
-	process Holder
+	process proc.ID
 	pidfd   *os.File
 	mounts  *os.File // its mount namespace
 }
 
 // newStarted describes what an executor has become so far. It outlives the executor's own descriptors.
 func newStarted(executor *nsenter.Executor) (*started, error) {
-	process, err := identify(executor.PID, executor.PIDFD)
+	process, err := proc.Identify(executor.PID, executor.PIDFD)
 	if err != nil {
 		return nil, err
 	}
@@ -65,24 +66,7 @@ func (s *started) close() {
 
 // wait waits until the command has ended, and says how: its status as a shell would give it.
 func (s *started) wait() int {
-	return asShell(waitFor(s.process.PID))
-}
-
-// asShell is how a shell tells how a process ended.
-func asShell(status unix.WaitStatus) int {
-	if status.Signaled() {
-		return 128 + int(status.Signal())
-	}
-	return status.ExitStatus()
-}
-
-// waitFor waits until a child has ended.
-func waitFor(pid int) (status unix.WaitStatus) {
-	for {
-		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
-			return status
-		}
-	}
+	return proc.AsShell(proc.WaitFor(s.process.PID))
 }
 
 // sweepMounts ends whatever is left in the container's mount namespace.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // supervisorEnv is what a supervisor needs of its caller's environment: where things lie on disk.
@@ -27,7 +28,7 @@ func detachedAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: t
 
 // ensureSupervisor connects to the pod's supervisor; if there is none, it starts one.
 func (p *Pod) ensureSupervisor() (*os.File, error) {
-	deadline := time.Now().Add(untilGiveUp)
+	deadline := time.Now().Add(proc.UntilGiveUp)
 	for {
 		conn, err := p.dialSupervisor()
 		if err == nil || !errors.Is(err, errNoSupervisor) {
@@ -45,8 +46,8 @@ func (p *Pod) ensureSupervisor() (*os.File, error) {
 var errNoSupervisor = errors.New("the pod has no supervisor")
 
 func (p *Pod) dialSupervisor() (*os.File, error) {
-	conn, err := dialAs(p.store.path("pods", p.ID), supervisorName)
-	if notThere(err) {
+	conn, err := proc.DialAs(p.store.path("pods", p.ID), supervisorName)
+	if proc.NotThere(err) {
 		return nil, errNoSupervisor
 	}
 	if err != nil {
@@ -97,7 +98,7 @@ func (p *Pod) ask(request *superviseRequest, files ...*os.File) (*superviseAnswe
 			return answer, conn, answer.asError()
 		}
 		conn.Close()
-		if !hungUp(err) {
+		if !proc.HungUp(err) {
 			return nil, nil, err
 		}
 	}

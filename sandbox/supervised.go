@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/crilog"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -127,7 +128,7 @@ func startStatus(err error) int {
 func (v *supervised) open() (stdio *Stdio, ours []*os.File, err error) {
 	stdio = &Stdio{Rows: v.rows, Cols: v.columns, Term: v.term}
 	if v.c.Spec.TTY {
-		terminal, theirs, err := Stream()
+		terminal, theirs, err := proc.Stream()
 		stdio.Terminal = theirs
 		return stdio, []*os.File{terminal}, err
 	}
@@ -237,7 +238,7 @@ func (v *supervised) drain() {
 	go func() { v.output.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(untilKill):
+	case <-time.After(proc.UntilKill):
 		v.mutex.Lock()
 		close(v.hurry)
 		v.mutex.Unlock()

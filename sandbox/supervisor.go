@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // A supervisor is there while a pod has detached containers: their parent, who writes their logs, starts them once more
@@ -66,7 +67,7 @@ type supervisor struct {
 	pod      *Pod
 	holder   *os.File      // its pidfd
 	ended    chan struct{} // closed when the pod has ended: nothing of it starts any more
-	self     Holder
+	self     proc.ID
 	listener *os.File
 	lock     *os.File
 
@@ -121,41 +122,30 @@ func newSupervisor(args []string) (*supervisor, error) {
 	if err := files.Lock(s.lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errSupervised
 	}
-	if s.self, err = identifySelf(); err != nil {
+	if s.self, err = proc.IdentifySelf(); err != nil {
 		return nil, err
 	}
 	if err := os.Remove(filepath.Join(dir, supervisorName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	s.listener, err = listenAs(dir, supervisorName)
+	s.listener, err = proc.ListenAs(dir, supervisorName)
 	return s, err
-}
-
-// identifySelf is this process as others can know it.
-func identifySelf() (Holder, error) {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return Holder{}, fmt.Errorf("pidfd_open: %w", err)
-	}
-	pidfd := os.NewFile(uintptr(fd), "pidfd")
-	defer pidfd.Close()
-	return identify(os.Getpid(), pidfd)
 }
 
 // watchPod waits for the end of the pod.
 func (s *supervisor) watchPod() {
-	_, _ = ended(s.holder, time.Time{}) // poll(2) fails for lack of memory alone
+	_, _ = proc.Ended(s.holder, time.Time{}) // poll(2) fails for lack of memory alone
 	close(s.ended)
 }
 
 // podRuns says whether the pod goes on. When its first process is killed the kernel first ends all others, the
 // containers among them, and only then is it over: pid_namespaces(7).
 func (s *supervisor) podRuns() bool {
-	if exited(s.holder) {
+	if proc.Exited(s.holder) {
 		return false
 	}
-	_, err := namespaceInode(strconv.Itoa(s.pod.Holder.PID), "mnt")
-	return err == nil || !ending(s.holder)
+	_, err := proc.NamespaceInode(strconv.Itoa(s.pod.Holder.PID), "mnt")
+	return err == nil || !proc.Ending(s.holder)
 }
 
 // recover takes over what an earlier supervisor has left.

@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // unpack runs the program of images with the folder as its root: whatever is in the blob, there is nothing else that it
@@ -29,7 +30,7 @@ func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(im
 		return err
 	}
 	defer done()
-	ours, theirs, err := Stream()
+	ours, theirs, err := proc.Stream()
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // upperDir is where a pod's writes go on a kernel whose tmpfs can't carry an overlay for an ordinary user
@@ -61,7 +62,7 @@ func (run *performance) makeUpper() (err error) {
 	if run.upper, err = files.LockFolder(pod.Upper, unix.LOCK_EX); err != nil {
 		return err
 	}
-	return run.store.claimDisk(pod.Upper, run.store.path("pods", pod.ID), Holder{})
+	return run.store.claimDisk(pod.Upper, run.store.path("pods", pod.ID), proc.ID{})
 }
 
 // sweepUppers removes the folders that have lost their pods, as far as this pod's ids reach. Those with what a container
