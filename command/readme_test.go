@@ -254,6 +254,13 @@ func TestReadmeNamesEveryCommand(t *testing.T) {
 	}
 }
 
+// TestReadmeIsReadInOneSitting: what is more than that has its page in docs.
+func TestReadmeIsReadInOneSitting(t *testing.T) {
+	if n := strings.Count(readDocument(t, filepath.Join(above, "README.md")), "\n"); n > 150 {
+		t.Errorf("the README has %d lines, more than 150", n)
+	}
+}
+
 // TestReadmeNamesFilesThatExist: links, to a heading as well, and the scripts that a reader is told to run.
 func TestReadmeNamesFilesThatExist(t *testing.T) {
 	for _, file := range documents(t) {
