@@ -35,8 +35,16 @@ func Destination(root *os.Root, dst string, sourceIsDir bool, sourceBase string,
 	return openTarget(root, dir, rename, path.Join("/", dir))
 }
 
-// openTarget opens a folder by a name that has no links: if it has one by now, somebody has exchanged what was looked at.
 func openTarget(root *os.Root, dir, rename, shown string) (*Target, error) {
+	folder, err := openFolder(root, dir, shown)
+	if err != nil {
+		return nil, err
+	}
+	return &Target{dir, rename, folder, shown}, nil
+}
+
+// openFolder opens a folder by a name that has no links: if it has one by now, somebody has exchanged what was looked at.
+func openFolder(root *os.Root, dir, shown string) (*os.File, error) {
 	base, err := root.Open(".")
 	if err != nil {
 		return nil, call("open", shown, err)
@@ -51,7 +59,7 @@ func openTarget(root *os.Root, dir, rename, shown string) (*Target, error) {
 	if err != nil {
 		return nil, call("open", shown, err)
 	}
-	return &Target{dir, rename, os.NewFile(uintptr(fd), dir), shown}, nil
+	return os.NewFile(uintptr(fd), dir), nil
 }
 
 // decide says into which folder below root a copy goes, and what it is called there.

@@ -42,9 +42,10 @@ func Pack(root *os.Root, name, base string, w io.Writer) (Packed, error) {
 	if info.IsDir() {
 		where, last = found, "."
 	}
-	parent, err := root.OpenFile(path.Clean(where), unix.O_DIRECTORY, 0)
+	where = path.Clean(where)
+	parent, err := openFolder(root, where, where)
 	if err != nil {
-		return Packed{}, call("open", where, err)
+		return Packed{}, err
 	}
 	defer parent.Close()
 	st, err := statAt(parent, last)

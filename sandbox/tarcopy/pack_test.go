@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // listed is a tar as lines like those that it would be made from.
@@ -133,6 +135,43 @@ func TestPackWhileItChanges(t *testing.T) {
 		if got := listed(t, &w.Buffer); got != want {
 			t.Errorf("of %d bytes: got %q, want %q", size, got, want)
 		}
+	}
+}
+
+// A folder that is exchanged for a link again and again is packed, or refused: what the link leads to is never packed.
+func TestPackWhileItBecomesALink(t *testing.T) {
+	top := t.TempDir()
+	grow(t, top, "d shared/from", "f shared/from/x ours", "d secret", "f secret/x secret", "l shared/link ../secret")
+	root := openRoot(t, top)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, top+"/shared/from", unix.AT_FDCWD, top+"/shared/link", unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	packed := 0
+	for range 3000 {
+		var b bytes.Buffer
+		if _, err := Pack(root, "/shared/from", "from", &b); err != nil {
+			continue
+		}
+		switch got := listed(t, &b); got {
+		case "d from/\nf from/x ours":
+			packed++
+		case "", "d from/", "l from ../secret": // as it was when it was looked at
+		default:
+			t.Fatalf("got\n%s", got)
+		}
+	}
+	if packed == 0 {
+		t.Error("it was never packed")
 	}
 }
 
