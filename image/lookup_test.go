@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -123,6 +124,26 @@ func TestLookUpKinds(t *testing.T) {
 	}
 	if text, err := LookUp(layers, "full"); len(text) != maxFile || err != nil {
 		t.Error(len(text), err)
+	}
+}
+
+// TestLookUpLeased: a lease on a file, which its owner can have, is not waited for.
+func TestLookUpLeased(t *testing.T) {
+	layers := layersOf(t, map[string]string{"file": "text"})
+	leased, err := os.Open(filepath.Join(layers[0], "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leased.Close()
+	if _, err := unix.FcntlInt(leased.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skipf("no leases here: %v", err)
+	}
+	began := time.Now()
+	if text, err := LookUp(layers, "file"); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("%q, %v", text, err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }
 

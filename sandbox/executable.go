@@ -107,9 +107,9 @@ func (a *attempt) examine(name string, program *os.File, errno syscall.Errno) er
 	case st.Mode&0o111 == 0 && errno == unix.EACCES:
 		return fault.New(fault.ErrNotExecutable, []string{"chmod +x, where it comes from"}, "%q is not executable: %v", name, errno)
 	}
-	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", program.Fd()))
+	file, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil // not ours to read
+		return nil // not ours to read, or somebody has a lease on it
 	}
 	defer file.Close()
 	head := make([]byte, 4096)

@@ -78,7 +78,7 @@ func findResolvConf(root int) (path int, is fileID, err error) {
 }
 
 func (w *wiring) follow(path int) error {
-	file, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", path), os.O_RDWR, 0)
+	file, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", path), os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("open /etc/resolv.conf of the pod: %w", err)
 	}
