@@ -3,8 +3,10 @@ package command
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"reflect"
 	"regexp"
 	"strings"
@@ -44,7 +46,14 @@ func (v listViews[R]) chosen(c *cli.Context) (show[R], error) {
 	if chosen > 1 {
 		return nil, usagef("choose one of them", "-q, --json and --format exclude each other")
 	}
-	return view, nil
+	return func(w io.Writer, rows []R) error {
+		file, ok := w.(*os.File)
+		if !ok {
+			return view(w, rows)
+		}
+		out := shown(file) // what an image says of itself, its command and labels, may mean the terminal
+		return errors.Join(view(out, rows), out.Close())
+	}, nil
 }
 
 func asJSON[R any](w io.Writer, rows []R) error { return writeJSON(w, rows) }

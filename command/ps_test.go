@@ -3,7 +3,10 @@ package command
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"maps"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -74,6 +77,41 @@ func TestPsJSON(t *testing.T) {
 	}
 	if rows[0]["processes"] != 3.0 || rows[2]["processes"] != nil || rows[1]["created"] != nil {
 		t.Errorf("%v", rows)
+	}
+}
+
+// What others have chosen, an image its command or a process its name, does not reach the terminal as more than text.
+func TestJSONIsText(t *testing.T) {
+	of := map[string]string{"command": "\u009b2J\x7f\u202e\U000e0001 grüße\n"}
+	var out strings.Builder
+	if err := writeJSON(&out, of); err != nil {
+		t.Fatal(err)
+	}
+	if want := "{\n  \"command\": \"\\u009b2J\\u007f\\u202e\\udb40\\udc01 grüße\\n\"\n}\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	var again map[string]string
+	if err := json.Unmarshal([]byte(out.String()), &again); err != nil || !maps.Equal(again, of) {
+		t.Errorf("%q, %v", again, err)
+	}
+}
+
+// Nor does what is said of an error.
+func TestSayIsText(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	stderr := os.Stderr
+	os.Stderr = write
+	say("error", usagef("\x1b[2J", "registry says \x1b]0;mine\a and\nmore grüße"))
+	os.Stderr = stderr
+	write.Close()
+	text, err := io.ReadAll(read)
+	want := "podsh: error: registry says \\x1b]0;mine\\a and\nmore grüße\npodsh: hint: \\x1b[2J\n"
+	if err != nil || string(text) != want {
+		t.Errorf("%v, got %q, want %q", err, text, want)
 	}
 }
 

@@ -47,10 +47,12 @@ func report(args []string, err error) int {
 // warn tells people of something that is no error.
 func warn(what error) { say("warning", what) }
 
+// say tells it as text: others choose words in it, a registry or who has filled a pod's files, and may mean the terminal.
 func say(kind string, what error) {
-	fmt.Fprintf(os.Stderr, "podsh: %s: %v\n", kind, what)
+	err := &visible{out: os.Stderr}
+	fmt.Fprintf(err, "podsh: %s: %v\n", kind, what)
 	for _, hint := range sandbox.Hints(what) {
-		fmt.Fprintf(os.Stderr, "podsh: hint: %s\n", hint)
+		fmt.Fprintf(err, "podsh: hint: %s\n", hint)
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf16"
 )
 
 // table lines up columns.
@@ -76,11 +78,36 @@ func (t table) row(cells ...any) {
 	fmt.Fprintln(t)
 }
 
+// writeJSON writes JSON in which what a terminal could act on is escaped: JSON itself asks for that below the space alone.
 func writeJSON(w io.Writer, value any) error {
-	encoder := json.NewEncoder(w)
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
-	return encoder.Encode(value)
+	if err := encoder.Encode(value); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, asciiControls(text.String()))
+	return err
+}
+
+// asciiControls writes what is no visible character of JSON as it can be written in its strings: \u009b.
+func asciiControls(text string) string {
+	isPlain := func(r rune) bool { return r == '\n' || strconv.IsPrint(r) }
+	if !strings.ContainsFunc(text, func(r rune) bool { return !isPlain(r) }) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if isPlain(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }
 
 // age is how people say how long something takes.
