@@ -29,6 +29,20 @@ func openAt(parent *os.File, name string, flags int, perm uint32) (*os.File, err
 	}
 }
 
+// openBelow opens a folder below another, by a name without links: one on the way is an error.
+func openBelow(base *os.File, name string, flags uint64) (*os.File, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := -1, error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) { // something else was moved meanwhile: openat2(2)
+		fd, err = unix.Openat2(int(base.Fd()), name, &how)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 // statAt looks at one component below a folder, at a link itself rather than at its target.
 func statAt(parent *os.File, name string) (unix.Stat_t, error) {
 	var st unix.Stat_t

@@ -50,16 +50,11 @@ func openFolder(root *os.Root, dir, shown string) (*os.File, error) {
 		return nil, call("open", shown, err)
 	}
 	defer base.Close()
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := -1, error(unix.EINTR)
-	for errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) { // something else was moved meanwhile: openat2(2)
-		fd, err = unix.Openat2(int(base.Fd()), dir, &how)
-	}
+	folder, err := openBelow(base, dir, unix.O_RDONLY)
 	if err != nil {
 		return nil, call("open", shown, err)
 	}
-	return os.NewFile(uintptr(fd), dir), nil
+	return folder, nil
 }
 
 // decide says into which folder below root a copy goes, and what it is called there.

@@ -198,8 +198,8 @@ func (p *placer) named(parts []string) spot {
 	return s
 }
 
-// spot opens the folder that an entry goes into, component by component, so that no link is followed. It
-// makes the folders that are missing.
+// spot opens the folder that an entry goes into, so that no link is followed. What is missing is made, component by
+// component.
 func (p *placer) spot(parts []string) (spot, error) {
 	last := len(parts) - 1
 	s := p.named(parts)
@@ -209,6 +209,11 @@ func (p *placer) spot(parts []string) (spot, error) {
 		return s, nil
 	}
 	p.leave()
+	if folder, err := openBelow(p.top, parentName, unix.O_PATH); err == nil { // at once: it may be a thousand folders deep
+		p.use(folder)
+		p.parentName, s.parent = parentName, folder
+		return s, nil
+	}
 	for n := range parts[:last] {
 		above := p.named(parts[:n+1])
 		above.parent = p.parent

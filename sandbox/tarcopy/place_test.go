@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -218,4 +219,24 @@ func TestPlaceWhileLinksArePlanted(t *testing.T) {
 		t.Errorf("outside there was\n%s\nand is\n%s", before, after)
 	}
 	t.Logf("%d of 300 were refused", refused)
+}
+
+// A tree may be as deep as its names can be long. Each entry has to be found from the top, but that must not take longer
+// than a moment: whoever fills a pod's folder chooses how deep it is.
+func TestPlaceDeep(t *testing.T) {
+	top := t.TempDir()
+	var lines []string
+	for n := range 1500 {
+		lines = append(lines, "d n"+strings.Repeat("/d", n))
+	}
+	began := time.Now()
+	if err := Place(openRoot(t, top), ".", "", archive(lines...), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if _, err := os.Stat(top + "/n" + strings.Repeat("/d", 1499)); err != nil {
+		t.Error(err)
+	}
 }
