@@ -90,7 +90,7 @@ func (p *Pod) removeUpper() error {
 	if p.Upper == "" {
 		return nil
 	}
-	err := os.RemoveAll(p.Upper)
+	err := removeAll(p.Upper)
 	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 {
 		return err
 	}
