@@ -7,9 +7,11 @@ package command
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 )
 
 // Table has commands in sections, each with a title, in the order in which help shows them.
@@ -56,6 +58,8 @@ func Main(version string, table Table, args []string) int {
 	if role := roleOf(args[0]); role != nil {
 		return role(args)
 	}
+	// What podsh leaves running is to keep nothing of the caller's open: somebody may wait for the end of a pipe.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11
 	args = append([]string{"podsh"}, args[1:]...)
 	switch {
 	case len(args) > 1 && args[1] == "help":
