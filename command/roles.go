@@ -21,6 +21,8 @@ func roleOf(name string) func(args []string) int {
 		return sandbox.Keep
 	case sandbox.CopyName:
 		return sandbox.CopyMain
+	case sandbox.RemoveName:
+		return sandbox.RemoveMain
 	}
 	return nil
 }

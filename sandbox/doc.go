@@ -67,6 +67,7 @@
 //	podsh@image          on the host: registries and archives (layers.go)
 //	podsh@unpack         the same program, alone in a folder: unpacks a layer (unpacker.go)
 //	podsh@copy           alone in a container's root: reads or writes a tar, for podsh cp (copier.go)
+//	podsh@remove         in a user namespace like the pod's: removes what a container wrote (upper.go)
 //
 // What a container is, is in Container, and what it is doing in ContainerState, both beside its pod's description
 // (container_state.go). Who watches over a container writes its state; when that one is killed, whoever looks next

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/moby/sys/capability"
@@ -103,7 +102,9 @@ func (p *Pod) removeUpper() error {
 	return nil
 }
 
-// removeInside runs rm(1) on the upper folder in a user namespace like the pod's, which has ended.
+// removeInside removes the upper folder in a user namespace like the pod's, which has ended. podsh itself does so, as
+// podsh@remove: a process that got away from a container may still exchange names in there, and not every rm(1) can be
+// trusted to go through no link then.
 func (p *Pod) removeInside() error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -131,10 +132,20 @@ func (p *Pod) removeInside() error {
 		b.call(unix.SYS_SETRESGID, 0, 0, 0)
 		b.call(unix.SYS_SETRESUID, 0, 0, 0)
 	}
-	b.call(nsenter.Exec, nsenter.Strings([]string{"rm", "-rf", "--", p.Upper}),
-		nsenter.Strings([]string{"PATH=" + defaultPath}), nsenter.Strings(strings.Split(defaultPath, ":")))
+	b.call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings([]string{RemoveName, p.Upper}), nsenter.Strings(nil), 0)
 	if err := executor.Send(b.steps.calls(), 0); err != nil {
 		return err
 	}
 	return executor.Ended()
+}
+
+// RemoveName is the argv[0] of who removes; the folder stands behind.
+const RemoveName = "podsh@remove"
+
+// RemoveMain is its main function. There is nobody to tell anything: who started it looks whether the folder is gone.
+func RemoveMain(args []string) int {
+	if len(args) != 2 || removeAll(args[1]) != nil {
+		return 1
+	}
+	return 0
 }
