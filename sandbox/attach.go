@@ -71,7 +71,7 @@ func (w *wiring) startEarly(hub *Pod) {
 	go func() {
 		err := w.startHelper(hub)
 		if err == nil && hub != nil && len(w.pod.Spec.Net.Networks) > 0 {
-			w.work, err = w.pod.store.startWork(hub)
+			w.work, err = storeOf(w.pod).startWork(hub)
 		}
 		w.started <- err
 	}()
@@ -116,7 +116,7 @@ func (w *wiring) attach(hub *Pod, pid int, n *network.Network, asked spec.Endpoi
 		return err
 	}
 	if w.work == nil {
-		work, err := w.pod.store.startWork(hub)
+		work, err := storeOf(w.pod).startWork(hub)
 		if err != nil {
 			return err
 		}
@@ -258,7 +258,7 @@ func (w *wiring) member() *control.Member {
 			m.Networks[a.Network] = append(m.Networks[a.Network], address.Addr())
 		}
 		m.Aliases[a.Network] = a.Aliases
-		if known, err := pod.store.readNetwork(a.Network); err != nil || !known.Internal {
+		if known, err := storeOf(pod).readNetwork(a.Network); err != nil || !known.Internal {
 			m.Internal = false
 		}
 	}

@@ -32,7 +32,7 @@ func (w *wiring) resolveLocked(hub *Pod) error {
 	if err != nil {
 		return err
 	}
-	for _, resolver := range w.pod.store.hostResolvers() {
+	for _, resolver := range storeOf(w.pod).hostResolvers() {
 		if err == nil && !slices.Contains(answer.Status.Resolves, resolver) {
 			err = w.resolveAt(resolver)
 		}

@@ -145,7 +145,7 @@ func (c *Container) view() *Pod {
 	pod := c.pod
 	v := &Pod{Format: podFormat, ID: c.ID, Hostname: pod.Hostname, Namespaces: map[string]spec.Choice{},
 		UIDMap: pod.UIDMap, GIDMap: pod.GIDMap, OneID: pod.OneID, KeepGroups: pod.KeepGroups, UID: ids.FirstID(pod.UIDMap), GID: ids.FirstID(pod.GIDMap),
-		Holder: pod.Holder, PlanFormat: pod.PlanFormat, OwnFile: pod.OwnFile, store: pod.store}
+		Holder: pod.Holder, PlanFormat: pod.PlanFormat, OwnFile: pod.OwnFile, Root: pod.Root}
 	for name, choice := range pod.Namespaces {
 		if choice.Kind == "new" {
 			choice = spec.Choice{Kind: "pod", Value: pod.ID}

@@ -24,7 +24,7 @@ func (p *Pod) containerNamed(name string) string {
 	if !spec.IsName(name) {
 		return ""
 	}
-	id, err := os.ReadFile(p.store.path("pods", p.ID, "names", name))
+	id, err := os.ReadFile(storeOf(p).path("pods", p.ID, "names", name))
 	if err != nil || !isID(string(id)) || !files.Exists(p.containersPath(string(id))) {
 		return ""
 	}
@@ -208,7 +208,7 @@ func (p *Pod) match(ref string) ([]*Container, error) {
 func (p *Pod) noContainer(name string) error {
 	hint := "`podsh ps -c -a` shows all containers"
 	var known []string
-	entries, _ := os.ReadDir(p.store.path("pods", p.ID, "names")) // for the hint alone
+	entries, _ := os.ReadDir(storeOf(p).path("pods", p.ID, "names")) // for the hint alone
 	for _, entry := range entries {
 		known = append(known, entry.Name())
 	}
@@ -260,7 +260,7 @@ func (s *Store) noTarget(ref string) error {
 	pods, _ := s.List() // for the hint alone
 	for _, p := range pods {
 		known = append(known, p.Spec.Name)
-		names, _ := os.ReadDir(p.store.path("pods", p.ID, "names"))
+		names, _ := os.ReadDir(storeOf(p).path("pods", p.ID, "names"))
 		for _, entry := range names {
 			known = append(known, entry.Name())
 		}

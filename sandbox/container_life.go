@@ -119,7 +119,7 @@ func (c *Container) removeOwnPod() (gone bool, err error) {
 
 // closeIfLast says whether a pod has no more than one container; then nobody can make another one there any more.
 func (p *Pod) closeIfLast() (last bool, err error) {
-	unlock, err := p.store.lock()
+	unlock, err := storeOf(p).lock()
 	if err != nil {
 		return false, err
 	}
@@ -128,7 +128,7 @@ func (p *Pod) closeIfLast() (last bool, err error) {
 	if err != nil || len(containers) > 1 {
 		return false, err
 	}
-	err = os.WriteFile(p.store.path("pods", p.ID, closedName), nil, 0o600)
+	err = os.WriteFile(storeOf(p).path("pods", p.ID, closedName), nil, 0o600)
 	return err == nil, err
 }
 

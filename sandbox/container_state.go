@@ -56,7 +56,7 @@ type ContainerState struct {
 }
 
 func (p *Pod) containersPath(elements ...string) string {
-	return p.store.path(append([]string{"pods", p.ID, "containers"}, elements...)...)
+	return storeOf(p).path(append([]string{"pods", p.ID, "containers"}, elements...)...)
 }
 
 func (c *Container) path(name string) string { return c.pod.containersPath(c.ID, name) }
@@ -145,7 +145,7 @@ func (c *Container) saveState(state *ContainerState) error {
 	next := c.path("new-state")
 	if err := os.WriteFile(next, text, 0o600); err != nil {
 		os.Remove(next)
-		return c.pod.store.full(err)
+		return storeOf(c.pod).full(err)
 	}
 	return os.Rename(next, c.path("state.json"))
 }
@@ -212,20 +212,20 @@ func (p *Pod) PlanContainer(spec *spec.ContainerSpec, img *image.Image, layers [
 // save enters the container under a name that no other one of the pod has.
 func (c *Container) save() error {
 	p := c.pod
-	unlock, err := p.store.lock()
+	unlock, err := storeOf(p).lock()
 	if err != nil {
-		return p.store.full(err)
+		return storeOf(p).full(err)
 	}
 	defer unlock()
-	if files.Exists(p.store.path("pods", p.ID, closedName)) {
+	if files.Exists(storeOf(p).path("pods", p.ID, closedName)) {
 		return fault.New(fault.ErrExited, []string{"podsh create, and run it there"}, "pod %q goes with its last container", p.Title())
 	}
 	for _, dir := range []string{"containers", "names"} {
-		if err := os.Mkdir(p.store.path("pods", p.ID, dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(storeOf(p).path("pods", p.ID, dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			if errors.Is(err, fs.ErrNotExist) {
 				return fault.New(fault.ErrNoPod, nil, "pod %q was removed meanwhile", p.Title())
 			}
-			return p.store.full(err)
+			return storeOf(p).full(err)
 		}
 	}
 	if c.Name == "" {
@@ -242,7 +242,7 @@ func (c *Container) save() error {
 	if err = os.Mkdir(fresh, 0o700); err == nil {
 		err = os.WriteFile(filepath.Join(fresh, "container.json"), text, 0o600)
 	}
-	name := p.store.path("pods", p.ID, "names", c.Name)
+	name := storeOf(p).path("pods", p.ID, "names", c.Name)
 	if err == nil {
 		err = os.WriteFile(name, []byte(c.ID), 0o600)
 	}
@@ -251,14 +251,14 @@ func (c *Container) save() error {
 	}
 	if err != nil {
 		_ = os.RemoveAll(fresh)
-		return p.store.full(err)
+		return storeOf(p).full(err)
 	}
 	return nil
 }
 
 // forget removes the container's description.
 func (c *Container) forget() error {
-	unlock, err := c.pod.store.lock()
+	unlock, err := storeOf(c.pod).lock()
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func (c *Container) forget() error {
 	if err := os.Rename(c.pod.containersPath(c.ID), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	name := c.pod.store.path("pods", c.Pod, "names", c.Name)
+	name := storeOf(c.pod).path("pods", c.Pod, "names", c.Name)
 	if id, _ := os.ReadFile(name); string(id) == c.ID {
 		_ = os.Remove(name) // else it is free all the same
 	}

@@ -133,7 +133,7 @@ func (p *Pod) planCopy(args []string) (plan Plan, then int) {
 		b.call(unix.SYS_DUP3, exeFD+1+fd, fd, 0)
 	}
 	b.call(unix.SYS_CLOSE_RANGE, exeFD+1, allFDs, 0)
-	stage := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	stage := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, storeOf(p).path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	b.call(unix.SYS_CLOSE, stage) // it is there
 	if p.Namespaces["user"].Kind != "host" {
 		b.call(unix.SYS_SETNS, podFD, unix.CLONE_NEWUSER)
@@ -145,7 +145,7 @@ func (p *Pod) planCopy(args []string) (plan Plan, then int) {
 	b.call(unix.SYS_SETNS, mountsFD, unix.CLONE_NEWNS)
 	tree := b.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	b.call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
-	at := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.store.path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	at := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, storeOf(p).path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	b.call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	b.call(unix.SYS_FCHDIR, tree)
 	b.explain("be root there, and nowhere else", "capabilities(7)", "")

@@ -92,7 +92,7 @@ func propose(spec *spec.Spec, store *Store, facts *Facts, o Options) (*Proposal,
 	if err := checkHeld(spec.CapAdd, joinerHolds(pod)); err != nil {
 		return nil, err
 	}
-	pod.store, pod.IsHub, pod.Keyring = store, o.hub, keyringName(pod, o.sharedKeyring)
+	pod.Root, pod.IsHub, pod.Keyring = store.Path, o.hub, keyringName(pod, o.sharedKeyring)
 	if facts.Net.Hub != nil {
 		pod.Hub = facts.Net.Hub.ID
 	}

@@ -70,7 +70,7 @@ func (p *Pod) diskPath() string {
 	if p.Upper != "" {
 		return p.Upper
 	}
-	path, err := os.Readlink(p.store.path("pods", p.ID, "disk"))
+	path, err := os.Readlink(storeOf(p).path("pods", p.ID, "disk"))
 	if err != nil {
 		return ""
 	}
@@ -82,12 +82,12 @@ func (p *Pod) ensureVolumes() error {
 	dir := p.diskPath()
 	if dir == "" {
 		dir = diskFolder(p.ID)
-		lock, err := p.makeDisk(dir, p.store.path("pods", p.ID))
+		lock, err := p.makeDisk(dir, storeOf(p).path("pods", p.ID))
 		if err != nil {
 			return err
 		}
 		lock.Close()
-		if err := os.Symlink(dir, p.store.path("pods", p.ID, "disk")); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Symlink(dir, storeOf(p).path("pods", p.ID, "disk")); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
@@ -156,7 +156,7 @@ func (p *Pod) makeDisk(dir, owner string) (lock *os.File, err error) {
 	if lock, err = files.LockFolder(dir, unix.LOCK_EX); err != nil {
 		return nil, err
 	}
-	if err := p.store.claimDisk(dir, owner, p.Holder); err != nil {
+	if err := storeOf(p).claimDisk(dir, owner, p.Holder); err != nil {
 		lock.Close()
 		return nil, err
 	}

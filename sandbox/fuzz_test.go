@@ -11,7 +11,7 @@ import (
 // fuzzedFile is a store with one pod and, in that, one container; the file of it is what is fuzzed.
 func fuzzedFile(t *testing.T, name string, text []byte) *Pod {
 	t.Helper()
-	p := &Pod{ID: "0123456789ab", store: &Store{t.TempDir()}}
+	p := &Pod{ID: "0123456789ab", Root: t.TempDir()}
 	dir := p.containersPath("ba9876543210")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)

@@ -189,7 +189,7 @@ var errNoHelper = errors.New("the helper of the pod's network has ended")
 // dial connects to the helper that leads with this pod. One that is being killed can still be connected to, for as
 // long as it takes the kernel to close its sockets: it is there if it answers.
 func (p *Pod) dial() (*helper, error) {
-	conn, err := proc.DialAs(p.store.path("pods", p.ID), controlName)
+	conn, err := proc.DialAs(storeOf(p).path("pods", p.ID), controlName)
 	if err == nil {
 		if _, err = control.Ask(conn, &control.Request{Do: control.Hello}); err == nil {
 			return &helper{conn: conn}, nil

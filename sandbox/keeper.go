@@ -54,7 +54,7 @@ func keeperPlan(p *Pod) *builder {
 	b.call(unix.SYS_PPOLL, pollfd, 1, 0, 0, 0)
 	b.call(unix.SYS_FCNTL, nsenter.PlanFD, unix.F_SETFD, unix.FD_CLOEXEC)
 	b.call(unix.SYS_FCNTL, nsenter.EnterFD, unix.F_SETFD, unix.FD_CLOEXEC)
-	args := []string{KeepName, p.store.Path, p.ID, strconv.Itoa(p.kept)}
+	args := []string{KeepName, p.Root, p.ID, strconv.Itoa(p.kept)}
 	b.call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings(args), nsenter.Strings(supervisorEnv()), 0)
 	return b
 }

@@ -229,11 +229,11 @@ func (m *membership) wakeParents() {
 // and its description. The last goes last, so that what can't be removed can still be seen.
 func (p *Pod) Remove(force bool) error {
 	if p.IsHub {
-		return p.store.removeHub(p)
+		return storeOf(p).removeHub(p)
 	}
 	err := p.remove(force)
 	if err == nil && p.Hub != "" {
-		err = p.store.ReleaseHub()
+		err = storeOf(p).ReleaseHub()
 	}
 	return err
 }
@@ -272,7 +272,7 @@ func (p *Pod) remove(force bool) error {
 	if err := p.removeDisk(); err != nil {
 		return err
 	}
-	if err := p.store.forget(p); err != nil {
+	if err := storeOf(p).forget(p); err != nil {
 		return err
 	}
 	p.sweepDisks() // of a run that was killed
@@ -304,17 +304,17 @@ func (p *Pod) salvage() {
 		Upper  string    `json:"upper"`
 		Holder proc.ID   `json:"holder"`
 	}
-	text, _ := os.ReadFile(p.store.path("pods", p.ID, "pod.json"))
+	text, _ := os.ReadFile(storeOf(p).path("pods", p.ID, "pod.json"))
 	if json.Unmarshal(text, &described) == nil {
 		p.UIDMap, p.GIDMap, p.Upper, p.Holder = described.UIDMap, described.GIDMap, described.Upper, described.Holder
-	} else if plan, err := os.ReadFile(p.store.path("pods", p.ID, "join")); err == nil {
+	} else if plan, err := os.ReadFile(storeOf(p).path("pods", p.ID, "join")); err == nil {
 		if saved, err := nsenter.DecodeSaved(plan); err == nil {
 			p.Holder = proc.ID{PID: saved.PID, Started: saved.Started, BootID: strings.TrimSpace(saved.BootID), PIDFDInode: saved.PIDFDInode}
 		}
 	}
-	entries, _ := os.ReadDir(p.store.path("names")) // a name that stays is free all the same
+	entries, _ := os.ReadDir(storeOf(p).path("names")) // a name that stays is free all the same
 	for _, entry := range entries {
-		if p.store.idOf(entry.Name()) == p.ID {
+		if storeOf(p).idOf(entry.Name()) == p.ID {
 			p.Spec.Name = entry.Name()
 		}
 	}

@@ -95,7 +95,7 @@ func TestThePauseOfAnotherPodIsNoMember(t *testing.T) {
 	}
 	// As if it held a pod that was made with --pid pod:web.
 	pid := members[pod.ID][0]
-	guest := &Pod{Format: podFormat, ID: newID(), store: store, Namespaces: map[string]spec.Choice{"pid": {Kind: "pod", Value: "web"}}}
+	guest := &Pod{Format: podFormat, ID: newID(), Root: store.Path, Namespaces: map[string]spec.Choice{"pid": {Kind: "pod", Value: "web"}}}
 	if guest.Holder, err = proc.Identify(pid, openPID(t, pid)); err != nil {
 		t.Fatal(err)
 	}

@@ -140,7 +140,7 @@ func (m *membership) holdsAnother(pid int) (bool, error) {
 	if err != nil || string(name) != "pause\n" { // anyone can be called so, but every pause is
 		return false, nil
 	}
-	pods, err := m.pod.store.List()
+	pods, err := storeOf(m.pod).List()
 	return slices.ContainsFunc(pods, func(p *Pod) bool { return p.Holder.PID == pid && p.Status() == Running }), err
 }
 

@@ -47,7 +47,7 @@ func handmade(t *testing.T, store *Store, name string, kinds ...string) *Pod {
 	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	pod := &Pod{Format: podFormat, ID: newID(), Created: time.Now(), Spec: spec.Spec{Name: name},
-		Namespaces: map[string]spec.Choice{}, store: store}
+		Namespaces: map[string]spec.Choice{}, Root: store.Path}
 	for _, ns := range spec.Namespaces {
 		pod.Namespaces[ns.Name] = spec.Choice{Kind: "host"}
 		if slices.Contains(kinds, ns.Name) {
@@ -83,8 +83,8 @@ func describe(t *testing.T, pod *Pod) {
 	description, err := json.Marshal(pod)
 	if err == nil {
 		var n *staged
-		if n, err = pod.store.stage(pod.ID, map[string][]byte{"pod.json": description}); err == nil {
-			err = pod.store.place(n, pod)
+		if n, err = storeOf(pod).stage(pod.ID, map[string][]byte{"pod.json": description}); err == nil {
+			err = storeOf(pod).place(n, pod)
 		}
 	}
 	if err != nil {

@@ -41,7 +41,7 @@ const netName = "net.json"
 // Net reads what the pod's network is like; nothing, where it is empty.
 func (p *Pod) Net() (*NetState, error) {
 	state := &NetState{}
-	text, err := os.ReadFile(p.store.path("pods", p.ID, netName))
+	text, err := os.ReadFile(storeOf(p).path("pods", p.ID, netName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return state, nil
 	}
@@ -56,12 +56,12 @@ func (p *Pod) Net() (*NetState, error) {
 
 // saveNet writes it, whole or not at all.
 func (p *Pod) saveNet(state *NetState) error {
-	return p.store.full(files.WriteJSON(p.store.path("pods", p.ID, netName), state))
+	return storeOf(p).full(files.WriteJSON(storeOf(p).path("pods", p.ID, netName), state))
 }
 
 // lockNet keeps other commands from changing the pod's network.
 func (p *Pod) lockNet() (unlock func(), err error) {
-	folder, err := files.LockFolder(p.store.path("pods", p.ID), unix.LOCK_EX)
+	folder, err := files.LockFolder(storeOf(p).path("pods", p.ID), unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.ErrNoPod, nil, "no pod %q", p.Title())
 	}

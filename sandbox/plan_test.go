@@ -167,7 +167,7 @@ func runPlans(t *testing.T) map[string]Plan {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pod.store, pod.Holder.PID = &Store{Path: f.Store}, 4711
+		pod.Root, pod.Holder.PID = f.Store, 4711
 		pod.Upper = "/home/ada/.local/share/podsh/upper/0123456789ab" // where its volumes are
 		c, err := pod.PlanContainer(wanted, img, layers)
 		if err != nil {

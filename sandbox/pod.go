@@ -38,7 +38,8 @@ type Pod struct {
 	PlanFormat uint64                 `json:"plan_format"`           // of the plans that its own file understands
 	Holder     proc.ID                `json:"holder"`
 
-	store   *Store
+	Root string `json:"-"` // the path of the store that describes it
+
 	around  *Pod     // of a container that is seen as a pod: the one it is in
 	workdir string   // of a container that is seen as a pod
 	stowed  *os.File // where a helper that ended has left its ports' sockets
@@ -117,9 +118,9 @@ func (s *Store) load(id string) (*Pod, error) {
 	}
 	if err != nil {
 		hints := []string{"podsh rm " + id + " removes it (written by another version, or cut off)"}
-		return &Pod{ID: id, store: s}, fault.New(nil, hints, "description of pod %s (%s): %v", id, path, err)
+		return &Pod{ID: id, Root: s.Path}, fault.New(nil, hints, "description of pod %s (%s): %v", id, path, err)
 	}
-	pod.store = s
+	pod.Root = s.Path
 	return pod, nil
 }
 

@@ -76,7 +76,7 @@ func (c *Container) plan(etc []etcFile) (Plan, error) {
 // facts reads what must be known to start the container. etc are the files that podsh has written for the pod.
 func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *containerFacts, err error) {
 	view := c.view()
-	f = &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: c.pod.store.Path}
+	f = &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: storeOf(c.pod).Path}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
 		return nil, nil, fmt.Errorf("last capability: %w", err)

@@ -20,7 +20,7 @@ func (p *Pod) leader() (*Pod, error) {
 	if p.Hub == "" {
 		return p, nil
 	}
-	hub, err := p.store.Hub()
+	hub, err := storeOf(p).Hub()
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (p *Pod) restartHelper() (_ *helper, err error) {
 	}
 	served := []*Pod{p}
 	if p.IsHub {
-		in, err := p.store.inHub(p)
+		in, err := storeOf(p).inHub(p)
 		if err != nil {
 			return nil, err
 		}
@@ -100,8 +100,8 @@ func (p *Pod) restartHelper() (_ *helper, err error) {
 			return nil, err
 		}
 	}
-	os.Remove(p.store.path("pods", p.ID, controlName)) // the last one's; else bind(2) says so
-	listener, err := listenIn(p.store.path("pods", p.ID))
+	os.Remove(storeOf(p).path("pods", p.ID, controlName)) // the last one's; else bind(2) says so
+	listener, err := listenIn(storeOf(p).path("pods", p.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +339,7 @@ func (w *wiring) begin(pidfd *os.File) error {
 	if err := w.serveMember(pidfd); err != nil {
 		return err
 	}
-	dir := w.pod.store.path("pods", w.pod.ID)
+	dir := storeOf(w.pod).path("pods", w.pod.ID)
 	os.Remove(dir + "/" + controlName) // of one that has ended
 	listener, err := w.listenForRequests(dir)
 	if err != nil || listener == nil {
@@ -430,7 +430,7 @@ func (p *Pod) endHelper(netns *os.File) error {
 	if p.Hub == "" {
 		return nil
 	}
-	hub, err := p.store.Hub()
+	hub, err := storeOf(p).Hub()
 	if err != nil || hub == nil || hub.ID != p.Hub {
 		return err
 	}
@@ -446,14 +446,14 @@ func (p *Pod) detachAll(hub *Pod, state *NetState, netns *os.File) error {
 	if len(state.Attachments) == 0 {
 		return nil
 	}
-	work, err := p.store.startWork(hub)
+	work, err := storeOf(p).startWork(hub)
 	if err != nil {
 		return err
 	}
 	defer work.close()
 	for i := range state.Attachments {
 		a := &state.Attachments[i]
-		n, nerr := p.store.readNetwork(a.Network)
+		n, nerr := storeOf(p).readNetwork(a.Network)
 		if nerr != nil {
 			continue // it was removed by force, and its leases with it
 		}
@@ -470,7 +470,7 @@ func (p *Pod) detachAll(hub *Pod, state *NetState, netns *os.File) error {
 
 // Connect puts a pod that runs on one more network.
 func (p *Pod) Connect(name string, asked spec.Endpoint) (*network.Attachment, error) {
-	n, err := p.store.Network(name)
+	n, err := storeOf(p).Network(name)
 	if err == nil {
 		err = asked.On(n)
 	}
@@ -499,7 +499,7 @@ func (p *Pod) Connect(name string, asked spec.Endpoint) (*network.Attachment, er
 		if err := w.update(hub, pidfd); err != nil {
 			return err
 		}
-		return p.store.full(files.WriteJSON(p.store.path("pods", p.ID, "pod.json"), p))
+		return storeOf(p).full(files.WriteJSON(storeOf(p).path("pods", p.ID, "pod.json"), p))
 	})
 	return attached, err
 }
@@ -511,7 +511,7 @@ func (w *wiring) leadOutAgain(gone network.Attachment) error {
 	}
 	for i := range w.state.Attachments {
 		a := &w.state.Attachments[i]
-		if n, err := w.pod.store.readNetwork(a.Network); err != nil || n.Internal || len(a.Gateways) == 0 {
+		if n, err := storeOf(w.pod).readNetwork(a.Network); err != nil || n.Internal || len(a.Gateways) == 0 {
 			continue
 		}
 		for _, gateway := range a.Gateways {
@@ -558,7 +558,7 @@ func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
 	if p.Hub == "" && state.Served {
 		return nil, nil, fault.New(nil, hint, "pod %q has a helper of its own, and pods on networks share one", p.Title())
 	}
-	if hub, release, err = p.store.useHub(); err != nil {
+	if hub, release, err = storeOf(p).useHub(); err != nil {
 		return nil, nil, err
 	}
 	switch {
@@ -574,7 +574,7 @@ func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
 
 // Disconnect takes a pod that runs off a network.
 func (p *Pod) Disconnect(name string) error {
-	n, err := p.store.Network(name)
+	n, err := storeOf(p).Network(name)
 	if err != nil {
 		return err
 	}
@@ -590,7 +590,7 @@ func (p *Pod) Disconnect(name string) error {
 		if err := w.openNetwork(p.Holder.PID); err != nil {
 			return err
 		}
-		if w.work, err = p.store.startWork(hub); err != nil {
+		if w.work, err = storeOf(p).startWork(hub); err != nil {
 			return err
 		}
 		a := w.state.Attachments[i]

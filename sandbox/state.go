@@ -31,6 +31,9 @@ type Store struct {
 	Path string
 }
 
+// storeOf is the store that describes a pod.
+func storeOf(p *Pod) *Store { return &Store{p.Root} }
+
 // Root says where the store is: $PODSH_ROOT; for root /run/podsh; else podsh below $XDG_RUNTIME_DIR, below
 // /run/user/UID if that is ours, or podsh-UID in the folder for temporary files. nsenter.c knows the first
 // three.

@@ -46,7 +46,7 @@ func (p *Pod) ensureSupervisor() (*os.File, error) {
 var errNoSupervisor = errors.New("the pod has no supervisor")
 
 func (p *Pod) dialSupervisor() (*os.File, error) {
-	conn, err := proc.DialAs(p.store.path("pods", p.ID), supervisorName)
+	conn, err := proc.DialAs(storeOf(p).path("pods", p.ID), supervisorName)
 	if proc.NotThere(err) {
 		return nil, errNoSupervisor
 	}
@@ -69,7 +69,7 @@ func (p *Pod) startSupervisor() error {
 		return err
 	}
 	defer null.Close()
-	process, err := os.StartProcess("/proc/self/exe", []string{SuperviseName, p.store.Path, p.ID}, &os.ProcAttr{
+	process, err := os.StartProcess("/proc/self/exe", []string{SuperviseName, p.Root, p.ID}, &os.ProcAttr{
 		Dir: "/", Env: supervisorEnv(), Files: []*os.File{null, null, null, theirs}, Sys: detachedAttr()})
 	theirs.Close()
 	if err != nil {

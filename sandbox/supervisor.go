@@ -189,8 +189,8 @@ func (s *supervisor) done() bool {
 	if len(s.live) > 0 || s.talking > 0 {
 		return false
 	}
-	_ = os.Remove(s.pod.store.path("pods", s.pod.ID, supervisorName)) // with the pod it is gone already
-	s.lock.Close()                                                    // now: who comes next need not wait for our end
+	_ = os.Remove(storeOf(s.pod).path("pods", s.pod.ID, supervisorName)) // with the pod it is gone already
+	s.lock.Close()                                                       // now: who comes next need not wait for our end
 	return true
 }
 
