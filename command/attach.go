@@ -40,7 +40,7 @@ func attach(c *cli.Context) error {
 		return err
 	}
 	if container.Spec.TTY {
-		return attachTerminal(container, container.Attach)
+		return attachTerminal(container, func(a *sandbox.Attachment) (*sandbox.Session, error) { return container.Attach(a) })
 	}
 	a := &sandbox.Attachment{Out: os.Stdout, Err: os.Stderr}
 	if container.Spec.Stdin && !isTerminal(os.Stdin) {

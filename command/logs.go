@@ -61,7 +61,7 @@ func logs(c *cli.Context) error {
 	if options.Follow {
 		wake := make(chan struct{})
 		options.Wake = wake
-		options.Ended = container.HasEnded
+		options.Ended = func() bool { return container.HasEnded() }
 		go func() {
 			container.AwaitEnd(ctx)
 			close(wake)

@@ -20,7 +20,7 @@ Examples:
   podsh wait web && echo web is gone
   podsh wait web/job`,
 		Action: func(c *cli.Context) error {
-			return eachTarget(c, (*sandbox.Pod).Wait, func(container *sandbox.Container) error {
+			return eachTarget(c, func(pod *sandbox.Pod) error { return pod.Wait() }, func(container *sandbox.Container) error {
 				status, err := container.Wait()
 				if err == nil {
 					_, err = fmt.Println(status)

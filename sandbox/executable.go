@@ -237,7 +237,7 @@ func notExecutable(command string, errno syscall.Errno) error {
 // execFailed says why the container's command could not be executed.
 func (c *Container) execFailed(errno syscall.Errno) error {
 	env := containerEnv(c.view(), identity{}, &spec.JoinSpec{})
-	return (&attempt{argv: c.Argv, path: variable(env, "PATH"), workdir: c.Workdir, where: c.Of(), open: c.openPath}).failed(errno)
+	return (&attempt{argv: c.Argv, path: variable(env, "PATH"), workdir: c.Workdir, where: c.Of(), open: func(name string) (*os.File, error) { return c.openPath(name) }}).failed(errno)
 }
 
 // openPath opens a path of the container's root, O_PATH, as far as it can be seen while that is not mounted.

@@ -93,7 +93,7 @@ const (
 
 // UnpackLayer unpacks a layer for pods with these ids, unless it is there.
 func (p *Pod) UnpackLayer(store *image.Store, layer image.Layer, tell func(image.Event)) error {
-	fresh, err := store.NewLayer(p.mapName(), layer, p.removeTree)
+	fresh, err := store.NewLayer(p.mapName(), layer, func(dir string) error { return p.removeTree(dir) })
 	if fresh == nil || err != nil {
 		return err
 	}

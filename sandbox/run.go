@@ -206,7 +206,7 @@ func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
 	who, err := lookUp(c.User, view.UID, view.GID, f.Passwd, f.Group)
 	if err != nil {
 		err = fault.New(fault.ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), c.Of())
-		return who, withoutFolders(err, c.openPath)
+		return who, withoutFolders(err, func(name string) (*os.File, error) { return c.openPath(name) })
 	}
 	if unmapped := view.unmapped(who); len(unmapped) > 0 {
 		hint := "--user root"
