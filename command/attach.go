@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -40,13 +41,13 @@ func attach(c *cli.Context) error {
 		return err
 	}
 	if container.Spec.TTY {
-		return attachTerminal(container, func(a *sandbox.Attachment) (*sandbox.Session, error) { return container.Attach(a) })
+		return attachTerminal(container, func(a *sandbox.Attachment) (*sandbox.Session, error) { return sandbox.Attach(container, a) })
 	}
 	a := &sandbox.Attachment{Out: os.Stdout, Err: os.Stderr}
 	if container.Spec.Stdin && !isTerminal(os.Stdin) {
 		a.In = os.Stdin
 	}
-	session, err := container.Attach(a)
+	session, err := sandbox.Attach(container, a)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func exitWith(status int, err error) error {
 }
 
 // attachTerminal connects this terminal with a container's, until that ends or the keys are typed that detach.
-func attachTerminal(container *sandbox.Container, how func(*sandbox.Attachment) (*sandbox.Session, error)) error {
+func attachTerminal(container *pod.Container, how func(*sandbox.Attachment) (*sandbox.Session, error)) error {
 	stream, theirs, err := proc.Stream()
 	if err != nil {
 		return err

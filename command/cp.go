@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Cp() *cli.Command {
@@ -81,22 +82,22 @@ func cp(c *cli.Context) error {
 }
 
 // copyFiles copies into the pod, or out of it.
-func copyFiles(ctx context.Context, pod *sandbox.Pod, files sandbox.Copy, isIn bool) (warning string, err error) {
+func copyFiles(ctx context.Context, pod *pod.Pod, files sandbox.Copy, isIn bool) (warning string, err error) {
 	switch {
 	case isIn && files.From == "-":
-		return "", pod.CopyInTar(ctx, os.Stdin, files.To, files.Owners)
+		return "", sandbox.CopyInTar(pod, ctx, os.Stdin, files.To, files.Owners)
 	case isIn:
 		if files.From, err = absolute(files.From); err != nil {
 			return "", err
 		}
-		return pod.CopyIn(ctx, files)
+		return sandbox.CopyIn(pod, ctx, files)
 	case files.To == "-":
-		return pod.CopyOutTar(ctx, files.From, os.Stdout)
+		return sandbox.CopyOutTar(pod, ctx, files.From, os.Stdout)
 	}
 	if files.To, err = absolute(files.To); err != nil {
 		return "", err
 	}
-	return pod.CopyOut(ctx, files)
+	return sandbox.CopyOut(pod, ctx, files)
 }
 
 // splitTarget tells POD:PATH from a path of the host, which has a slash before any colon.
@@ -109,14 +110,14 @@ func splitTarget(text string) (ref, path string, ok bool) {
 }
 
 // copyTarget finds whose files are meant; done lets go of them.
-func copyTarget(ref string) (pod *sandbox.Pod, done func(), err error) {
+func copyTarget(ref string) (pod *pod.Pod, done func(), err error) {
 	store, err := sandbox.OpenStore()
 	if err != nil {
 		return nil, nil, err
 	}
 	pod, container, err := store.FindTarget(ref)
 	if err == nil && container != nil {
-		return container.OpenFiles()
+		return sandbox.OpenFiles(container)
 	}
 	return pod, func() {}, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -108,12 +109,12 @@ func unpackRoot(spec *spec.Spec) error {
 }
 
 // sayPorts tells which numbers the ports got that were to be any.
-func sayPorts(w io.Writer, pod *sandbox.Pod) error {
+func sayPorts(w io.Writer, pod *pod.Pod) error {
 	asked := pod.Spec.Net.Ports
 	if !slices.ContainsFunc(asked, func(p network.Port) bool { return p.HostPort == 0 }) {
 		return nil
 	}
-	state, err := pod.Net()
+	state, err := sandbox.Net(pod)
 	if err != nil {
 		return err
 	}

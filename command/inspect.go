@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Inspect() *cli.Command {
@@ -33,20 +34,20 @@ Examples:
 
 func inspect(c *cli.Context) error {
 	inspections := []any{}
-	err := eachTarget(c, func(p *sandbox.Pod) error {
-		if p.Status() == sandbox.Running {
-			ensureHelpers([]*sandbox.Pod{p})
+	err := eachTarget(c, func(p *pod.Pod) error {
+		if sandbox.StatusOf(p) == pod.Running {
+			ensureHelpers([]*pod.Pod{p})
 		}
-		i, err := p.Inspect()
+		i, err := sandbox.Inspect(p)
 		if err != nil {
 			return err
 		}
-		if i.Status == sandbox.Running && i.MembersBy == "" {
+		if i.Status == pod.Running && i.MembersBy == "" {
 			warnNoMembers(p)
 		}
 		inspections = append(inspections, i)
 		return nil
-	}, func(container *sandbox.Container) error {
+	}, func(container *pod.Container) error {
 		i, err := inspectContainer(container)
 		if err == nil {
 			inspections = append(inspections, i)
@@ -63,13 +64,13 @@ func inspect(c *cli.Context) error {
 }
 
 // warnNoMembers says why a pod seems to have no members.
-func warnNoMembers(p *sandbox.Pod) {
+func warnNoMembers(p *pod.Pod) {
 	warn(fmt.Errorf("pod %q has no pid, mount or user namespace of its own: nothing tells its processes from others", p.Title()))
 }
 
 // inspectContainer prints all that is known of a container.
-func inspectContainer(container *sandbox.Container) (any, error) {
-	state, err := container.State()
+func inspectContainer(container *pod.Container) (any, error) {
+	state, err := sandbox.StateOf(container)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +82,6 @@ func inspectContainer(container *sandbox.Container) (any, error) {
 	if err := json.Unmarshal(text, &whole); err != nil {
 		return nil, err
 	}
-	whole["state"], whole["pod_name"], whole["log"] = state, container.InPod().Title(), container.LogPath()
+	whole["state"], whole["pod_name"], whole["log"] = state, container.InPod().Title(), sandbox.LogPath(container)
 	return whole, nil
 }

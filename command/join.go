@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -101,14 +102,14 @@ func join(c *cli.Context) error {
 }
 
 // joinTarget finds a pod, or a container, which to a command that joins is one.
-func joinTarget(ref string) (*sandbox.Pod, error) {
+func joinTarget(ref string) (*pod.Pod, error) {
 	store, err := sandbox.OpenStore()
 	if err != nil {
 		return nil, err
 	}
 	pod, container, err := store.FindTarget(ref)
 	if err == nil && container != nil {
-		return container.AsPod()
+		return sandbox.AsPod(container)
 	}
 	return pod, err
 }

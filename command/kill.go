@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Kill() *cli.Command {
@@ -33,14 +34,14 @@ func kill(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return eachTarget(c, func(p *sandbox.Pod) error {
+	return eachTarget(c, func(p *pod.Pod) error {
 		if p.IsHub {
 			return refuseHub(c, p)
 		}
-		n, err := p.Kill(sig)
+		n, err := sandbox.Kill(p, sig)
 		if n == 0 && err == nil {
 			warn(fmt.Errorf("pod %q has no processes but the pause", p.Title()))
 		}
 		return err
-	}, func(container *sandbox.Container) error { return container.Kill(sig) })
+	}, func(container *pod.Container) error { return sandbox.KillContainer(container, sig) })
 }

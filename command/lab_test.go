@@ -131,7 +131,7 @@ func verbHelper(ts *testscript.TestScript, neg bool, args []string) {
 		pod, err = store.Hub()
 		ts.Check(err)
 	}
-	state, err := pod.Net()
+	state, err := sandbox.Net(pod)
 	ts.Check(err)
 	if state.Helper == nil || state.Keeper == nil {
 		ts.Fatalf("pod %s has no helper", args[0])

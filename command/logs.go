@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/crilog"
 )
 
@@ -53,7 +54,7 @@ func logs(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	path, err := container.Log()
+	path, err := sandbox.Log(container)
 	if err != nil || path == "" {
 		return err
 	}
@@ -61,9 +62,9 @@ func logs(c *cli.Context) error {
 	if options.Follow {
 		wake := make(chan struct{})
 		options.Wake = wake
-		options.Ended = func() bool { return container.HasEnded() }
+		options.Ended = func() bool { return sandbox.HasEnded(container) }
 		go func() {
-			container.AwaitEnd(ctx)
+			sandbox.AwaitEnd(container, ctx)
 			close(wake)
 		}()
 	}

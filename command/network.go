@@ -80,7 +80,7 @@ func views(store *sandbox.Store, networks []*network.Network) ([]*networkView, e
 		return nil, err
 	}
 	for _, pod := range pods {
-		state, err := pod.Net()
+		state, err := sandbox.Net(pod)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -40,7 +41,7 @@ func networkConnect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	attached, err := pod.Connect(name, asked)
+	attached, err := sandbox.Connect(pod, name, asked)
 	if err != nil {
 		return err
 	}
@@ -85,11 +86,11 @@ func networkDisconnect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return pod.Disconnect(name)
+	return sandbox.Disconnect(pod, name)
 }
 
 // networkAndPod reads the arguments NETWORK POD.
-func networkAndPod(c *cli.Context) (name string, pod *sandbox.Pod, err error) {
+func networkAndPod(c *cli.Context) (name string, pod *pod.Pod, err error) {
 	if c.NArg() != 2 {
 		return "", nil, usagef(c.Command.HelpName+" front web", "%s takes a network and a pod", called(c))
 	}

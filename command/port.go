@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Port() *cli.Command {
@@ -111,12 +112,12 @@ func portLs(c *cli.Context) error {
 }
 
 // portRows asks the pod's helper, if it has something to do with ports.
-func portRows(pod *sandbox.Pod) ([]portRow, error) {
-	state, err := pod.Net()
+func portRows(pod *pod.Pod) ([]portRow, error) {
+	state, err := sandbox.Net(pod)
 	if err != nil || len(state.Ports) == 0 {
 		return nil, err
 	}
-	report, err := pod.Report()
+	report, err := sandbox.Report(pod)
 	if err != nil || report == nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func portAdd(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	published, err := pod.Publish(ports)
+	published, err := sandbox.Publish(pod, ports)
 	if err != nil {
 		return err
 	}
@@ -156,11 +157,11 @@ func portRm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return pod.Unpublish(ports)
+	return sandbox.Unpublish(pod, ports)
 }
 
 // podAndPorts reads the arguments POD PORT..., where a port has a form.
-func podAndPorts(c *cli.Context, parse func(string) ([]network.Port, error), form string) (*sandbox.Pod, []network.Port, error) {
+func podAndPorts(c *cli.Context, parse func(string) ([]network.Port, error), form string) (*pod.Pod, []network.Port, error) {
 	hint := c.Command.HelpName + " POD " + form
 	if c.NArg() < 2 {
 		return nil, nil, usagef(hint, "%s needs a pod and ports", called(c))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Ps() *cli.Command {
@@ -54,7 +55,7 @@ type psRow struct {
 	ID        string            `json:"id"`
 	Name      string            `json:"name"`
 	Created   *time.Time        `json:"created"` // null: broken
-	Status    sandbox.Status    `json:"status"`
+	Status    pod.Status        `json:"status"`
 	PID       int               `json:"pid"`
 	Processes count             `json:"processes"`
 	Hostname  string            `json:"hostname"`
@@ -132,7 +133,7 @@ func ps(c *cli.Context) error {
 }
 
 // allPods lists the pods, and clears away what killed commands have left.
-func allPods(c *cli.Context) ([]*sandbox.Pod, error) {
+func allPods(c *cli.Context) ([]*pod.Pod, error) {
 	store, err := sandbox.OpenStore()
 	if err != nil {
 		return nil, err
@@ -145,7 +146,7 @@ func allPods(c *cli.Context) ([]*sandbox.Pod, error) {
 }
 
 // ensureHelpers starts helpers anew that have ended, and tells of it.
-func ensureHelpers(pods []*sandbox.Pod) {
+func ensureHelpers(pods []*pod.Pod) {
 	for _, w := range sandbox.EnsureHelpers(pods) {
 		warn(w)
 	}
@@ -170,11 +171,11 @@ func tellLost() {
 	}
 }
 
-func psRows(pods []*sandbox.Pod, all, processes bool) ([]psRow, error) {
+func psRows(pods []*pod.Pod, all, processes bool) ([]psRow, error) {
 	statuses := sandbox.Statuses(pods)
-	var running []*sandbox.Pod
+	var running []*pod.Pod
 	for i, p := range pods {
-		if statuses[i] == sandbox.Running {
+		if statuses[i] == pod.Running {
 			running = append(running, p)
 		}
 	}
@@ -188,15 +189,15 @@ func psRows(pods []*sandbox.Pod, all, processes bool) ([]psRow, error) {
 	}
 	rows := []psRow{}
 	for i, p := range pods {
-		if !all && (statuses[i] != sandbox.Running || p.IsHub) {
+		if !all && (statuses[i] != pod.Running || p.IsHub) {
 			continue
 		}
 		row := newRow(p)
 		row.Status = statuses[i]
-		if row.Status != sandbox.Broken {
+		if row.Status != pod.Broken {
 			row.Created = &p.Created
 		}
-		if row.Status == sandbox.Running {
+		if row.Status == pod.Running {
 			row.PID, row.Processes = p.Holder.PID, unknown
 			if p.MemberNamespace() != "" {
 				row.Processes = count(1 + len(members[p.ID]))
@@ -209,7 +210,7 @@ func psRows(pods []*sandbox.Pod, all, processes bool) ([]psRow, error) {
 }
 
 // newRow is what a pod's description says of it.
-func newRow(p *sandbox.Pod) psRow {
+func newRow(p *pod.Pod) psRow {
 	row := psRow{ID: p.ID, Name: p.Spec.Name, Hostname: p.Hostname, Labels: p.Spec.Labels, Hub: p.IsHub,
 		Addresses: []netip.Addr{}, Ports: []network.Port{}, Networks: []string{}}
 	if row.Labels == nil {
@@ -219,9 +220,9 @@ func newRow(p *sandbox.Pod) psRow {
 }
 
 // netsOf reads what the networks of pods are like, by id, and looks after their helpers.
-func netsOf(pods []*sandbox.Pod) map[string]*sandbox.NetState {
-	nets := map[string]*sandbox.NetState{}
-	var served []*sandbox.Pod
+func netsOf(pods []*pod.Pod) map[string]*pod.NetState {
+	nets := map[string]*pod.NetState{}
+	var served []*pod.Pod
 	for i, state := range sandbox.Nets(pods) {
 		if state == nil || state.Served {
 			served = append(served, pods[i]) // nil: ensureHelpers says why
@@ -233,7 +234,7 @@ func netsOf(pods []*sandbox.Pod) map[string]*sandbox.NetState {
 }
 
 // addNet adds what the pod's network is like, if that is known.
-func (r *psRow) addNet(state *sandbox.NetState) {
+func (r *psRow) addNet(state *pod.NetState) {
 	if state == nil {
 		return
 	}

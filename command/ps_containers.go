@@ -10,30 +10,31 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // containerRow is a container as `podsh ps -c` shows it.
 type containerRow struct {
-	ID       string                  `json:"id"`
-	Name     string                  `json:"name"`
-	Pod      string                  `json:"pod"`
-	PodID    string                  `json:"pod_id"`
-	Image    string                  `json:"image"`
-	Command  []string                `json:"command"`
-	Created  time.Time               `json:"created"`
-	Labels   map[string]string       `json:"labels"`
-	Detached bool                    `json:"detached"`
-	PID      int                     `json:"pid"` // 0: it does not run
-	State    *sandbox.ContainerState `json:"state"`
+	ID       string              `json:"id"`
+	Name     string              `json:"name"`
+	Pod      string              `json:"pod"`
+	PodID    string              `json:"pod_id"`
+	Image    string              `json:"image"`
+	Command  []string            `json:"command"`
+	Created  time.Time           `json:"created"`
+	Labels   map[string]string   `json:"labels"`
+	Detached bool                `json:"detached"`
+	PID      int                 `json:"pid"` // 0: it does not run
+	State    *pod.ContainerState `json:"state"`
 }
 
 // Status is what the container does in one word or two.
 func (r containerRow) Status() string {
 	switch r.State.Status {
-	case sandbox.Ended:
+	case pod.Ended:
 		return fmt.Sprintf("exited (%d)", r.State.ExitCode)
-	case sandbox.Restarting:
+	case pod.Restarting:
 		if wait := time.Until(r.State.RestartAt).Round(time.Second); wait > 0 {
 			return fmt.Sprintf("restarting in %v", wait)
 		}
@@ -47,7 +48,7 @@ func (r containerRow) Age() string { return age(time.Since(r.Created)) }
 const containerFields = "ID Name Pod PodID Image Command Created Age Labels Detached PID Status State"
 
 var containerViews = listViews[containerRow]{table: containersTable, quiet: containersQuiet, fields: containerFields,
-	sample: containerRow{Command: make([]string, 1), Labels: map[string]string{}, State: &sandbox.ContainerState{}}}
+	sample: containerRow{Command: make([]string, 1), Labels: map[string]string{}, State: &pod.ContainerState{}}}
 
 // psContainers lists the containers of all pods.
 func psContainers(c *cli.Context) error {
@@ -60,16 +61,16 @@ func psContainers(c *cli.Context) error {
 		return err
 	}
 	rows := []containerRow{}
-	for _, pod := range pods {
-		for _, problem := range pod.RecoverContainers() {
+	for _, p := range pods {
+		for _, problem := range sandbox.RecoverContainers(p) {
 			warn(problem)
 		}
-		of, err := containerRows(pod)
+		of, err := containerRows(p)
 		if err != nil {
 			return err
 		}
 		for _, row := range of {
-			if c.Bool("all") || row.State.Status != sandbox.Ended && row.State.Status != sandbox.Created {
+			if c.Bool("all") || row.State.Status != pod.Ended && row.State.Status != pod.Created {
 				rows = append(rows, row)
 			}
 		}
@@ -77,23 +78,23 @@ func psContainers(c *cli.Context) error {
 	return show(os.Stdout, rows)
 }
 
-func containerRows(pod *sandbox.Pod) ([]containerRow, error) {
-	containers, err := pod.Containers()
+func containerRows(p *pod.Pod) ([]containerRow, error) {
+	containers, err := sandbox.Containers(p)
 	if err != nil {
 		return nil, err
 	}
 	var rows []containerRow
 	for _, container := range containers {
-		state, err := container.State()
+		state, err := sandbox.StateOf(container)
 		if err != nil {
 			continue // removed meanwhile
 		}
-		row := containerRow{ID: container.ID, Name: container.Name, Pod: pod.Title(), PodID: pod.ID, Image: imageOf(container), Command: container.Argv,
+		row := containerRow{ID: container.ID, Name: container.Name, Pod: p.Title(), PodID: p.ID, Image: imageOf(container), Command: container.Argv,
 			Created: container.Created, Labels: container.Spec.Labels, Detached: container.Spec.Detached, State: state}
 		if row.Labels == nil {
 			row.Labels = map[string]string{}
 		}
-		if state.Status == sandbox.Up {
+		if state.Status == pod.Up {
 			row.PID = state.Process.PID
 		}
 		rows = append(rows, row)
@@ -102,7 +103,7 @@ func containerRows(pod *sandbox.Pod) ([]containerRow, error) {
 }
 
 // imageOf is what a container is made of, in short.
-func imageOf(container *sandbox.Container) string {
+func imageOf(container *pod.Container) string {
 	if container.Image.Name != "" {
 		return container.Image.Name
 	}

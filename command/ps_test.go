@@ -15,17 +15,18 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func testRows() []psRow {
 	created := time.Now().Add(-90 * time.Minute)
 	return []psRow{
-		{ID: "5f0c3ad91be2", Name: "web", Created: &created, Status: sandbox.Running, PID: 4711, Processes: 3,
+		{ID: "5f0c3ad91be2", Name: "web", Created: &created, Status: pod.Running, PID: 4711, Processes: 3,
 			Hostname: "web", Labels: map[string]string{"tier": "front"}, Ports: manyPorts,
 			Addresses: []netip.Addr{netip.MustParseAddr("fd70:6f64:7368::100"), netip.MustParseAddr("10.0.2.100")}},
-		{ID: "a1b2c3d4e5f6", Status: sandbox.Broken, Processes: 0},
-		{ID: "c0ffee000000", Name: "open", Created: &created, Status: sandbox.Running, PID: 4712, Processes: unknown},
-		{ID: "0123456789ab", Created: &created, Status: sandbox.Running, PID: 4713, Processes: 1, Hub: true},
+		{ID: "a1b2c3d4e5f6", Status: pod.Broken, Processes: 0},
+		{ID: "c0ffee000000", Name: "open", Created: &created, Status: pod.Running, PID: 4712, Processes: unknown},
+		{ID: "0123456789ab", Created: &created, Status: pod.Running, PID: 4713, Processes: 1, Hub: true},
 	}
 }
 

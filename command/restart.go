@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Restart() *cli.Command {
@@ -23,15 +24,15 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return eachContainer(c, func(container *sandbox.Container) error {
-				stubborn, err := container.Stop(0, grace)
+			return eachContainer(c, func(container *pod.Container) error {
+				stubborn, err := sandbox.StopContainer(container, 0, grace)
 				if stubborn {
 					warnStubborn(container)
 				}
 				if err != nil {
 					return err
 				}
-				session, err := container.Start(nil)
+				session, err := sandbox.Start(container, nil)
 				if err == nil {
 					session.Close()
 				}

@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Rm() *cli.Command {
@@ -50,10 +51,10 @@ func rm(c *cli.Context) error {
 		return err
 	}
 	sweep(store)
-	remove := func(p *sandbox.Pod) (func(), error) { return func() {}, p.Remove(c.Bool("force")) }
+	remove := func(p *pod.Pod) (func(), error) { return func() {}, sandbox.Remove(p, c.Bool("force")) }
 	if !all {
-		return eachTargetAtOnce(c, remove, func(container *sandbox.Container) (func(), error) {
-			return func() {}, container.Remove(c.Bool("force"))
+		return eachTargetAtOnce(c, remove, func(container *pod.Container) (func(), error) {
+			return func() {}, sandbox.RemoveContainer(container, c.Bool("force"))
 		})
 	}
 	pods, err := store.List()
@@ -61,7 +62,7 @@ func rm(c *cli.Context) error {
 		return err
 	}
 	var failed errorList
-	isHub := func(p *sandbox.Pod) bool { return p.IsHub && p.Status() == sandbox.Running }
+	isHub := func(p *pod.Pod) bool { return p.IsHub && sandbox.StatusOf(p) == pod.Running }
 	failed.add(atOnce(slices.DeleteFunc(pods, isHub), remove))
 	failed.add(store.ReleaseHub()) // the last pod in it takes it along, but there may have been none
 	return failed.last

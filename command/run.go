@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -109,7 +110,7 @@ func run(c *cli.Context) error {
 	begun()
 	if err != nil {
 		if own {
-			err = errors.Join(err, pod.Remove(true))
+			err = errors.Join(err, sandbox.Remove(pod, true))
 		}
 		return err
 	}
@@ -118,12 +119,12 @@ func run(c *cli.Context) error {
 
 // removeIfStopped removes a new pod if podsh is stopped before there is a container in it; until the returned function is
 // called.
-func removeIfStopped(pod *sandbox.Pod, signals <-chan os.Signal) (begun func()) {
+func removeIfStopped(pod *pod.Pod, signals <-chan os.Signal) (begun func()) {
 	done := make(chan struct{})
 	go func() {
 		select {
 		case sig := <-signals:
-			_ = pod.Remove(true) // podsh ps shows it, if that did not work
+			_ = sandbox.Remove(pod, true) // podsh ps shows it, if that did not work
 			os.Exit(128 + int(sig.(syscall.Signal)))
 		case <-done:
 		}
@@ -152,16 +153,16 @@ func (m *making) findImage(c *cli.Context) (err error) {
 }
 
 // layers makes sure that the image's layers are unpacked for the pod.
-func (m *making) layers(pod *sandbox.Pod) ([]string, error) {
+func (m *making) layers(pod *pod.Pod) ([]string, error) {
 	if m.image == nil {
 		return nil, nil
 	}
 	p := newProgress(false)
-	return pod.Layers(m.images, m.image, func(event image.Event) { p.tell(isUnpacking, event) })
+	return sandbox.LayersFor(pod, m.images, m.image, func(event image.Event) { p.tell(isUnpacking, event) })
 }
 
 // container describes the container in its pod.
-func (m *making) container(c *cli.Context, pod *sandbox.Pod, own bool) (*sandbox.Container, error) {
+func (m *making) container(c *cli.Context, pod *pod.Pod, own bool) (*pod.Container, error) {
 	if m.images != nil {
 		done, err := m.images.Bringing()
 		if err != nil {
@@ -173,10 +174,10 @@ func (m *making) container(c *cli.Context, pod *sandbox.Pod, own bool) (*sandbox
 	if err != nil {
 		return nil, err
 	}
-	container, err := pod.NewContainer(m.spec, m.image, layers, own)
+	container, err := sandbox.NewContainer(pod, m.spec, m.image, layers, own)
 	if err == nil && c.Bool("explain") {
 		var plan sandbox.Plan
-		if plan, err = container.Propose(); err == nil {
+		if plan, err = sandbox.ProposeContainer(container); err == nil {
 			err = plan.Explain(os.Stderr)
 		}
 	}
@@ -184,7 +185,7 @@ func (m *making) container(c *cli.Context, pod *sandbox.Pod, own bool) (*sandbox
 }
 
 // show prints what would be done: for the container, and before that for a pod of its own.
-func (m *making) show(c *cli.Context, store *sandbox.Store, pod *sandbox.Pod) error {
+func (m *making) show(c *cli.Context, store *sandbox.Store, pod *pod.Pod) error {
 	if pod != nil {
 		return m.showIn(c, pod)
 	}
@@ -216,16 +217,16 @@ func (m *making) show(c *cli.Context, store *sandbox.Store, pod *sandbox.Pod) er
 }
 
 // showIn prints what would be done in a pod that is there.
-func (m *making) showIn(c *cli.Context, pod *sandbox.Pod) error {
+func (m *making) showIn(c *cli.Context, pod *pod.Pod) error {
 	layers, err := m.layers(pod)
 	if err != nil {
 		return err
 	}
-	container, err := pod.PlanContainer(m.spec, m.image, layers)
+	container, err := sandbox.PlanContainer(pod, m.spec, m.image, layers)
 	if err != nil {
 		return err
 	}
-	plan, err := container.Propose()
+	plan, err := sandbox.ProposeContainer(container)
 	if err != nil {
 		return err
 	}
@@ -236,7 +237,7 @@ func (m *making) showIn(c *cli.Context, pod *sandbox.Pod) error {
 }
 
 // podNamed finds the pod that the container is to run in; nil if it is to have one of its own.
-func podNamed(c *cli.Context, store *sandbox.Store) (*sandbox.Pod, error) {
+func podNamed(c *cli.Context, store *sandbox.Store) (*pod.Pod, error) {
 	ref := c.String("pod")
 	if ref == "" {
 		return nil, nil
@@ -254,7 +255,7 @@ func podNamed(c *cli.Context, store *sandbox.Store) (*sandbox.Pod, error) {
 }
 
 // newPod makes a pod for one container.
-func newPod(c *cli.Context, store *sandbox.Store, spec *spec.ContainerSpec) (*sandbox.Pod, error) {
+func newPod(c *cli.Context, store *sandbox.Store, spec *spec.ContainerSpec) (*pod.Pod, error) {
 	podSpec, err := podSpec(c, spec)
 	if err != nil {
 		return nil, err
@@ -280,7 +281,7 @@ func newPod(c *cli.Context, store *sandbox.Store, spec *spec.ContainerSpec) (*sa
 }
 
 // start starts a container, and stays with it unless it is detached.
-func start(container *sandbox.Container, signals chan os.Signal) error {
+func start(container *pod.Container, signals chan os.Signal) error {
 	if container.Spec.Detached || container.Spec.TTY {
 		signal.Stop(signals)
 		return runSupervised(container)
@@ -290,14 +291,14 @@ func start(container *sandbox.Container, signals chan os.Signal) error {
 	if !container.Spec.Stdin {
 		in = nil
 	}
-	return exitWith(container.Run(&sandbox.Stdio{In: in, Out: os.Stdout, Err: os.Stderr}, signals))
+	return exitWith(sandbox.Run(container, &sandbox.Stdio{In: in, Out: os.Stdout, Err: os.Stderr}, signals))
 }
 
-func runSupervised(container *sandbox.Container) error {
+func runSupervised(container *pod.Container) error {
 	begin := func(a *sandbox.Attachment) (*sandbox.Session, error) {
-		session, err := container.Start(a)
+		session, err := sandbox.Start(container, a)
 		if err != nil {
-			err = errors.Join(err, container.Remove(true)) // it never ran
+			err = errors.Join(err, sandbox.RemoveContainer(container, true)) // it never ran
 		}
 		return session, err
 	}

@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Start() *cli.Command {
@@ -17,8 +18,8 @@ podsh attach show its output.
 Examples:
   podsh start web/app`,
 		Action: func(c *cli.Context) error {
-			return eachContainer(c, func(container *sandbox.Container) error {
-				session, err := container.Start(nil)
+			return eachContainer(c, func(container *pod.Container) error {
+				session, err := sandbox.Start(container, nil)
 				if err == nil {
 					session.Close()
 				}

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Stop() *cli.Command {
@@ -36,11 +37,11 @@ func stop(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return eachTargetAtOnce(c, func(p *sandbox.Pod) (say func(), err error) {
+	return eachTargetAtOnce(c, func(p *pod.Pod) (say func(), err error) {
 		if p.IsHub {
 			return func() {}, refuseHub(c, p)
 		}
-		stubborn, err := p.Stop(seconds(c.Int("time")))
+		stubborn, err := sandbox.Stop(p, seconds(c.Int("time")))
 		return func() {
 			if p.MemberNamespace() == "" && err == nil {
 				warnNoMembers(p)
@@ -53,8 +54,8 @@ func stop(c *cli.Context) error {
 					p.Title(), stubborn.Processes[i].PID, stubborn.Processes[i].CommandLine(), c.Int("time")))
 			}
 		}, err
-	}, func(container *sandbox.Container) (say func(), err error) {
-		stubborn, err := container.Stop(0, grace)
+	}, func(container *pod.Container) (say func(), err error) {
+		stubborn, err := sandbox.StopContainer(container, 0, grace)
 		return func() {
 			if stubborn {
 				warnStubborn(container)
@@ -80,6 +81,6 @@ func graceOf(c *cli.Context) (*time.Duration, error) {
 	return &grace, nil
 }
 
-func warnStubborn(c *sandbox.Container) {
+func warnStubborn(c *pod.Container) {
 	warn(fmt.Errorf("container %q did not end when it was asked to: ended by SIGKILL", c.Title()))
 }

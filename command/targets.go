@@ -8,15 +8,16 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // refuseHub says why the hub is left alone: what is done to it is done to the network of all that are in it.
-func refuseHub(c *cli.Context, hub *sandbox.Pod) error {
+func refuseHub(c *cli.Context, hub *pod.Pod) error {
 	return usagef("it goes with the last of them: podsh rm -f --all removes all", "%s: pod %q is the hub of the pods on networks", called(c), hub.Title())
 }
 
 // findTarget finds a pod or a container; a pod whose description can't be read can only be removed.
-func findTarget(c *cli.Context, store *sandbox.Store, ref string) (*sandbox.Pod, *sandbox.Container, error) {
+func findTarget(c *cli.Context, store *sandbox.Store, ref string) (*pod.Pod, *pod.Container, error) {
 	pod, container, err := store.FindTarget(ref)
 	if pod != nil && c.Command.Name == "rm" {
 		return pod, nil, nil
@@ -26,7 +27,7 @@ func findTarget(c *cli.Context, store *sandbox.Store, ref string) (*sandbox.Pod,
 
 // eachTarget does something to each pod and container that is named. One that fails does not keep the others from
 // it: all errors are reported, the last by main.
-func eachTarget(c *cli.Context, toPod func(*sandbox.Pod) error, toContainer func(*sandbox.Container) error) error {
+func eachTarget(c *cli.Context, toPod func(*pod.Pod) error, toContainer func(*pod.Container) error) error {
 	store, err := needPods(c)
 	if err != nil {
 		return err
@@ -61,14 +62,14 @@ func needsPod(c *cli.Context) error {
 
 // eachTargetAtOnce is eachTarget for what takes its time: to all at the same time, containers first, reported in their
 // order.
-func eachTargetAtOnce(c *cli.Context, toPod func(*sandbox.Pod) (say func(), err error), toContainer func(*sandbox.Container) (say func(), err error)) error {
+func eachTargetAtOnce(c *cli.Context, toPod func(*pod.Pod) (say func(), err error), toContainer func(*pod.Container) (say func(), err error)) error {
 	store, err := needPods(c)
 	if err != nil {
 		return err
 	}
 	var failed errorList
-	var pods []*sandbox.Pod
-	var containers []*sandbox.Container
+	var pods []*pod.Pod
+	var containers []*pod.Container
 	for _, ref := range c.Args().Slice() {
 		pod, container, err := findTarget(c, store, ref)
 		switch {
@@ -120,7 +121,7 @@ func (l *errorList) add(err error) {
 }
 
 // eachContainer does something to each container that is named.
-func eachContainer(c *cli.Context, do func(*sandbox.Container) error) error {
+func eachContainer(c *cli.Context, do func(*pod.Container) error) error {
 	if !c.Args().Present() {
 		return usagef(c.Command.HelpName+" POD/NAME; `podsh ps -c -a` lists them", "%s needs a container", called(c))
 	}
@@ -140,7 +141,7 @@ func eachContainer(c *cli.Context, do func(*sandbox.Container) error) error {
 }
 
 // oneContainer finds the one container that is named.
-func oneContainer(c *cli.Context) (*sandbox.Container, error) {
+func oneContainer(c *cli.Context) (*pod.Container, error) {
 	if c.NArg() != 1 {
 		return nil, usagef(c.Command.HelpName+" POD/NAME; `podsh ps -c` lists them", "%s takes one container, not %d", called(c), c.NArg())
 	}
@@ -152,14 +153,14 @@ func oneContainer(c *cli.Context) (*sandbox.Container, error) {
 }
 
 // namedPods finds pods that have something to show; one that has ended has nothing.
-func namedPods(store *sandbox.Store, refs []string) ([]*sandbox.Pod, error) {
-	var pods []*sandbox.Pod
+func namedPods(store *sandbox.Store, refs []string) ([]*pod.Pod, error) {
+	var pods []*pod.Pod
 	for _, ref := range refs {
 		pod, err := store.Find(ref)
 		if err != nil {
 			return nil, err
 		}
-		pidfd, err := pod.Open()
+		pidfd, err := sandbox.Open(pod)
 		if err != nil {
 			return nil, err
 		}
@@ -170,7 +171,7 @@ func namedPods(store *sandbox.Store, refs []string) ([]*sandbox.Pod, error) {
 }
 
 // runningPods lists the pods that have something to show.
-func runningPods(store *sandbox.Store) ([]*sandbox.Pod, error) {
+func runningPods(store *sandbox.Store) ([]*pod.Pod, error) {
 	pods, err := store.List()
-	return slices.DeleteFunc(pods, func(p *sandbox.Pod) bool { return p.Status() != sandbox.Running }), err
+	return slices.DeleteFunc(pods, func(p *pod.Pod) bool { return sandbox.StatusOf(p) != pod.Running }), err
 }

@@ -41,13 +41,13 @@ func top(c *cli.Context) error {
 	pod, err := store.Find(c.Args().First())
 	if errors.Is(err, fault.ErrNoPod) {
 		if container, otherErr := store.FindContainer(c.Args().First()); otherErr == nil {
-			err = usagef("podsh top "+container.InPod().Ref()+" shows the processes of the whole pod", "top takes a pod, and %q is a container", container.Title())
+			err = usagef("podsh top "+sandbox.Ref(container.InPod())+" shows the processes of the whole pod", "top takes a pod, and %q is a container", container.Title())
 		}
 	}
 	if err != nil {
 		return err
 	}
-	processes, err := pod.Processes()
+	processes, err := sandbox.Processes(pod)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func Wait() *cli.Command {
@@ -20,8 +21,8 @@ Examples:
   podsh wait web && echo web is gone
   podsh wait web/job`,
 		Action: func(c *cli.Context) error {
-			return eachTarget(c, func(pod *sandbox.Pod) error { return pod.Wait() }, func(container *sandbox.Container) error {
-				status, err := container.Wait()
+			return eachTarget(c, func(pod *pod.Pod) error { return sandbox.WaitForPod(pod) }, func(container *pod.Container) error {
+				status, err := sandbox.WaitForContainer(container)
 				if err == nil {
 					_, err = fmt.Println(status)
 				}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // Who unpacks a layer or copies files is alone with a folder. It is led there by two plans: the first ends in an exec of
@@ -23,7 +24,7 @@ var (
 
 // beAlone makes the folder where the program stands its root, and lets go of the old one, which after pivot_root(2) lies
 // on the new; then it keeps no capabilities but some. Those that we lack are no loss of the program's.
-func (b *builder) beAlone(p *Pod, last capability.Cap, keep []capability.Cap) {
+func (b *builder) beAlone(p *pod.Pod, last capability.Cap, keep []capability.Cap) {
 	if p.Namespaces["user"].Kind == "host" {
 		keep = slices.DeleteFunc(slices.Clone(keep), func(c capability.Cap) bool { return !hasCapability(c) })
 	}

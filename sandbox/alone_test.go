@@ -73,10 +73,10 @@ func TestUnpackerIsWeak(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	err = p.unpack(null, dir, &image.Layer{}, func(image.Event) {})
+	err = unpack(p, null, dir, &image.Layer{}, func(image.Event) {})
 	want := fmt.Sprintf("effective %#[1]x permitted %#[1]x inheritable 0x0 bounding %#[1]x root only <nil>; "+
 		"mount: operation not permitted; chroot: operation not permitted; unshare: operation not permitted", 0x8000001b)
-	if p.mapName() == "host" {
+	if p.MapName() == "host" {
 		want = fmt.Sprintf("effective %#[1]x permitted %#[1]x inheritable 0x0 bounding %#[1]x root only <nil>; mount: <nil>; "+
 			"chroot: operation not permitted; unshare: <nil>", 0x8020001b)
 	}

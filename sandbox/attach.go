@@ -14,13 +14,14 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // wiring is a pod's network being set up, or changed: whatever was done is undone unless it is kept.
 type wiring struct {
-	pod    *Pod
-	state  *NetState
+	pod    *pod.Pod
+	state  *pod.NetState
 	maker  *maker
 	helper *helper
 	own    bool // the helper is the pod's own, and new
@@ -33,7 +34,7 @@ type wiring struct {
 	started chan error // processes that are being started
 }
 
-func newWiring(pod *Pod, state *NetState) *wiring { return &wiring{pod: pod, state: state} }
+func newWiring(pod *pod.Pod, state *pod.NetState) *wiring { return &wiring{pod: pod, state: state} }
 
 // undoAll takes everything back that was not kept.
 func (w *wiring) undoAll() {
@@ -66,7 +67,7 @@ func (w *wiring) close() {
 }
 
 // startEarly starts the processes that need nothing of the pod: they take a while, and meanwhile it is made.
-func (w *wiring) startEarly(hub *Pod) {
+func (w *wiring) startEarly(hub *pod.Pod) {
 	w.started = make(chan error, 1)
 	go func() {
 		err := w.startHelper(hub)
@@ -88,12 +89,12 @@ func (w *wiring) awaitEarly() error {
 }
 
 // startHelper starts a helper for the pod, or finds the one of its hub.
-func (w *wiring) startHelper(hub *Pod) (err error) {
+func (w *wiring) startHelper(hub *pod.Pod) (err error) {
 	if hub != nil {
-		w.helper, _, err = hub.findHelper()
+		w.helper, _, err = findHelper(hub)
 		return err
 	}
-	if w.helper, err = w.pod.startHelper(); err != nil {
+	if w.helper, err = startHelper(w.pod); err != nil {
 		return err
 	}
 	w.own = true
@@ -111,7 +112,7 @@ func (w *wiring) openNetwork(pid int) (err error) {
 }
 
 // attach puts the pod on a network, as was asked for. The first that has a way out leads there.
-func (w *wiring) attach(hub *Pod, pid int, n *network.Network, asked spec.Endpoint) error {
+func (w *wiring) attach(hub *pod.Pod, pid int, n *network.Network, asked spec.Endpoint) error {
 	if err := w.openNetwork(pid); err != nil {
 		return err
 	}
@@ -186,7 +187,7 @@ func (w *wiring) openTun() error {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fault.WithHint(err, "as root: modprobe tun; in a container the device has to be handed in")
 	case errors.Is(err, unix.EBUSY):
-		return fault.WithHint(err, "another helper has the pod's way out: `podsh inspect %s`", w.pod.Ref())
+		return fault.WithHint(err, "another helper has the pod's way out: `podsh inspect %s`", Ref(w.pod))
 	case err != nil:
 		return fmt.Errorf("%s: %w", network.Tun, err)
 	}
@@ -266,7 +267,7 @@ func (w *wiring) member() *control.Member {
 }
 
 // serve makes the helper know the pod, and gives it the maker.
-func (w *wiring) serve(hub *Pod, pidfd *os.File) error {
+func (w *wiring) serve(hub *pod.Pod, pidfd *os.File) error {
 	if hub != nil {
 		if err := w.resolve(hub); err != nil {
 			return err
@@ -377,7 +378,7 @@ func (w *wiring) listenForRequests(dir string) (*os.File, error) {
 
 // wire begins what the pod's network needs, while the pod's own side is still busy.
 func (run *performance) wire() (err error) {
-	run.net.maker, err = startMaker(run.executor.PIDFD, run.Pod.netNamespaces(), forNetwork...)
+	run.net.maker, err = startMaker(run.executor.PIDFD, run.Pod.NetNamespaces(), forNetwork...)
 	return errors.Join(err, run.net.awaitEarly())
 }
 
@@ -386,7 +387,7 @@ func (run *performance) beginNet() error {
 	if !run.Pod.Spec.Net.WantsHelper() {
 		return nil
 	}
-	run.net = newWiring(run.Pod, &NetState{Ports: []network.Port{}, Attachments: []network.Attachment{}})
+	run.net = newWiring(run.Pod, &pod.NetState{Ports: []network.Port{}, Attachments: []network.Attachment{}})
 	run.undo = append(run.undo, run.net.undoAll)
 	if err := run.net.listen(run.Pod.Spec.Net.Ports); err != nil {
 		return err
@@ -410,7 +411,7 @@ func (run *performance) leadOut() (err error) {
 		return err
 	}
 	run.net.maker.Close() // the helper has a copy; ports take more, now that there is an interface
-	run.net.maker, err = startMaker(run.executor.PIDFD, run.Pod.netNamespaces(), forNetwork...)
+	run.net.maker, err = startMaker(run.executor.PIDFD, run.Pod.NetNamespaces(), forNetwork...)
 	return err
 }
 

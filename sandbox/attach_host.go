@@ -11,14 +11,15 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // resolve makes the helper of networks on the host answer names there: in a hub its own stack does.
-func (w *wiring) resolve(hub *Pod) error {
-	if hub.own("net") {
+func (w *wiring) resolve(hub *pod.Pod) error {
+	if hub.Own("net") {
 		return nil
 	}
-	unlock, err := hub.lockNet() // many pods may come at once, and one of them listens
+	unlock, err := lockNet(hub) // many pods may come at once, and one of them listens
 	if err != nil {
 		return err
 	}
@@ -27,7 +28,7 @@ func (w *wiring) resolve(hub *Pod) error {
 }
 
 // resolveLocked does so, for who has locked the hub's network.
-func (w *wiring) resolveLocked(hub *Pod) error {
+func (w *wiring) resolveLocked(hub *pod.Pod) error {
 	answer, err := w.helper.ask(&control.Request{Do: control.Status, Pod: hub.ID})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -54,16 +55,16 @@ func (s *Session) Wait() (int, error) {
 }
 
 // Start starts the container under the pod's supervisor; who is to see its output at once is attached.
-func (c *Container) Start(a *Attachment) (*Session, error) {
-	if err := c.pod.lives(); err != nil { // else it would be written down that the container could not be started
-		return nil, c.whereItWrote(err)
+func Start(c *pod.Container, a *Attachment) (*Session, error) {
+	if err := lives(c.In); err != nil { // else it would be written down that the container could not be started
+		return nil, whereItWrote(c, err)
 	}
 	request := &superviseRequest{Do: askStart, Container: c.ID}
 	files, input := a.files()
 	if a != nil {
 		request.Input, request.Rows, request.Columns, request.Term = input, a.Rows, a.Cols, a.Term
 	}
-	_, conn, err := c.pod.ask(request, files...)
+	_, conn, err := ask(c.In, request, files...)
 	if err != nil {
 		if conn != nil {
 			conn.Close()
@@ -74,12 +75,12 @@ func (c *Container) Start(a *Attachment) (*Session, error) {
 }
 
 // Attach shows what a container writes from now on.
-func (c *Container) Attach(a *Attachment) (*Session, error) {
+func Attach(c *pod.Container, a *Attachment) (*Session, error) {
 	files, input := a.files()
 	request := &superviseRequest{Do: askAttach, Container: c.ID, Input: input}
-	conn, err := c.pod.dialSupervisor()
+	conn, err := dialSupervisor(c.In)
 	if errors.Is(err, errNoSupervisor) {
-		return nil, c.notSupervised()
+		return nil, notSupervised(c)
 	}
 	if err != nil {
 		return nil, err
@@ -89,7 +90,7 @@ func (c *Container) Attach(a *Attachment) (*Session, error) {
 		err = answer.asError()
 	}
 	if proc.HungUp(err) || err == nil && answer.Ended {
-		err = c.notSupervised()
+		err = notSupervised(c)
 	}
 	if err != nil {
 		conn.Close()
@@ -99,12 +100,12 @@ func (c *Container) Attach(a *Attachment) (*Session, error) {
 }
 
 // notSupervised says why nobody can attach.
-func (c *Container) notSupervised() error {
-	state, err := c.State()
+func notSupervised(c *pod.Container) error {
+	state, err := StateOf(c)
 	if err != nil {
 		return err
 	}
-	if state.Status == Up {
+	if state.Status == pod.Up {
 		return fault.New(nil, []string{"with `podsh run -d` or -t others can attach"}, "container %q runs in the foreground of another podsh, which has its output", c.Title())
 	}
 	return fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())

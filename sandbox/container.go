@@ -12,67 +12,18 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
-// Container is a container as the store describes it: all that its plan needs, but for what the pod and the
-// machine are like when it starts.
-type Container struct {
-	Format  int                `json:"format"`
-	ID      string             `json:"id"`
-	Name    string             `json:"name"`
-	Pod     string             `json:"pod"` // its id
-	Created time.Time          `json:"created"`
-	Spec    spec.ContainerSpec `json:"spec"`
-	Image   ContainerImage     `json:"image,omitzero"`
-	Root    rootfs.Source      `json:"root"`
-	Disk    string             `json:"disk,omitempty"`   // its folder: what it writes, and its log
-	Memory  bool               `json:"memory,omitempty"` // what it writes ends with each run: that folder's disk can't carry an overlay
-	Argv    []string           `json:"argv"`
-	Env     []string           `json:"env"` // of the image and of the spec
-	User    string             `json:"user,omitempty"`
-	Workdir string             `json:"workdir"`
-	Volumes []string           `json:"volumes,omitempty"` // folders that the image wants to write to, whatever the root is
-	Signal  int                `json:"signal"`            // that asks it to end
-	OwnPod  bool               `json:"own_pod,omitempty"` // the pod is there for it alone
-
-	pod    *Pod
-	broken error // why its description can't be read: then there is nothing else than its ID and its Disk
-}
-
-// ContainerImage says which image a container was made of.
-type ContainerImage struct {
-	Name   string `json:"name"`
-	ID     string `json:"id"`
-	Digest string `json:"digest"`
-}
-
-const containerFormat = 2
-
-// Title is POD/NAME.
-func (c *Container) Title() string { return c.pod.Title() + "/" + c.Name }
-
-// InPod returns its pod.
-func (c *Container) InPod() *Pod { return c.pod }
-
-// defaultStop is how long a container has from its stop signal to SIGKILL.
-const defaultStop = 10 * time.Second
-
-func (c *Container) grace() time.Duration {
-	if c.Spec.StopAfter != nil {
-		return *c.Spec.StopAfter
-	}
-	return defaultStop
-}
-
 // newContainer puts together what was asked for and what the image says; img may be nil.
-func newContainer(pod *Pod, wanted *spec.ContainerSpec, img *image.Image) (*Container, error) {
-	c := &Container{Format: containerFormat, ID: newID(), Name: wanted.Name, Pod: pod.ID, Created: time.Now().UTC(), Spec: *wanted,
-		Root: wanted.Rootfs, User: wanted.User, Workdir: wanted.Workdir, Signal: wanted.StopSignal, pod: pod}
+func newContainer(p *pod.Pod, wanted *spec.ContainerSpec, img *image.Image) (*pod.Container, error) {
+	c := &pod.Container{Format: pod.ContainerFormat, ID: newID(), Name: wanted.Name, Pod: p.ID, Created: time.Now().UTC(), Spec: *wanted,
+		Root: wanted.Rootfs, User: wanted.User, Workdir: wanted.Workdir, Signal: wanted.StopSignal, In: p}
 	var config image.Config
 	if img != nil {
 		config = img.Config
-		c.Image = ContainerImage{wanted.Image, img.ID, img.Digest}
+		c.Image = pod.ContainerImage{Name: wanted.Image, ID: img.ID, Digest: img.Digest}
 		c.Spec.Labels = map[string]string{}
 		maps.Copy(c.Spec.Labels, config.Labels)
 		maps.Copy(c.Spec.Labels, wanted.Labels)
@@ -85,7 +36,7 @@ func newContainer(pod *Pod, wanted *spec.ContainerSpec, img *image.Image) (*Cont
 	slices.Sort(c.Volumes)
 	c.Argv = argv(wanted, &config)
 	if len(wanted.Command) > 0 && c.Argv[0] == "" {
-		return nil, (&attempt{argv: c.Argv, where: c.Of()}).notFound()
+		return nil, (&attempt{argv: c.Argv, where: WhereOf(c)}).notFound()
 	}
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return nil, fault.New(fault.ErrInvalid, []string{"podsh run IMAGE CMD..."}, "nothing to run: %s", noCommandIn(wanted))
@@ -139,16 +90,16 @@ func argv(spec *spec.ContainerSpec, config *image.Config) []string {
 	return slices.Concat(entrypoint, command)
 }
 
-// view is the pod as the container is to see it: a pod whose namespaces are another's, but for those that the
+// asPod is the pod as the container is to see it: a pod whose namespaces are another's, but for those that the
 // container has for itself.
-func (c *Container) view() *Pod {
-	pod := c.pod
-	v := &Pod{Format: podFormat, ID: c.ID, Hostname: pod.Hostname, Namespaces: map[string]spec.Choice{},
-		UIDMap: pod.UIDMap, GIDMap: pod.GIDMap, OneID: pod.OneID, KeepGroups: pod.KeepGroups, UID: ids.FirstID(pod.UIDMap), GID: ids.FirstID(pod.GIDMap),
-		Holder: pod.Holder, PlanFormat: pod.PlanFormat, OwnFile: pod.OwnFile, Root: pod.Root}
-	for name, choice := range pod.Namespaces {
+func asPod(c *pod.Container) *pod.Pod {
+	p := c.In
+	v := &pod.Pod{Format: pod.Format, ID: c.ID, Hostname: p.Hostname, Namespaces: map[string]spec.Choice{},
+		UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID, KeepGroups: p.KeepGroups, UID: ids.FirstID(p.UIDMap), GID: ids.FirstID(p.GIDMap),
+		Holder: p.Holder, PlanFormat: p.PlanFormat, OwnFile: p.OwnFile, Root: p.Root}
+	for name, choice := range p.Namespaces {
 		if choice.Kind == "new" {
-			choice = spec.Choice{Kind: "pod", Value: pod.ID}
+			choice = spec.Choice{Kind: "pod", Value: p.ID}
 		}
 		v.Namespaces[name] = choice
 	}
@@ -160,10 +111,10 @@ func (c *Container) view() *Pod {
 		v.Hostname = c.Spec.Hostname
 	}
 	v.Spec = spec.Spec{Name: c.Name, Rootfs: c.Root, Tmpfs: c.Spec.Tmpfs, ReadOnly: c.Spec.ReadOnly, Env: c.Env,
-		CapAdd: slices.Concat(pod.Spec.CapAdd, c.Spec.CapAdd), CapDrop: slices.Concat(pod.Spec.CapDrop, c.Spec.CapDrop),
-		Unmask: slices.Concat(pod.Spec.Unmask, c.Spec.Unmask), Volumes: slices.Clone(c.Spec.Volumes)}
+		CapAdd: slices.Concat(p.Spec.CapAdd, c.Spec.CapAdd), CapDrop: slices.Concat(p.Spec.CapDrop, c.Spec.CapDrop),
+		Unmask: slices.Concat(p.Spec.Unmask, c.Spec.Unmask), Volumes: slices.Clone(c.Spec.Volumes)}
 	for _, volume := range c.Spec.PodVolumes {
-		v.Spec.Volumes = append(v.Spec.Volumes, rootfs.Volume{Source: pod.volumePath(volume.Name), Destination: volume.Destination, ReadOnly: volume.ReadOnly})
+		v.Spec.Volumes = append(v.Spec.Volumes, rootfs.Volume{Source: volumePath(p, volume.Name), Destination: volume.Destination, ReadOnly: volume.ReadOnly})
 	}
 	if !c.Memory && c.Root.Mode == "overlay" {
 		v.Upper = c.Disk

@@ -15,24 +15,25 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
 // free: it was killed on its way in or out.
-func (p *Pod) containerNamed(name string) string {
+func containerNamed(p *pod.Pod, name string) string {
 	if !spec.IsName(name) {
 		return ""
 	}
 	id, err := os.ReadFile(storeOf(p).path("pods", p.ID, "names", name))
-	if err != nil || !isID(string(id)) || !files.Exists(p.containersPath(string(id))) {
+	if err != nil || !isID(string(id)) || !files.Exists(containersPath(p, string(id))) {
 		return ""
 	}
 	return string(id)
 }
 
 // freeName names a container after its image, or after its command.
-func (c *Container) freeName() string {
+func freeName(c *pod.Container) string {
 	base := path.Base(c.Argv[0])
 	if c.Image.Name != "" {
 		base = path.Base(c.Image.Name)
@@ -47,56 +48,56 @@ func (c *Container) freeName() string {
 		if n > 1 {
 			name = fmt.Sprintf("%s-%d", base, n)
 		}
-		if c.pod.containerNamed(name) == "" {
+		if containerNamed(c.In, name) == "" {
 			return name
 		}
 	}
 }
 
 // loadContainer reads a container's description.
-func (p *Pod) loadContainer(id string) (*Container, error) {
-	text, err := os.ReadFile(p.containersPath(id, "container.json"))
-	c := &Container{}
+func loadContainer(p *pod.Pod, id string) (*pod.Container, error) {
+	text, err := os.ReadFile(containersPath(p, id, "container.json"))
+	c := &pod.Container{}
 	if err == nil {
 		err = json.Unmarshal(text, c)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.ErrNoContainer, nil, "no container %q", id)
 	}
-	if err == nil && (c.Format != containerFormat || c.ID != id) {
-		err = fmt.Errorf("format %d, not %d", c.Format, containerFormat)
+	if err == nil && (c.Format != pod.ContainerFormat || c.ID != id) {
+		err = fmt.Errorf("format %d, not %d", c.Format, pod.ContainerFormat)
 	}
 	if err != nil {
 		return nil, fault.New(fault.ErrNoContainer, []string{"podsh rm -f " + p.Title() + " removes the pod with all in it"}, "description of container %s: %v", id, err)
 	}
-	c.pod = p
+	c.In = p
 	return c, nil
 }
 
 // Containers lists the pod's containers, oldest first. Those whose description can't be read are among them, as broken:
 // with the pod they can be removed.
-func (p *Pod) Containers() ([]*Container, error) {
-	entries, err := os.ReadDir(p.containersPath())
+func Containers(p *pod.Pod) ([]*pod.Container, error) {
+	entries, err := os.ReadDir(containersPath(p))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	var containers []*Container
+	var containers []*pod.Container
 	for _, entry := range entries {
 		if !isID(entry.Name()) {
 			continue
 		}
-		c, err := p.loadContainer(entry.Name())
-		if err != nil && files.Exists(p.containersPath(entry.Name())) {
-			c, err = p.brokenContainer(entry.Name(), err), nil
+		c, err := loadContainer(p, entry.Name())
+		if err != nil && files.Exists(containersPath(p, entry.Name())) {
+			c, err = brokenContainer(p, entry.Name(), err), nil
 		}
 		if err == nil {
 			containers = append(containers, c)
 		}
 	}
-	slices.SortFunc(containers, func(a, b *Container) int {
+	slices.SortFunc(containers, func(a, b *pod.Container) int {
 		if n := a.Created.Compare(b.Created); n != 0 {
 			return n
 		}
@@ -107,16 +108,16 @@ func (p *Pod) Containers() ([]*Container, error) {
 
 // brokenContainer is what is known of a container whose description can't be read: most probably another version has written
 // in the same place where it has its files.
-func (p *Pod) brokenContainer(id string, why error) *Container {
-	c := &Container{ID: id, Name: id, Pod: p.ID, Disk: diskFolder(id), Signal: int(unix.SIGTERM), pod: p, broken: why}
+func brokenContainer(p *pod.Pod, id string, why error) *pod.Container {
+	c := &pod.Container{ID: id, Name: id, Pod: p.ID, Disk: diskFolder(id), Signal: int(unix.SIGTERM), In: p, Broken: why}
 	var described struct {
 		Disk    string    `json:"disk"`
 		Created time.Time `json:"created"`
 	}
-	text, _ := os.ReadFile(p.containersPath(id, "container.json"))
+	text, _ := os.ReadFile(containersPath(p, id, "container.json"))
 	if json.Unmarshal(text, &described) == nil && path.Base(described.Disk) == id {
 		c.Disk, c.Created = described.Disk, described.Created
-	} else if info, err := os.Stat(p.containersPath(id)); err == nil {
+	} else if info, err := os.Stat(containersPath(p, id)); err == nil {
 		c.Created = info.ModTime()
 	}
 	return c
@@ -124,18 +125,18 @@ func (p *Pod) brokenContainer(id string, why error) *Container {
 
 // FindContainer returns the container that ref means: POD/NAME, or a NAME that only one pod has a container of;
 // and so with ids, or the start of one.
-func (s *Store) FindContainer(ref string) (*Container, error) {
+func (s *Store) FindContainer(ref string) (*pod.Container, error) {
 	if pod, name, ok := strings.Cut(ref, "/"); ok {
 		p, err := s.Find(pod)
 		if err != nil {
 			return nil, err
 		}
-		found, err := p.match(name)
+		found, err := match(p, name)
 		if err != nil {
 			return nil, err
 		}
 		if len(found) == 0 {
-			return nil, p.noContainer(name)
+			return nil, noContainer(p, name)
 		}
 		return one(ref, found)
 	}
@@ -143,9 +144,9 @@ func (s *Store) FindContainer(ref string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []*Container
+	var found []*pod.Container
 	for _, p := range pods {
-		matching, err := p.match(ref)
+		matching, err := match(p, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -164,7 +165,7 @@ func (s *Store) noContainer(ref string) error {
 		return fault.New(fault.ErrNoContainer, []string{"`podsh ps -c -a` shows all containers"}, "no container named %q", ref)
 	}
 	hint := "it has none: podsh run --pod " + p.Title() + " IMAGE makes one"
-	if containers, _ := p.Containers(); len(containers) > 0 { // for the hint alone
+	if containers, _ := Containers(p); len(containers) > 0 { // for the hint alone
 		var titles []string
 		for _, c := range containers {
 			titles = append(titles, c.Title())
@@ -174,7 +175,7 @@ func (s *Store) noContainer(ref string) error {
 	return fault.New(fault.ErrNoContainer, []string{hint}, "%q is a pod, and not a container", ref)
 }
 
-func one(ref string, found []*Container) (*Container, error) {
+func one(ref string, found []*pod.Container) (*pod.Container, error) {
 	if len(found) == 1 {
 		return found[0], nil
 	}
@@ -186,16 +187,16 @@ func one(ref string, found []*Container) (*Container, error) {
 }
 
 // match lists the containers that a name, an id or the start of one means.
-func (p *Pod) match(ref string) ([]*Container, error) {
-	if id := p.containerNamed(ref); id != "" {
-		c, err := p.loadContainer(id)
-		return []*Container{c}, err
+func match(p *pod.Pod, ref string) ([]*pod.Container, error) {
+	if id := containerNamed(p, ref); id != "" {
+		c, err := loadContainer(p, id)
+		return []*pod.Container{c}, err
 	}
-	entries, _ := os.ReadDir(p.containersPath()) // none is no error
-	var found []*Container
+	entries, _ := os.ReadDir(containersPath(p)) // none is no error
+	var found []*pod.Container
 	for _, entry := range entries {
 		if isID(entry.Name()) && ref != "" && strings.HasPrefix(entry.Name(), ref) {
-			c, err := p.loadContainer(entry.Name())
+			c, err := loadContainer(p, entry.Name())
 			if err != nil {
 				return nil, err
 			}
@@ -205,7 +206,7 @@ func (p *Pod) match(ref string) ([]*Container, error) {
 	return found, nil
 }
 
-func (p *Pod) noContainer(name string) error {
+func noContainer(p *pod.Pod, name string) error {
 	hint := "`podsh ps -c -a` shows all containers"
 	var known []string
 	entries, _ := os.ReadDir(storeOf(p).path("pods", p.ID, "names")) // for the hint alone
@@ -216,8 +217,8 @@ func (p *Pod) noContainer(name string) error {
 }
 
 // Ref is what the pod can be called by where its name could mean a container.
-func (p *Pod) Ref() string {
-	if p.Spec.Name != "" && p.containerNamed(p.Spec.Name) != "" {
+func Ref(p *pod.Pod) string {
+	if p.Spec.Name != "" && containerNamed(p, p.Spec.Name) != "" {
 		return p.ID
 	}
 	return p.Title()
@@ -225,15 +226,15 @@ func (p *Pod) Ref() string {
 
 // FindTarget returns the pod or the container that ref means: POD/NAME is a container; a word alone is a pod, else a
 // container that only one pod has. A name that podsh run gave to a container and its own pod means the container.
-func (s *Store) FindTarget(ref string) (*Pod, *Container, error) {
+func (s *Store) FindTarget(ref string) (*pod.Pod, *pod.Container, error) {
 	if strings.Contains(ref, "/") {
 		c, err := s.FindContainer(ref)
 		return nil, c, err
 	}
 	pod, err := s.Find(ref)
 	if pod != nil && pod.Spec.Name == ref {
-		if id := pod.containerNamed(ref); id != "" {
-			if c, err := pod.loadContainer(id); err == nil && c.OwnPod {
+		if id := containerNamed(pod, ref); id != "" {
+			if c, err := loadContainer(pod, id); err == nil && c.OwnPod {
 				return nil, c, nil
 			}
 		}

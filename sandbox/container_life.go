@@ -16,14 +16,15 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
 // command ends with this process.
-func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err error) {
+func Run(c *pod.Container, stdio *Stdio, signals chan os.Signal) (status int, err error) {
 	runtime.LockOSThread() // the command ends with the thread that started it
-	state, err := c.State()
+	state, err := StateOf(c)
 	if err != nil {
 		return 0, err
 	}
@@ -33,15 +34,15 @@ func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err e
 	}
 	sockets, err := openSockets(c.Spec.Listen)
 	if err != nil {
-		return 0, errors.Join(err, c.discard())
+		return 0, errors.Join(err, discard(c))
 	}
 	streams, err := NewStreams(stdio.In, stdio.Out, stdio.Err)
 	if err != nil {
-		return 0, errors.Join(err, c.discard())
+		return 0, errors.Join(err, discard(c))
 	}
-	run, err := c.start(&Stdio{In: streams.In, Out: streams.Out, Err: streams.Err, Sockets: sockets}, func(run *started) error {
+	run, err := startInPod(c, &Stdio{In: streams.In, Out: streams.Out, Err: streams.Err, Sockets: sockets}, func(run *started) error {
 		run.runs(state, self)
-		return c.saveState(state)
+		return saveState(c, state)
 	})
 	control.Close(sockets) // whether they listen is the command's
 	if run != nil {
@@ -49,7 +50,7 @@ func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err e
 	}
 	if err != nil {
 		streams.Close()
-		return startStatus(err), errors.Join(err, c.discard())
+		return startStatus(err), errors.Join(err, discard(c))
 	}
 	streams.Copy()
 	streams.Notify(signals)
@@ -70,61 +71,61 @@ func (c *Container) Run(stdio *Stdio, signals chan os.Signal) (status int, err e
 	<-passed      // a signal on its way uses what is closed in the end
 	gone := false // the pod of its own, and with it all that the command has left
 	if c.Spec.Remove {
-		gone, err = c.removeOwnPod()
+		gone, err = removeOwnPod(c)
 	}
 	if !gone {
-		err = run.sweepMounts(c.pod)
+		err = run.sweepMounts(c.In)
 	}
 	err = errors.Join(err, streams.Drain())
 	if !gone {
-		err = errors.Join(err, c.over(state, status, ""))
+		err = errors.Join(err, over(c, state, status, ""))
 	}
 	return status, err
 }
 
 // over writes down how the container ended, or removes it where that was asked for.
-func (c *Container) over(state *ContainerState, status int, reason string) error {
+func over(c *pod.Container, state *pod.ContainerState, status int, reason string) error {
 	if c.Spec.Remove {
-		return c.discard()
+		return discard(c)
 	}
-	state.Status, state.Finished, state.ExitCode, state.Reason = Ended, time.Now().UTC(), status, reason
-	err := c.saveState(state)
-	if errors.Is(err, fs.ErrNotExist) && !files.Exists(c.path("")) {
+	state.Status, state.Finished, state.ExitCode, state.Reason = pod.Ended, time.Now().UTC(), status, reason
+	err := saveState(c, state)
+	if errors.Is(err, fs.ErrNotExist) && !files.Exists(pathOf(c, "")) {
 		return nil // it was removed meanwhile, and with that ended
 	}
 	return err
 }
 
 // discard removes a container that has ended, and the pod that was there for it alone.
-func (c *Container) discard() error {
-	if gone, err := c.removeOwnPod(); gone || err != nil {
+func discard(c *pod.Container) error {
+	if gone, err := removeOwnPod(c); gone || err != nil {
 		return err
 	}
-	if err := c.removeDisk(); err != nil {
+	if err := removeDiskContainer(c); err != nil {
 		return err
 	}
-	return c.forget()
+	return forget(c)
 }
 
 // removeOwnPod removes the pod that was made for the container, if it is the last one there.
-func (c *Container) removeOwnPod() (gone bool, err error) {
+func removeOwnPod(c *pod.Container) (gone bool, err error) {
 	if !c.OwnPod {
 		return false, nil
 	}
-	if last, err := c.pod.closeIfLast(); err != nil || !last {
+	if last, err := closeIfLast(c.In); err != nil || !last {
 		return false, err
 	}
-	return true, c.pod.Remove(true)
+	return true, Remove(c.In, true)
 }
 
 // closeIfLast says whether a pod has no more than one container; then nobody can make another one there any more.
-func (p *Pod) closeIfLast() (last bool, err error) {
+func closeIfLast(p *pod.Pod) (last bool, err error) {
 	unlock, err := storeOf(p).lock()
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	containers, err := p.Containers()
+	containers, err := Containers(p)
 	if err != nil || len(containers) > 1 {
 		return false, err
 	}
@@ -135,17 +136,17 @@ func (p *Pod) closeIfLast() (last bool, err error) {
 // closedName is the file that says that a pod is on its way out.
 const closedName = "closed"
 
-// Stop asks the container to end, and makes it after the grace; nil is its own. stubborn says that it had to be made
+// StopContainer asks the container to end, and makes it after the grace; nil is its own. stubborn says that it had to be made
 // to. One that has ended is stopped.
-func (c *Container) Stop(sig unix.Signal, grace *time.Duration) (stubborn bool, err error) {
+func StopContainer(c *pod.Container, sig unix.Signal, grace *time.Duration) (stubborn bool, err error) {
 	if sig == 0 {
 		sig = unix.Signal(c.Signal)
 	}
-	wait := c.grace()
+	wait := c.Grace()
 	if grace != nil {
 		wait = *grace
 	}
-	conn, err := c.pod.dialSupervisor()
+	conn, err := dialSupervisor(c.In)
 	if err == nil {
 		defer conn.Close()
 		answer, err := talkTo(conn, &superviseRequest{Do: askStop, Container: c.ID, Signal: int(sig), Grace: wait})
@@ -155,18 +156,18 @@ func (c *Container) Stop(sig unix.Signal, grace *time.Duration) (stubborn bool, 
 	} else if !errors.Is(err, errNoSupervisor) {
 		return false, err
 	}
-	return c.stopAlone(sig, wait)
+	return stopAlone(c, sig, wait)
 }
 
 // stopAlone ends a container that no supervisor watches over.
-func (c *Container) stopAlone(sig unix.Signal, grace time.Duration) (stubborn bool, err error) {
-	state, err := c.State()
+func stopAlone(c *pod.Container, sig unix.Signal, grace time.Duration) (stubborn bool, err error) {
+	state, err := StateOf(c)
 	if err != nil {
 		return false, err
 	}
 	pidfd, err := state.Process.Open()
-	if err != nil || state.Status != Up {
-		return false, c.settle(state)
+	if err != nil || state.Status != pod.Up {
+		return false, settle(c, state)
 	}
 	defer pidfd.Close()
 	main := proc.Member{PID: state.Process.PID, PIDFD: pidfd}
@@ -183,23 +184,23 @@ func (c *Container) stopAlone(sig unix.Signal, grace time.Duration) (stubborn bo
 	return stubborn, err // who watches over it does the rest
 }
 
-// Kill sends a signal to the container's command. What its restart policy says is done when it ends.
-func (c *Container) Kill(sig unix.Signal) error {
-	state, err := c.State()
+// KillContainer sends a signal to the container's command. What its restart policy says is done when it ends.
+func KillContainer(c *pod.Container, sig unix.Signal) error {
+	state, err := StateOf(c)
 	if err != nil {
 		return err
 	}
 	pidfd, err := state.Process.Open()
-	if err != nil || state.Status != Up {
+	if err != nil || state.Status != pod.Up {
 		return fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}
 	defer pidfd.Close()
 	return proc.Member{PID: state.Process.PID, PIDFD: pidfd}.Signal(sig)
 }
 
-// Wait waits until the container has ended, and returns its status.
-func (c *Container) Wait() (int, error) {
-	conn, err := c.pod.dialSupervisor()
+// WaitForContainer waits until the container has ended, and returns its status.
+func WaitForContainer(c *pod.Container) (int, error) {
+	conn, err := dialSupervisor(c.In)
 	if err == nil {
 		defer conn.Close()
 		answer, err := talkTo(conn, &superviseRequest{Do: askWait, Container: c.ID})
@@ -207,11 +208,11 @@ func (c *Container) Wait() (int, error) {
 			return answer.ExitCode, answer.asError()
 		}
 	}
-	state, err := c.State()
+	state, err := StateOf(c)
 	if err != nil {
 		return 0, err
 	}
-	if state.Status == Up {
+	if state.Status == pod.Up {
 		pidfd, err := state.Process.Open()
 		if err == nil {
 			_, err = proc.Ended(pidfd, time.Time{})
@@ -220,43 +221,43 @@ func (c *Container) Wait() (int, error) {
 		if err != nil && !errors.Is(err, fault.ErrExited) {
 			return 0, err
 		}
-		if state, err = c.State(); err != nil {
+		if state, err = StateOf(c); err != nil {
 			return 0, err
 		}
 	}
 	return state.ExitCode, nil
 }
 
-// Remove makes a container be gone: what runs of it, if force says so, what it wrote, and its description.
-func (c *Container) Remove(force bool) error {
-	state, err := c.State()
+// RemoveContainer makes a container be gone: what runs of it, if force says so, what it wrote, and its description.
+func RemoveContainer(c *pod.Container, force bool) error {
+	state, err := StateOf(c)
 	if err != nil {
 		return err
 	}
-	if state.Status == Up || state.Status == Restarting {
+	if state.Status == pod.Up || state.Status == pod.Restarting {
 		if !force {
 			return fault.New(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", c.Title())}, "container %q is %s", c.Title(), state.Status)
 		}
-		if gone, err := c.removeOwnPod(); gone || err != nil { // whoever watches over it need not even answer
+		if gone, err := removeOwnPod(c); gone || err != nil { // whoever watches over it need not even answer
 			return err
 		}
 		now := time.Duration(0)
-		if _, err := c.Stop(unix.SIGKILL, &now); err != nil {
+		if _, err := StopContainer(c, unix.SIGKILL, &now); err != nil {
 			return err
 		}
 	}
-	if err := c.settle(state); err != nil {
+	if err := settle(c, state); err != nil {
 		return err
 	}
-	return c.discard()
+	return discard(c)
 }
 
 // Log is the path of the container's log; "" where nothing is written yet.
-func (c *Container) Log() (string, error) {
-	if files.Exists(c.LogPath()) {
-		return c.LogPath(), nil
+func Log(c *pod.Container) (string, error) {
+	if files.Exists(LogPath(c)) {
+		return LogPath(c), nil
 	}
-	state, err := c.written()
+	state, err := written(c)
 	if err == nil && !state.Started.IsZero() {
 		return "", fault.New(nil, []string{"with `podsh run -d` it is kept"}, "container %q ran in the foreground: its output went to whoever ran it", c.Title())
 	}
@@ -264,25 +265,27 @@ func (c *Container) Log() (string, error) {
 }
 
 // HasEnded says that the container does not run, and will not by itself.
-func (c *Container) HasEnded() bool {
-	state, err := c.State()
-	return err != nil || state.Status != Up && state.Status != Restarting
+func HasEnded(c *pod.Container) bool {
+	state, err := StateOf(c)
+	return err != nil || state.Status != pod.Up && state.Status != pod.Restarting
 }
 
 // AwaitEnd waits until the container has ended for good, or ctx is done.
-func (c *Container) AwaitEnd(ctx context.Context) {
-	for ctx.Err() == nil && !c.HasEnded() {
-		if _, err := c.Wait(); err != nil {
+func AwaitEnd(c *pod.Container, ctx context.Context) {
+	for ctx.Err() == nil && !HasEnded(c) {
+		if _, err := WaitForContainer(c); err != nil {
 			return
 		}
 	}
 }
 
 // written is the state as it stands in the store, whether it is true or not.
-func (c *Container) written() (*ContainerState, error) { return readState(c.path("state.json")) }
+func written(c *pod.Container) (*pod.ContainerState, error) {
+	return readState(pathOf(c, "state.json"))
+}
 
 // whereItWrote adds to the end of its pod where the container's files are: nothing starts in that pod any more.
-func (c *Container) whereItWrote(err error) error {
+func whereItWrote(c *pod.Container, err error) error {
 	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, fault.ErrExited) && files.Exists(upper) {
 		return fault.WithHint(err, "what the container wrote is in %s", upper)
 	}
@@ -290,22 +293,22 @@ func (c *Container) whereItWrote(err error) error {
 }
 
 // AsPod is the container as one that commands can join: a pod that is held by the container's command.
-func (c *Container) AsPod() (*Pod, error) {
-	state, err := c.State()
+func AsPod(c *pod.Container) (*pod.Pod, error) {
+	state, err := StateOf(c)
 	if err != nil {
 		return nil, err
 	}
-	if state.Status != Up {
-		if err := c.pod.lives(); err != nil {
-			return nil, c.whereItWrote(err)
+	if state.Status != pod.Up {
+		if err := lives(c.In); err != nil {
+			return nil, whereItWrote(c, err)
 		}
 		return nil, fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}
-	view := c.view()
+	view := asPod(c)
 	view.Holder, view.Spec.Name = state.Process, c.Title()
-	view.around, view.workdir = c.pod, c.Workdir
-	if who, err := lookUp(c.User, view.UID, view.GID, c.readFile("/etc/passwd"), c.readFile("/etc/group")); err == nil {
-		view.UID, view.GID = who.uid, who.gid
+	view.Around, view.Workdir = c.In, c.Workdir
+	if who, err := lookUp(c.User, view.UID, view.GID, readFile(c, "/etc/passwd"), readFile(c, "/etc/group")); err == nil {
+		view.UID, view.GID = who.UID, who.GID
 	}
 	return view, nil
 }

@@ -10,33 +10,34 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
-func (c *Container) settle(state *ContainerState) error {
-	written, err := c.written()
-	if err != nil || state.Status != Ended || written.Status != Up && written.Status != Restarting {
+func settle(c *pod.Container, state *pod.ContainerState) error {
+	written, err := written(c)
+	if err != nil || state.Status != pod.Ended || written.Status != pod.Up && written.Status != pod.Restarting {
 		return nil
 	}
-	err = c.sweepLost(state)
+	err = sweepLost(c, state)
 	state.MountNS = 0 // another may have that number by now
-	return errors.Join(err, c.saveState(state))
+	return errors.Join(err, saveState(c, state))
 }
 
 // sweepLost ends what is left in the mount namespace of a container whose watcher was killed. Only the pod's own
 // members are looked at.
-func (c *Container) sweepLost(state *ContainerState) error {
-	if state.MountNS == 0 || c.isAnothers(state.MountNS) {
+func sweepLost(c *pod.Container, state *pod.ContainerState) error {
+	if state.MountNS == 0 || isAnothers(c, state.MountNS) {
 		return nil
 	}
-	pidfd, err := c.pod.Open()
+	pidfd, err := Open(c.In)
 	if err != nil {
 		return nil // with the pod all that was in it has ended
 	}
 	defer pidfd.Close()
 	for {
-		left, err := c.leftIn(state.MountNS)
+		left, err := leftInStore(c, state.MountNS)
 		if err != nil || len(left) == 0 {
 			return err
 		}
@@ -59,23 +60,23 @@ func (c *Container) sweepLost(state *ContainerState) error {
 }
 
 // isAnothers says whether a mount namespace is that of a container which runs: the kernel gives numbers once more.
-func (c *Container) isAnothers(mountNS uint64) bool {
-	containers, err := c.pod.Containers()
-	return err != nil || slices.ContainsFunc(containers, func(other *Container) bool {
-		state, err := other.State()
-		return other.ID != c.ID && err == nil && state.Status == Up && state.MountNS == mountNS
+func isAnothers(c *pod.Container, mountNS uint64) bool {
+	containers, err := Containers(c.In)
+	return err != nil || slices.ContainsFunc(containers, func(other *pod.Container) bool {
+		state, err := StateOf(other)
+		return other.ID != c.ID && err == nil && state.Status == pod.Up && state.MountNS == mountNS
 	})
 }
 
-// leftIn opens the members of the pod that are in a mount namespace, which is the container's: no process of the pod's
+// leftInStore opens the members of the pod that are in a mount namespace, which is the container's: no process of the pod's
 // own is in it, nor is one of a container that runs.
-func (c *Container) leftIn(mountNS uint64) ([]proc.Member, error) {
-	pidfd, err := c.pod.Open()
+func leftInStore(c *pod.Container, mountNS uint64) ([]proc.Member, error) {
+	pidfd, err := Open(c.In)
 	if err != nil {
 		return nil, nil
 	}
 	defer pidfd.Close()
-	group, err := c.pod.membership(pidfd)
+	group, err := membershipOf(c.In, pidfd)
 	if err != nil || group == nil {
 		return nil, nil
 	}
@@ -94,8 +95,8 @@ func (c *Container) leftIn(mountNS uint64) ([]proc.Member, error) {
 
 // stopContainers ends all containers of a pod, at the same time: each by its own signal, and in its own time. It returns
 // those that had to be made to.
-func (p *Pod) stopContainers() (stubborn []*Container, err error) {
-	containers, err := p.Containers()
+func stopContainers(p *pod.Pod) (stubborn []*pod.Container, err error) {
+	containers, err := Containers(p)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func (p *Pod) stopContainers() (stubborn []*Container, err error) {
 	done := make(chan int)
 	for i, c := range containers {
 		go func() {
-			made[i], errs[i] = c.Stop(0, nil)
+			made[i], errs[i] = StopContainer(c, 0, nil)
 			done <- i
 		}()
 	}
@@ -119,23 +120,23 @@ func (p *Pod) stopContainers() (stubborn []*Container, err error) {
 }
 
 // removeContainers removes what the containers of a pod that has ended have on disk.
-func (p *Pod) removeContainers() error {
-	containers, err := p.Containers()
+func removeContainers(p *pod.Pod) error {
+	containers, err := Containers(p)
 	for _, c := range containers {
-		err = errors.Join(err, c.removeDisk())
+		err = errors.Join(err, removeDiskContainer(c))
 	}
 	return err
 }
 
 // endSupervisor ends the supervisor of a pod that is on its way out.
-func (p *Pod) endSupervisor() error {
-	containers, err := p.Containers()
+func endSupervisor(p *pod.Pod) error {
+	containers, err := Containers(p)
 	if err != nil {
 		return err
 	}
 	for _, c := range containers {
-		state, err := c.written()
-		if err != nil || c.broken == nil && !c.Spec.Detached && !c.Spec.TTY || state.Watcher.PID == os.Getpid() {
+		state, err := written(c)
+		if err != nil || c.Broken == nil && !c.Spec.Detached && !c.Spec.TTY || state.Watcher.PID == os.Getpid() {
 			continue
 		}
 		if err := proc.EndProcess(state.Watcher, "the supervisor of pod "+p.Title()); err != nil {
@@ -147,26 +148,26 @@ func (p *Pod) endSupervisor() error {
 
 // RecoverContainers looks after the containers whose watcher was killed: what the kernel has left of them is ended, and
 // those that are to start once more get a new supervisor. What did not work is no reason not to look at the others.
-func (p *Pod) RecoverContainers() []error {
-	containers, err := p.Containers()
+func RecoverContainers(p *pod.Pod) []error {
+	containers, err := Containers(p)
 	if err != nil {
 		return []error{err}
 	}
 	var problems []error
 	supervise := false
 	for _, c := range containers {
-		if c.broken != nil {
-			problems = append(problems, c.broken)
+		if c.Broken != nil {
+			problems = append(problems, c.Broken)
 		}
-		written, err := c.written()
-		if err != nil || written.Status != Up && written.Status != Restarting {
+		written, err := written(c)
+		if err != nil || written.Status != pod.Up && written.Status != pod.Restarting {
 			continue
 		}
-		state, err := c.State()
-		if err != nil || state.Status != Ended || state.Reason == "" {
+		state, err := StateOf(c)
+		if err != nil || state.Status != pod.Ended || state.Reason == "" {
 			continue // it is watched over, or was removed
 		}
-		again := c.Spec.Detached && !state.Stopped && c.Spec.Restart.Again(state.ExitCode, state.InARow) && p.Status() == Running
+		again := c.Spec.Detached && !state.Stopped && c.Spec.Restart.Again(state.ExitCode, state.InARow) && StatusOf(p) == pod.Running
 		hint := "`podsh start " + c.Title() + "`, or `podsh rm " + c.Title() + "`"
 		if c.Spec.Remove {
 			hint = "it is removed, as its --rm says"
@@ -179,17 +180,17 @@ func (p *Pod) RecoverContainers() []error {
 			supervise = true // who takes over writes it down
 			continue
 		}
-		if err := c.settle(state); err != nil {
+		if err := settle(c, state); err != nil {
 			problems = append(problems, err)
 		}
 		if c.Spec.Remove {
-			if err := c.discard(); err != nil {
+			if err := discard(c); err != nil {
 				problems = append(problems, err)
 			}
 		}
 	}
 	if supervise {
-		conn, err := p.ensureSupervisor()
+		conn, err := ensureSupervisor(p)
 		if err != nil {
 			return append(problems, err)
 		}

@@ -15,76 +15,41 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
-// Containers are described beside their pod:
-//
-//	pods/ID/containers/CID/container.json   the container, which does not change
-//	pods/ID/containers/CID/state.json       what it is doing: written by whoever watches over it
-//	pods/ID/names/NAME                      the id of the container called so
-//	pods/ID/supervisor                      the socket of the pod's supervisor (supervisor.go)
-//	pods/ID/disk                            a link to the folder with the pod's volumes
-//
-// What a container writes, and its log, is in a folder on disk (Container.Disk).
-
-// ContainerStatus is what a container is doing.
-type ContainerStatus string
-
-const (
-	Created    ContainerStatus = "created"
-	Up         ContainerStatus = "running"
-	Restarting ContainerStatus = "restarting" // it has ended, and will start once more
-	Ended      ContainerStatus = "exited"
-)
-
-// ContainerState is what a container is doing, and how it went.
-type ContainerState struct {
-	Status    ContainerStatus `json:"status"`
-	Process   proc.ID         `json:"process,omitzero"` // the command, or its init
-	MountNS   uint64          `json:"mount_namespace,omitempty"`
-	Watcher   proc.ID         `json:"watcher,omitzero"` // whose child it is: the pod's supervisor, or podsh run
-	Started   time.Time       `json:"started,omitzero"`
-	Finished  time.Time       `json:"finished,omitzero"`
-	ExitCode  int             `json:"exit_code"`
-	Reason    string          `json:"reason,omitempty"` // why it ended, where its status does not tell
-	Restarts  int             `json:"restarts"`
-	InARow    int             `json:"restarts_in_a_row,omitempty"` // none of which ran for long
-	RestartAt time.Time       `json:"restart_at,omitzero"`
-	Stopped   bool            `json:"stopped,omitempty"` // somebody wanted it to end: no restart
-}
-
-func (p *Pod) containersPath(elements ...string) string {
+func containersPath(p *pod.Pod, elements ...string) string {
 	return storeOf(p).path(append([]string{"pods", p.ID, "containers"}, elements...)...)
 }
 
-func (c *Container) path(name string) string { return c.pod.containersPath(c.ID, name) }
+func pathOf(c *pod.Container, name string) string { return containersPath(c.In, c.ID, name) }
 
 // LogPath is the container's log; older parts of it lie beside.
-func (c *Container) LogPath() string { return filepath.Join(c.Disk, "log") }
+func LogPath(c *pod.Container) string { return filepath.Join(c.Disk, "log") }
 
-// State reads what the container is doing. A container that was running when the one who watched over it was killed
+// StateOf reads what the container is doing. A container that was running when the one who watched over it was killed
 // has ended, whatever is written.
-func (c *Container) State() (*ContainerState, error) {
+func StateOf(c *pod.Container) (*pod.ContainerState, error) {
 	deadline := time.Now().Add(untilWritten)
 	for {
-		state, err := readState(c.path("state.json"))
-		if errors.Is(err, fs.ErrNotExist) && files.Exists(c.path("container.json")) {
-			return &ContainerState{Status: Created}, nil
+		state, err := readState(pathOf(c, "state.json"))
+		if errors.Is(err, fs.ErrNotExist) && files.Exists(pathOf(c, "container.json")) {
+			return &pod.ContainerState{Status: pod.Created}, nil
 		}
 		if err != nil {
 			return nil, fault.New(fault.ErrNoContainer, nil, "state of container %q: %v", c.Title(), err)
 		}
-		if state.Status != Up && state.Status != Restarting {
+		if state.Status != pod.Up && state.Status != pod.Restarting {
 			return state, nil
 		}
 		switch {
 		case !state.Watcher.Alive(): // its processes are being killed, if they still are there
-			return state.lost(), nil
-		case state.Status == Restarting, state.Process.Alive():
+			return state.Lost(), nil
+		case state.Status == pod.Restarting, state.Process.Alive():
 			return state, nil
-		case !c.awaitState(state, deadline): // it has just ended, and who watches is about to write that down
+		case !awaitState(c, state, deadline): // it has just ended, and who watches is about to write that down
 			return state, nil
 		}
 	}
@@ -96,17 +61,17 @@ const untilWritten = time.Second
 
 // awaitState waits until another state is written than this one, inotify(7), or who would write it has ended; false at the
 // deadline.
-func (c *Container) awaitState(state *ContainerState, deadline time.Time) bool {
+func awaitState(c *pod.Container, state *pod.ContainerState, deadline time.Time) bool {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return false
 	}
 	changes := os.NewFile(uintptr(fd), "inotify")
 	defer changes.Close()
-	if _, err := unix.InotifyAddWatch(fd, c.path(""), unix.IN_MOVED_TO|unix.IN_MOVE_SELF); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, pathOf(c, ""), unix.IN_MOVED_TO|unix.IN_MOVE_SELF); err != nil {
 		return err == unix.ENOENT // it is gone: the next look tells
 	}
-	if now, err := readState(c.path("state.json")); err != nil || now.Status != state.Status || now.Process != state.Process {
+	if now, err := readState(pathOf(c, "state.json")); err != nil || now.Status != state.Status || now.Process != state.Process {
 		return true // written before we watched
 	}
 	watcher, err := state.Watcher.Open()
@@ -118,68 +83,59 @@ func (c *Container) awaitState(state *ContainerState, deadline time.Time) bool {
 	return changed && err == nil
 }
 
-func readState(path string) (*ContainerState, error) {
+func readState(path string) (*pod.ContainerState, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	state := &ContainerState{}
+	state := &pod.ContainerState{}
 	return state, json.Unmarshal(text, state)
 }
 
-// lost is what a state becomes when nobody watches any more.
-func (s *ContainerState) lost() *ContainerState {
-	if s.Status == Up {
-		s.ExitCode, s.Finished = 128+int(unix.SIGKILL), time.Now().UTC()
-	}
-	s.Status, s.Reason = Ended, "what watched over it was killed, and it with that"
-	return s
-}
-
 // saveState writes down what the container is doing: all of it, or nothing.
-func (c *Container) saveState(state *ContainerState) error {
+func saveState(c *pod.Container, state *pod.ContainerState) error {
 	text, err := json.Marshal(state)
 	if err != nil {
 		return err
 	}
-	next := c.path("new-state")
+	next := pathOf(c, "new-state")
 	if err := os.WriteFile(next, text, 0o600); err != nil {
 		os.Remove(next)
-		return storeOf(c.pod).full(err)
+		return storeOf(c.In).full(err)
 	}
-	return os.Rename(next, c.path("state.json"))
+	return os.Rename(next, pathOf(c, "state.json"))
 }
 
 // NewContainer describes a container in the store, and makes its folder on disk. img may be nil. own says that the
 // pod is there for it alone.
-func (p *Pod) NewContainer(spec *spec.ContainerSpec, img *image.Image, layers []string, own bool) (c *Container, err error) {
+func NewContainer(p *pod.Pod, spec *spec.ContainerSpec, img *image.Image, layers []string, own bool) (c *pod.Container, err error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	if c, err = p.PlanContainer(spec, img, layers); err != nil {
+	if c, err = PlanContainer(p, spec, img, layers); err != nil {
 		return nil, err
 	}
 	c.OwnPod = own
 	if len(spec.PodVolumes) > 0 {
-		if err := p.ensureVolumes(); err != nil {
+		if err := ensureVolumes(p); err != nil {
 			return nil, fmt.Errorf("folder for the volumes of the pod: %w", err)
 		}
 	}
 	c.Disk = diskFolder(c.ID)
-	if !files.Exists(p.containersPath()) { // once for each pod is enough
-		p.sweepDisks()
+	if !files.Exists(containersPath(p)) { // once for each pod is enough
+		sweepDisks(p)
 	}
-	lock, err := p.makeDisk(c.Disk, p.containersPath(c.ID))
+	lock, err := makeDisk(p, c.Disk, containersPath(p, c.ID))
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
 	c.Memory = !carriesOverlay(c.Disk)
 	if c.Root.Mode == "overlay" && !c.Memory {
-		err = p.giveToRoot(c.Disk)
+		err = giveToRoot(p, c.Disk)
 	}
 	if err == nil {
-		err = c.save()
+		err = save(c)
 	}
 	if err != nil {
 		_ = os.RemoveAll(c.Disk) // there is nothing in it yet but a link
@@ -189,7 +145,7 @@ func (p *Pod) NewContainer(spec *spec.ContainerSpec, img *image.Image, layers []
 }
 
 // PlanContainer is a container that could be made, for those who want to see its plan.
-func (p *Pod) PlanContainer(spec *spec.ContainerSpec, img *image.Image, layers []string) (*Container, error) {
+func PlanContainer(p *pod.Pod, spec *spec.ContainerSpec, img *image.Image, layers []string) (*pod.Container, error) {
 	if img == nil {
 		if err := checkFolder(spec.Rootfs); err != nil {
 			return nil, err
@@ -210,8 +166,8 @@ func (p *Pod) PlanContainer(spec *spec.ContainerSpec, img *image.Image, layers [
 }
 
 // save enters the container under a name that no other one of the pod has.
-func (c *Container) save() error {
-	p := c.pod
+func save(c *pod.Container) error {
+	p := c.In
 	unlock, err := storeOf(p).lock()
 	if err != nil {
 		return storeOf(p).full(err)
@@ -229,8 +185,8 @@ func (c *Container) save() error {
 		}
 	}
 	if c.Name == "" {
-		c.Name = c.freeName()
-	} else if id := p.containerNamed(c.Name); id != "" {
+		c.Name = freeName(c)
+	} else if id := containerNamed(p, c.Name); id != "" {
 		return fault.New(fault.ErrNameTaken, []string{fmt.Sprintf("podsh rm -f %s/%s, or choose another --name", p.Title(), c.Name)},
 			"container %q is there already in pod %q", c.Name, p.Title())
 	}
@@ -238,7 +194,7 @@ func (c *Container) save() error {
 	if err != nil {
 		return err
 	}
-	fresh := p.containersPath("new-" + c.ID)
+	fresh := containersPath(p, "new-"+c.ID)
 	if err = os.Mkdir(fresh, 0o700); err == nil {
 		err = os.WriteFile(filepath.Join(fresh, "container.json"), text, 0o600)
 	}
@@ -247,7 +203,7 @@ func (c *Container) save() error {
 		err = os.WriteFile(name, []byte(c.ID), 0o600)
 	}
 	if err == nil {
-		err = os.Rename(fresh, p.containersPath(c.ID))
+		err = os.Rename(fresh, containersPath(p, c.ID))
 	}
 	if err != nil {
 		_ = os.RemoveAll(fresh)
@@ -257,26 +213,26 @@ func (c *Container) save() error {
 }
 
 // forget removes the container's description.
-func (c *Container) forget() error {
-	unlock, err := storeOf(c.pod).lock()
+func forget(c *pod.Container) error {
+	unlock, err := storeOf(c.In).lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	gone := c.pod.containersPath("gone-" + c.ID)
-	if err := os.Rename(c.pod.containersPath(c.ID), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	gone := containersPath(c.In, "gone-"+c.ID)
+	if err := os.Rename(containersPath(c.In, c.ID), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	name := storeOf(c.pod).path("pods", c.Pod, "names", c.Name)
+	name := storeOf(c.In).path("pods", c.Pod, "names", c.Name)
 	if id, _ := os.ReadFile(name); string(id) == c.ID {
 		_ = os.Remove(name) // else it is free all the same
 	}
 	return os.RemoveAll(gone)
 }
 
-// removeDisk removes what the container wrote.
-func (c *Container) removeDisk() error {
-	p := c.pod
-	lost := Pod{Upper: c.Disk, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
-	return lost.removeUpper()
+// removeDiskContainer removes what the container wrote.
+func removeDiskContainer(c *pod.Container) error {
+	p := c.In
+	lost := pod.Pod{Upper: c.Disk, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
+	return removeUpper(&lost)
 }

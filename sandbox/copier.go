@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
@@ -83,9 +84,9 @@ func tellKind(root *os.Root, name string) error {
 	return err
 }
 
-// copier starts podsh@copy in the root of the pod, or of the container that is seen as one.
-func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.Executor, error) {
-	pidfd, err := p.Open()
+// startCopier starts podsh@copy in the root of the pod, or of the container that is seen as one.
+func startCopier(p *pod.Pod, stdin, stdout, stderr *os.File, args ...string) (*nsenter.Executor, error) {
+	pidfd, err := Open(p)
 	if err != nil {
 		return nil, err
 	}
@@ -95,12 +96,12 @@ func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.E
 		return nil, err
 	}
 	defer null.Close()
-	exe, err := p.openExe(pidfd)
+	exe, err := openExe(p, pidfd)
 	if err != nil {
 		return nil, err
 	}
 	defer exe.Close()
-	mounts := p.mounts
+	mounts := p.Mounts
 	if mounts == nil {
 		mounts = pidfd
 	}
@@ -114,7 +115,7 @@ func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.E
 	if err != nil {
 		return nil, err
 	}
-	plan, then := p.planCopy(args)
+	plan, then := planCopy(p, args)
 	if err := leadAway(executor, plan, then); err != nil {
 		executor.Kill()
 		return nil, plan.explainFailure(err)
@@ -124,7 +125,7 @@ func (p *Pod) copier(stdin, stdout, stderr *os.File, args ...string) (*nsenter.E
 
 // planCopy lists what is done to leave podsh@copy alone with a root. As with the pod's shared memory, that is a mount of
 // another mount namespace: it is fetched from there.
-func (p *Pod) planCopy(args []string) (plan Plan, then int) {
+func planCopy(p *pod.Pod, args []string) (plan Plan, then int) {
 	const podFD, mountsFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1, nsenter.EnterFD + 2
 	b := &builder{}
 	b.explain("go to the files, with mounts of one's own", "setns(2)", "")
@@ -165,13 +166,13 @@ func (p *Pod) planCopy(args []string) (plan Plan, then int) {
 
 // runCopy runs podsh@copy to its end; a while after that of ctx, if need be. What it says of a copy that went well is a
 // warning.
-func (p *Pod) runCopy(ctx context.Context, stdin, stdout *os.File, args ...string) (warning string, err error) {
+func runCopy(p *pod.Pod, ctx context.Context, stdin, stdout *os.File, args ...string) (warning string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
 	defer read.Close()
-	executor, err := p.copier(stdin, stdout, write, args...)
+	executor, err := startCopier(p, stdin, stdout, write, args...)
 	write.Close()
 	if err != nil {
 		return "", err
@@ -199,7 +200,7 @@ func (p *Pod) runCopy(ctx context.Context, stdin, stdout *os.File, args ...strin
 	switch {
 	case strings.Contains(text, tarcopy.ErrNoTar.Error()):
 		hint = "tar c FILES | podsh cp - " + p.Title() + ":FOLDER; one that is compressed goes through gunzip"
-	case p.mounts != nil:
+	case p.Mounts != nil:
 		hint = "it has ended; what was in memory (--tmpfs) ended with it"
 	}
 	return "", fault.New(nil, []string{hint}, "%s: %s", p.Title(), proc.Printable(text))

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
@@ -43,9 +44,9 @@ type Copy struct {
 }
 
 // CopyOut copies a file or folder of the pod to the host. As with all copies, what ctx interrupts leaves whole files.
-func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
+func CopyOut(p *pod.Pod, ctx context.Context, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(path.Join("/", c.From) + suffixOf(c.From))
-	kind, err := p.kindOf(ctx, clean)
+	kind, err := kindOf(p, ctx, clean)
 	if err != nil {
 		return "", err
 	}
@@ -63,7 +64,7 @@ func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 		// The link may have come out of a container, which then would choose what is written to.
 		return "", fault.New(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
 	}
-	return p.pack(ctx, clean, base, func(read io.Reader) error {
+	return pack(p, ctx, clean, base, func(read io.Reader) error {
 		err := target.Place(read, tarcopy.Options{Owners: c.Owners})
 		switch {
 		case err != nil && c.Owners && errors.Is(err, unix.EPERM):
@@ -76,16 +77,16 @@ func (p *Pod) CopyOut(ctx context.Context, c Copy) (warning string, err error) {
 }
 
 // CopyOutTar writes a file or folder of the pod as a tar.
-func (p *Pod) CopyOutTar(ctx context.Context, from string, w io.Writer) (warning string, err error) {
+func CopyOutTar(p *pod.Pod, ctx context.Context, from string, w io.Writer) (warning string, err error) {
 	clean, base, _ := splitContents(path.Join("/", from) + suffixOf(from))
-	return p.pack(ctx, clean, base, func(read io.Reader) error {
+	return pack(p, ctx, clean, base, func(read io.Reader) error {
 		_, err := io.Copy(w, read)
 		return err
 	})
 }
 
 // pack has the tar of a file or folder of the pod taken in, until ctx ends.
-func (p *Pod) pack(ctx context.Context, name, base string, take func(io.Reader) error) (warning string, err error) {
+func pack(p *pod.Pod, ctx context.Context, name, base string, take func(io.Reader) error) (warning string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -97,7 +98,7 @@ func (p *Pod) pack(ctx context.Context, name, base string, take func(io.Reader) 
 		read.Close() // one that writes more is told
 		taken <- err
 	}()
-	warning, err = p.runCopy(ctx, nil, write, "pack", name, base)
+	warning, err = runCopy(p, ctx, nil, write, "pack", name, base)
 	write.Close()
 	select {
 	case takeErr := <-taken:
@@ -109,7 +110,7 @@ func (p *Pod) pack(ctx context.Context, name, base string, take func(io.Reader) 
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	warnings := slices.DeleteFunc([]string{p.lostBelow(name), warning}, func(text string) bool { return text == "" })
+	warnings := slices.DeleteFunc([]string{lostBelow(p, name), warning}, func(text string) bool { return text == "" })
 	return strings.Join(warnings, "; "), err
 }
 
@@ -121,8 +122,8 @@ func later(ctx context.Context, while time.Duration) <-chan struct{} {
 }
 
 // lostBelow is a warning that a volume is gone that was at name, above or below it.
-func (p *Pod) lostBelow(name string) string {
-	for _, dst := range p.lost {
+func lostBelow(p *pod.Pod, name string) string {
+	for _, dst := range p.Lost {
 		if isIn(name, dst) || isIn(dst, name) {
 			return fmt.Sprintf("the volume on %s is not there any more: what lies below it was copied", dst)
 		}
@@ -137,13 +138,13 @@ func isIn(name, dir string) bool {
 }
 
 // kindOf says whether a path of the pod is a folder.
-func (p *Pod) kindOf(ctx context.Context, name string) (isDir bool, err error) {
+func kindOf(p *pod.Pod, ctx context.Context, name string) (isDir bool, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return false, err
 	}
 	defer read.Close()
-	_, err = p.runCopy(ctx, nil, write, "stat", name)
+	_, err = runCopy(p, ctx, nil, write, "stat", name)
 	write.Close()
 	if err != nil {
 		return false, err
@@ -164,7 +165,7 @@ func suffixOf(name string) string {
 }
 
 // CopyIn copies a file or folder of the host to the pod.
-func (p *Pod) CopyIn(ctx context.Context, c Copy) (warning string, err error) {
+func CopyIn(p *pod.Pod, ctx context.Context, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(c.From)
 	root, err := os.OpenRoot("/")
 	if err != nil {
@@ -179,23 +180,23 @@ func (p *Pod) CopyIn(ctx context.Context, c Copy) (warning string, err error) {
 		packed, err := tarcopy.Pack(root, clean, base, write)
 		return leftOut(packed), err
 	}
-	return p.place(ctx, give, "place", path.Join("/", c.To)+suffixOf(c.To), base,
+	return placeOf(p, ctx, give, "place", path.Join("/", c.To)+suffixOf(c.To), base,
 		strconv.FormatBool(info.IsDir()), strconv.FormatBool(contents), strconv.FormatBool(c.Owners))
 }
 
 // CopyInTar unpacks a tar in a folder of the pod.
-func (p *Pod) CopyInTar(ctx context.Context, tar io.Reader, to string, owners bool) error {
+func CopyInTar(p *pod.Pod, ctx context.Context, tar io.Reader, to string, owners bool) error {
 	give := func(write io.Writer) (warning string, err error) {
 		_, err = io.Copy(write, tar)
 		return "", err
 	}
-	_, err := p.place(ctx, give, "extract", path.Join("/", to), strconv.FormatBool(owners))
+	_, err := placeOf(p, ctx, give, "extract", path.Join("/", to), strconv.FormatBool(owners))
 	return err
 }
 
-// place has a tar that is given unpacked in the pod, until ctx ends.
-func (p *Pod) place(ctx context.Context, give func(io.Writer) (warning string, err error), args ...string) (warning string, err error) {
-	if p.mounts != nil {
+// placeOf has a tar that is given unpacked in the pod, until ctx ends.
+func placeOf(p *pod.Pod, ctx context.Context, give func(io.Writer) (warning string, err error), args ...string) (warning string, err error) {
+	if p.Mounts != nil {
 		hint := "podsh start " + p.Title() + ", and copy it while it runs"
 		if p.Upper != "" {
 			hint += "; or put it below " + p.Upper + ", where what it has written lies"
@@ -217,7 +218,7 @@ func (p *Pod) place(ctx context.Context, give func(io.Writer) (warning string, e
 		write.Close()
 		given <- outcome{warning, err}
 	}()
-	_, err = p.runCopy(ctx, read, nil, args...)
+	_, err = runCopy(p, ctx, read, nil, args...)
 	read.Close()
 	switch {
 	case ctx.Err() != nil:

@@ -18,13 +18,14 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // Proposal is a pod that could be made, and the plan to make it.
 type Proposal struct {
-	Pod      *Pod
+	Pod      *pod.Pod
 	Plan     Plan
 	Warnings []error // what is lost, with hints
 
@@ -114,7 +115,7 @@ func propose(spec *spec.Spec, store *Store, facts *Facts, o Options) (*Proposal,
 	}
 	err = facts.readRoot(spec, o.Detailed)
 	if err == nil {
-		facts.Dir.Root, err = pod.imageRoot(spec.Rootfs.Layers)
+		facts.Dir.Root, err = imageRoot(pod, spec.Rootfs.Layers)
 	}
 	if err == nil {
 		err = checkRoot(pod, facts)
@@ -141,7 +142,7 @@ func (p *Proposal) Close() {
 }
 
 // chooseExe decides how podsh's file is kept out of the pod's reach.
-func chooseExe(pod *Pod, f *Facts) exeKind {
+func chooseExe(pod *pod.Pod, f *Facts) exeKind {
 	uids := pod.UIDMap
 	if pod.Namespaces["user"].Kind == "host" {
 		uids = []ids.Map{{Inside: 0, Outside: 0, Count: 1<<32 - 1}}
@@ -150,7 +151,7 @@ func chooseExe(pod *Pod, f *Facts) exeKind {
 	switch {
 	case known && !f.Exe.reachable(uids):
 		return exePlain
-	case pod.own("mnt") && f.Exe.Path != "" && f.Kernel.atLeast(5, 12):
+	case pod.Own("mnt") && f.Exe.Path != "" && f.Kernel.atLeast(5, 12):
 		return exeMount
 	}
 	return exeMemfd
@@ -158,7 +159,7 @@ func chooseExe(pod *Pod, f *Facts) exeKind {
 
 // Create makes a pod as proposed. Where newuidmap turns out not to work, it makes one with a single id, and where no key
 // is left for a keyring of its own, one that shares that; and warns.
-func (p *Proposal) Create() (pod *Pod, warnings []error, err error) {
+func (p *Proposal) Create() (pod *pod.Pod, warnings []error, err error) {
 	defer p.Close()
 	err = p.run.perform()
 	var refused *idsRefused
@@ -173,7 +174,7 @@ func (p *Proposal) Create() (pod *Pod, warnings []error, err error) {
 }
 
 // again makes the pod in another way.
-func (p *Proposal) again(facts *Facts, o Options) (*Pod, []error, error) {
+func (p *Proposal) again(facts *Facts, o Options) (*pod.Pod, []error, error) {
 	p.run.undoAll()
 	o.hub, o.id = p.Pod.IsHub, p.Pod.ID
 	again, err := propose(&p.Pod.Spec, p.store, facts, o)
@@ -395,10 +396,10 @@ func (run *performance) startExecutor() (*nsenter.Executor, error) {
 }
 
 func (run *performance) mapIDs() error {
-	if hub := run.facts.Net.Hub; hub != nil && hub.own("user") {
-		return run.Pod.writeMapsBelow(hub, run.executor.PID)
+	if hub := run.facts.Net.Hub; hub != nil && hub.Own("user") {
+		return writeMapsBelow(run.Pod, hub, run.executor.PID)
 	}
-	err := run.Pod.writeMaps(run.executor.PID, run.facts.NewUIDMap)
+	err := writeMaps(run.Pod, run.executor.PID, run.facts.NewUIDMap)
 	if err != nil && run.Pod.Spec.AsksForMap() {
 		return fault.WithHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", YourMap())
 	}

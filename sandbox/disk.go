@@ -14,26 +14,27 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // volumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
 // to whom the image has in their place.
-func (c *Container) volumeOwners() map[string]owner {
+func volumeOwners(c *pod.Container) map[string]owner {
 	owners := map[string]owner{}
 	for _, v := range c.Spec.PodVolumes {
-		dir := c.pod.volumePath(v.Name)
+		dir := volumePath(c.In, v.Name)
 		if os.Mkdir(dir, 0o755) != nil {
 			continue // it is there, or will be missed
 		}
-		_ = c.pod.giveToRoot(dir) // else what is to be written there fails
-		mode, uid, gid, err := image.StatIn(c.folders(), v.Destination)
+		_ = giveToRoot(c.In, dir) // else what is to be written there fails
+		mode, uid, gid, err := image.StatIn(folders(c), v.Destination)
 		if err != nil || mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}
-		if inside, ok := ids.Translate(c.pod.UIDMap, uid, false); ok {
+		if inside, ok := ids.Translate(c.In.UIDMap, uid, false); ok {
 			uid = inside
 		}
-		if inside, ok := ids.Translate(c.pod.GIDMap, gid, false); ok {
+		if inside, ok := ids.Translate(c.In.GIDMap, gid, false); ok {
 			gid = inside
 		}
 		owners[dir] = owner{uid, gid, mode & 0o7777}
@@ -42,10 +43,10 @@ func (c *Container) volumeOwners() map[string]owner {
 }
 
 // missingVolumes are the folders of volumes that the image has not.
-func (c *Container) missingVolumes() []string {
+func missingVolumes(c *pod.Container) []string {
 	var missing []string
 	for _, dir := range c.Volumes {
-		if _, _, _, err := image.StatIn(c.folders(), dir); errors.Is(err, fs.ErrNotExist) {
+		if _, _, _, err := image.StatIn(folders(c), dir); errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, dir)
 		}
 	}
@@ -61,12 +62,12 @@ func (m *containerFacts) removeVolumes() {
 }
 
 // volumePath is the folder of one of the pod's volumes.
-func (p *Pod) volumePath(name string) string {
-	return filepath.Join(cmp.Or(p.diskPath(), diskFolder(p.ID)), "volumes", name)
+func volumePath(p *pod.Pod, name string) string {
+	return filepath.Join(cmp.Or(diskPath(p), diskFolder(p.ID)), "volumes", name)
 }
 
 // diskPath is where what the pod has on disk lies; nothing, if it has none.
-func (p *Pod) diskPath() string {
+func diskPath(p *pod.Pod) string {
 	if p.Upper != "" {
 		return p.Upper
 	}
@@ -78,11 +79,11 @@ func (p *Pod) diskPath() string {
 }
 
 // ensureVolumes makes the folder that holds the pod's volumes.
-func (p *Pod) ensureVolumes() error {
-	dir := p.diskPath()
+func ensureVolumes(p *pod.Pod) error {
+	dir := diskPath(p)
 	if dir == "" {
 		dir = diskFolder(p.ID)
-		lock, err := p.makeDisk(dir, storeOf(p).path("pods", p.ID))
+		lock, err := makeDisk(p, dir, storeOf(p).path("pods", p.ID))
 		if err != nil {
 			return err
 		}
@@ -98,9 +99,9 @@ func (p *Pod) ensureVolumes() error {
 }
 
 // removeDisk removes what the pod has on disk.
-func (p *Pod) removeDisk() error {
-	lost := Pod{Upper: p.diskPath(), UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
-	return lost.removeUpper()
+func removeDisk(p *pod.Pod) error {
+	lost := pod.Pod{Upper: diskPath(p), UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
+	return removeUpper(&lost)
 }
 
 // diskFolder is where a pod or a container has what must not be in memory.
@@ -109,17 +110,17 @@ func diskFolder(id string) string {
 }
 
 // sweepDisks removes the folders of pods and containers that were lost, with a reboot most often.
-func (p *Pod) sweepDisks() {
+func sweepDisks(p *pod.Pod) {
 	all := filepath.Dir(diskFolder(p.ID))
 	if lock, err := files.LockFolder(all, unix.LOCK_EX); err == nil { // there is none yet
-		p.sweepUppers(all)
+		sweepUppers(p, all)
 		lock.Close()
 	}
 }
 
 // giveToRoot gives a folder of podsh's to the pod's root, who is to write in it. Where the one who runs podsh is somebody
 // in the pod, with a group of it, that is not needed: root there may do in his files what it likes, user_namespaces(7).
-func (p *Pod) giveToRoot(dir string) error {
+func giveToRoot(p *pod.Pod, dir string) error {
 	me := uint32(os.Geteuid())
 	uid, ok := ids.Translate(p.UIDMap, 0, true)
 	_, user := ids.Translate(p.UIDMap, me, false)
@@ -137,7 +138,7 @@ func (p *Pod) giveToRoot(dir string) error {
 
 // makeDisk makes such a folder, which says what it belongs to: so that what has lost that can be told. It is
 // locked until the caller lets go: what it belongs to may still be in the making.
-func (p *Pod) makeDisk(dir, owner string) (lock *os.File, err error) {
+func makeDisk(p *pod.Pod, dir, owner string) (lock *os.File, err error) {
 	all := filepath.Dir(dir)
 	if err := checkWay(all); err != nil {
 		return nil, fmt.Errorf("files of containers in %s: %w", all, err)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -16,8 +17,8 @@ type Entrance struct {
 	File  *os.File
 	Flags int // for setns(2)
 	What  string
-	Cmd   string // options of nsenter(1)
-	Pod   *Pod   // or nil
+	Cmd   string   // options of nsenter(1)
+	Pod   *pod.Pod // or nil
 }
 
 // readEntrances opens the namespaces of others that the spec names.
@@ -27,7 +28,7 @@ func (f *Facts) readEntrances(wanted *spec.Spec, store *Store) error {
 		if err != nil {
 			return err
 		}
-		pidfd, err := pod.Open()
+		pidfd, err := Open(pod)
 		if err != nil {
 			return err
 		}

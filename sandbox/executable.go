@@ -19,6 +19,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -235,14 +236,14 @@ func notExecutable(command string, errno syscall.Errno) error {
 }
 
 // execFailed says why the container's command could not be executed.
-func (c *Container) execFailed(errno syscall.Errno) error {
-	env := containerEnv(c.view(), identity{}, &spec.JoinSpec{})
-	return (&attempt{argv: c.Argv, path: variable(env, "PATH"), workdir: c.Workdir, where: c.Of(), open: func(name string) (*os.File, error) { return c.openPath(name) }}).failed(errno)
+func execFailed(c *pod.Container, errno syscall.Errno) error {
+	env := containerEnv(asPod(c), pod.Identity{}, &spec.JoinSpec{})
+	return (&attempt{argv: c.Argv, path: variable(env, "PATH"), workdir: c.Workdir, where: WhereOf(c), open: func(name string) (*os.File, error) { return openPath(c, name) }}).failed(errno)
 }
 
 // openPath opens a path of the container's root, O_PATH, as far as it can be seen while that is not mounted.
-func (c *Container) openPath(name string) (*os.File, error) {
-	for _, v := range c.view().Spec.Volumes {
+func openPath(c *pod.Container, name string) (*os.File, error) {
+	for _, v := range asPod(c).Spec.Volumes {
 		rest, err := filepath.Rel(v.Destination, path.Clean(name))
 		if err != nil || !filepath.IsLocal(rest) {
 			continue
@@ -255,7 +256,7 @@ func (c *Container) openPath(name string) (*os.File, error) {
 		fd, err := files.OpenIn(source, rest, unix.O_PATH)
 		return asFile(fd, name, err)
 	}
-	return image.OpenIn(c.folders(), name)
+	return image.OpenIn(folders(c), name)
 }
 
 func asFile(fd int, name string, err error) (*os.File, error) {
@@ -270,7 +271,7 @@ func (j *Joining) execFailed(errno syscall.Errno) error {
 	flags, _ := joinFlags(j.Pod, j.spec.Only)
 	mounts := flags&unix.CLONE_NEWNS != 0
 	env := commandEnv(j.Pod, j.spec, j.who, mounts)
-	a := &attempt{argv: j.spec.Command, path: variable(env, "PATH"), workdir: cmp.Or(j.spec.Workdir, j.Pod.workdir, j.who.home), where: fmt.Sprintf("pod %q", j.Pod.Title())}
+	a := &attempt{argv: j.spec.Command, path: variable(env, "PATH"), workdir: cmp.Or(j.spec.Workdir, j.Pod.Workdir, j.who.Home), where: fmt.Sprintf("pod %q", j.Pod.Title())}
 	switch {
 	case !mounts:
 		a.where = "this host"
@@ -279,11 +280,11 @@ func (j *Joining) execFailed(errno syscall.Errno) error {
 			return asFile(fd, name, err)
 		}
 		return a.failed(errno)
-	case j.Pod.around != nil:
+	case j.Pod.Around != nil:
 		a.where = fmt.Sprintf("container %q", j.Pod.Title())
 	}
 	a.open = func(name string) (*os.File, error) {
-		root, err := j.Pod.openRoot(j.pidfd)
+		root, err := openRoot(j.Pod, j.pidfd)
 		if err != nil {
 			return nil, err
 		}

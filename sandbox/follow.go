@@ -9,24 +9,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // A pod's resolv.conf follows the host's, as far as nobody has said what it is to be: its helper has it open, and keeps
 // it up to date.
 
 // followsHost says whether there is something to follow.
-func (p *Pod) followsHost() bool {
+func followsHost(p *pod.Pod) bool {
 	n := &p.Spec.Net
-	return n.FollowsHost() && p.own("mnt") && (len(n.Search) == 0 || len(n.Options) == 0)
+	return n.FollowsHost() && p.Own("mnt") && (len(n.Search) == 0 || len(n.Options) == 0)
 }
 
 // followHost gives the helper of a pod that is being made the file that podsh has just written there. Nobody in the pod
 // can have put another in its place yet.
 func (w *wiring) followHost(pid int, pidfd *os.File) error {
-	if !w.pod.followsHost() {
+	if !followsHost(w.pod) {
 		return nil
 	}
-	root, err := w.pod.openRootOf(pid, pidfd)
+	root, err := openRootOf(w.pod, pid, pidfd)
 	if err != nil {
 		return err
 	}
@@ -46,7 +47,7 @@ func (w *wiring) followHostAgain(pidfd *os.File) error {
 	if w.state.ResolvConf == nil {
 		return nil
 	}
-	root, err := w.pod.openRoot(pidfd)
+	root, err := openRoot(w.pod, pidfd)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (w *wiring) followHostAgain(pidfd *os.File) error {
 }
 
 // findResolvConf finds the file without opening it: nothing in the pod is trusted.
-func findResolvConf(root int) (path int, is fileID, err error) {
+func findResolvConf(root int) (path int, is pod.FileID, err error) {
 	path, err = unix.Openat2(root, "etc/resolv.conf", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS})
 	if err != nil {
@@ -74,7 +75,7 @@ func findResolvConf(root int) (path int, is fileID, err error) {
 		unix.Close(path)
 		return -1, is, fmt.Errorf("stat /etc/resolv.conf of the pod: %w", err)
 	}
-	return path, fileID{st.Dev, st.Ino}, nil
+	return path, pod.FileID{Device: st.Dev, Inode: st.Ino}, nil
 }
 
 func (w *wiring) follow(path int) error {

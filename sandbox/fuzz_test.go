@@ -5,14 +5,15 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // fuzzedFile is a store with one pod and, in that, one container; the file of it is what is fuzzed.
-func fuzzedFile(t *testing.T, name string, text []byte) *Pod {
+func fuzzedFile(t *testing.T, name string, text []byte) *pod.Pod {
 	t.Helper()
-	p := &Pod{ID: "0123456789ab", Root: t.TempDir()}
-	dir := p.containersPath("ba9876543210")
+	p := &pod.Pod{ID: "0123456789ab", Root: t.TempDir()}
+	dir := containersPath(p, "ba9876543210")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -31,16 +32,16 @@ func FuzzContainer(f *testing.F) {
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p := fuzzedFile(t, "container.json", text)
-		all, err := p.Containers()
+		all, err := Containers(p)
 		if err != nil || len(all) != 1 || all[0].ID != "ba9876543210" {
 			t.Fatalf("%q: %v, %v", text, all, err)
 		}
 		c := all[0]
-		_, _, _ = c.Title(), c.folders(), c.LogPath()
-		if state, err := c.State(); err == nil && state == nil {
+		_, _, _ = c.Title(), folders(c), LogPath(c)
+		if state, err := StateOf(c); err == nil && state == nil {
 			t.Errorf("%q has no state", text)
 		}
-		if c.broken != nil && filepath.Base(c.Disk) != c.ID {
+		if c.Broken != nil && filepath.Base(c.Disk) != c.ID {
 			t.Errorf("%q: its files would be in %q", text, c.Disk)
 		}
 	})
@@ -54,8 +55,8 @@ func FuzzContainerState(f *testing.F) {
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p := fuzzedFile(t, "state.json", text)
-		c := &Container{ID: "ba9876543210", pod: p}
-		if state, err := c.State(); (state == nil) == (err == nil) {
+		c := &pod.Container{ID: "ba9876543210", In: p}
+		if state, err := StateOf(c); (state == nil) == (err == nil) {
 			t.Errorf("%q: %v, %v", text, state, err)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -110,7 +111,7 @@ const (
 )
 
 // startHelper starts a helper that is to lead with the pod.
-func (p *Pod) startHelper() (*helper, error) {
+func startHelper(p *pod.Pod) (*helper, error) {
 	role := helperRole
 	if p.Spec.Net.WayOut == spec.WayOutPasta || p.Spec.Net.WayOut == spec.WayOutSlirp {
 		role = programRole
@@ -121,7 +122,7 @@ func (p *Pod) startHelper() (*helper, error) {
 	}
 	h := &helper{conn: conn, pidfd: executor.PIDFD}
 	if h.process, err = proc.Identify(executor.PID, executor.PIDFD); err == nil {
-		err = p.keep(h)
+		err = keep(p, h)
 	}
 	if err != nil {
 		conn.Close()
@@ -132,14 +133,14 @@ func (p *Pod) startHelper() (*helper, error) {
 }
 
 // keep gives a helper its keeper.
-func (p *Pod) keep(h *helper) error {
+func keep(p *pod.Pod, h *helper) error {
 	in, out, err := control.Pair()
 	if err != nil {
 		return err
 	}
 	defer in.Close()
 	defer out.Close()
-	if h.keeper, err = p.startKeeper(h.pidfd, out); err != nil {
+	if h.keeper, err = startKeeper(p, h.pidfd, out); err != nil {
 		return err
 	}
 	_, err = h.ask(&control.Request{Do: control.Stow}, in, out)
@@ -188,7 +189,7 @@ var errNoHelper = errors.New("the helper of the pod's network has ended")
 
 // dial connects to the helper that leads with this pod. One that is being killed can still be connected to, for as
 // long as it takes the kernel to close its sockets: it is there if it answers.
-func (p *Pod) dial() (*helper, error) {
+func dial(p *pod.Pod) (*helper, error) {
 	conn, err := proc.DialAs(storeOf(p).path("pods", p.ID), controlName)
 	if err == nil {
 		if _, err = control.Ask(conn, &control.Request{Do: control.Hello}); err == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -26,7 +27,7 @@ import (
 const hubFile = "hub"
 
 // Hub returns the pod that networks are in, or nil.
-func (s *Store) Hub() (*Pod, error) {
+func (s *Store) Hub() (*pod.Pod, error) {
 	id, err := os.ReadFile(s.path(hubFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -35,7 +36,7 @@ func (s *Store) Hub() (*Pod, error) {
 		return nil, err
 	}
 	hub, err := s.load(strings.TrimSpace(string(id)))
-	if errors.Is(err, fault.ErrNoPod) || err == nil && hub.Status() != Running {
+	if errors.Is(err, fault.ErrNoPod) || err == nil && StatusOf(hub) != pod.Running {
 		return nil, nil
 	}
 	return hub, err
@@ -43,7 +44,7 @@ func (s *Store) Hub() (*Pod, error) {
 
 // lockHub keeps the hub as it is. Whoever makes a pod there shares the lock, so that the hub is not removed
 // meanwhile; whoever makes or removes the hub has it alone.
-func (s *Store) lockHub(how int) (hub *Pod, unlock func(), err error) {
+func (s *Store) lockHub(how int) (hub *pod.Pod, unlock func(), err error) {
 	f, err := os.OpenFile(s.path("hub.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, nil, s.full(fault.WithHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.path("hub.lock")))
@@ -59,7 +60,7 @@ func (s *Store) lockHub(how int) (hub *Pod, unlock func(), err error) {
 }
 
 // useHub returns the hub, made if it isn't there; it stays until release is called.
-func (s *Store) useHub() (hub *Pod, release func(), err error) {
+func (s *Store) useHub() (hub *pod.Pod, release func(), err error) {
 	for range 3 { // it may be removed between the two locks
 		hub, release, err = s.lockHub(unix.LOCK_SH)
 		if err != nil || hub != nil {
@@ -150,7 +151,7 @@ func (s *Store) ReleaseHub() error {
 		return err
 	}
 	if hub != nil {
-		if err := hub.remove(true); err != nil {
+		if err := remove(hub, true); err != nil {
 			return err
 		}
 	}
@@ -199,20 +200,20 @@ func (s *Store) removeDeadHub() error {
 	if err != nil {
 		return nil // it is gone
 	}
-	return dead.remove(true)
+	return remove(dead, true)
 }
 
 // removeHub removes a hub by its name, once it has ended: one that runs is needed, or just being made.
-func (s *Store) removeHub(hub *Pod) error {
+func (s *Store) removeHub(hub *pod.Pod) error {
 	_, unlock, err := s.lockHub(unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
-	if hub.Status() == Running {
+	if StatusOf(hub) == pod.Running {
 		unlock()
 		return fault.New(nil, []string{"it goes with the last of them: podsh rm -f --all removes all"}, "pod %q is the hub of the pods on networks", hub.Title())
 	}
-	err = hub.remove(true)
+	err = remove(hub, true)
 	unlock()
 	if err != nil {
 		return err
@@ -221,8 +222,8 @@ func (s *Store) removeHub(hub *Pod) error {
 }
 
 // clearNetworks takes networks away that are on the host; those in a hub go with it. hub may be nil.
-func (s *Store) clearNetworks(hub *Pod) error {
-	if hub != nil && hub.own("net") {
+func (s *Store) clearNetworks(hub *pod.Pod) error {
+	if hub != nil && hub.Own("net") {
 		return nil
 	}
 	for _, resolver := range []netip.Addr{network.HostResolver, network.HostResolver6} {
@@ -247,7 +248,7 @@ func (s *Store) clearNetworks(hub *Pod) error {
 }
 
 // sweepLeases gives addresses back that pods had which are not there any more: their creation was killed.
-func (s *Store) sweepLeases(hub *Pod) error {
+func (s *Store) sweepLeases(hub *pod.Pod) error {
 	if hub == nil {
 		return nil
 	}
@@ -274,15 +275,15 @@ func (s *Store) sweepLeases(hub *Pod) error {
 }
 
 // inHub lists the pods of a hub that run.
-func (s *Store) inHub(hub *Pod) ([]*Pod, error) {
+func (s *Store) inHub(hub *pod.Pod) ([]*pod.Pod, error) {
 	pods, err := s.List()
 	if err != nil {
 		return nil, err
 	}
-	var in []*Pod
-	for _, pod := range pods {
-		if pod.Hub == hub.ID && pod.Status() == Running {
-			in = append(in, pod)
+	var in []*pod.Pod
+	for _, p := range pods {
+		if p.Hub == hub.ID && StatusOf(p) == pod.Running {
+			in = append(in, p)
 		}
 	}
 	return in, nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -65,9 +66,9 @@ func (e *idsRefused) Error() string { return e.why }
 
 // writeMaps writes the maps of the user namespace that pid is in: by itself where it may, else through the
 // two programs that may, side by side.
-func (p *Pod) writeMaps(pid int, throughPrograms bool) error {
+func writeMaps(p *pod.Pod, pid int, throughPrograms bool) error {
 	if throughPrograms && !p.OneID {
-		return p.newIDMaps(pid)
+		return newIDMaps(p, pid)
 	}
 	proc := fmt.Sprintf("/proc/%d/", pid)
 	files := []struct{ name, text string }{
@@ -87,7 +88,7 @@ func (p *Pod) writeMaps(pid int, throughPrograms bool) error {
 	return nil
 }
 
-func (p *Pod) newIDMaps(pid int) error {
+func newIDMaps(p *pod.Pod, pid int) error {
 	mappers := []*mapper{{name: "newuidmap", ids: p.UIDMap}, {name: "newgidmap", ids: p.GIDMap}}
 	for _, m := range mappers {
 		m.err = m.start(pid)
@@ -163,8 +164,8 @@ func firstLine(text string, err error) string {
 
 // writeMapsBelow writes the maps of a user namespace that is a child of the hub's, where its ids must be mapped:
 // whoever does it must be in there, user_namespaces(7). No newuidmap is needed.
-func (p *Pod) writeMapsBelow(hub *Pod, pid int) error {
-	pidfd, err := hub.Open()
+func writeMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
+	pidfd, err := Open(hub)
 	if err != nil {
 		return err
 	}

@@ -8,11 +8,12 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // corrected puts a layer above the others where an overlay of them would show folders otherwise than they are meant: those
 // that a layer has without a word about them (image.Stack).
-func (p *Pod) corrected(store *image.Store, layers []string) ([]string, error) {
+func corrected(p *pod.Pod, store *image.Store, layers []string) ([]string, error) {
 	stack, err := image.NewStack(layers)
 	if err != nil {
 		return nil, err
@@ -24,7 +25,7 @@ func (p *Pod) corrected(store *image.Store, layers []string) ([]string, error) {
 	var text bytes.Buffer
 	w := tar.NewWriter(&text)
 	for _, name := range image.Names(wrong) {
-		folder := p.inside(wrong[name])
+		folder := inside(p, wrong[name])
 		h := &tar.Header{Typeflag: tar.TypeDir, Name: name[1:] + "/", Mode: int64(folder.Mode), Uid: int(folder.UID), Gid: int(folder.GID),
 			ModTime: time.Unix(folder.Modified.Unix()), Format: tar.FormatPAX}
 		if err := w.WriteHeader(h); err != nil {
@@ -36,14 +37,14 @@ func (p *Pod) corrected(store *image.Store, layers []string) ([]string, error) {
 	}
 	layer, err := store.PutLayer(text.Bytes())
 	if err == nil {
-		err = p.UnpackLayer(store, layer, func(image.Event) {})
+		err = UnpackLayer(p, store, layer, func(image.Event) {})
 	}
-	return append(layers, store.LayerPath(p.mapName(), layer)), err
+	return append(layers, store.LayerPath(p.MapName(), layer)), err
 }
 
 // inside is a folder of an unpacked layer as the pod counts ids.
-func (p *Pod) inside(f image.Folder) image.Folder {
-	if p.mapName() == "host" {
+func inside(p *pod.Pod, f image.Folder) image.Folder {
+	if p.MapName() == "host" {
 		return f
 	}
 	for _, id := range []struct {
@@ -58,8 +59,8 @@ func (p *Pod) inside(f image.Folder) image.Folder {
 }
 
 // imageRoot is what an image says of its root, whose layers these are; nil, where it says nothing.
-func (p *Pod) imageRoot(layers []string) (*rootFacts, error) {
-	if len(layers) == 0 || filepath.Base(filepath.Dir(layers[0])) != p.mapName() {
+func imageRoot(p *pod.Pod, layers []string) (*rootFacts, error) {
+	if len(layers) == 0 || filepath.Base(filepath.Dir(layers[0])) != p.MapName() {
 		return nil, nil // a folder of somebody's
 	}
 	stack, err := image.NewStack(layers)
@@ -70,6 +71,6 @@ func (p *Pod) imageRoot(layers []string) (*rootFacts, error) {
 	if !ok {
 		return nil, nil
 	}
-	root = p.inside(root)
+	root = inside(p, root)
 	return &rootFacts{root.Mode, root.UID, root.GID}, nil
 }

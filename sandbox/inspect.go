@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -23,7 +24,7 @@ import (
 type Inspection struct {
 	ID           string                    `json:"id"`
 	Name         string                    `json:"name"`
-	Status       Status                    `json:"status"`
+	Status       pod.Status                `json:"status"`
 	Created      time.Time                 `json:"created"`
 	Hostname     string                    `json:"hostname"`
 	PID          int                       `json:"pid"`       // of the holder; 0: it is gone
@@ -93,9 +94,9 @@ type Mount struct {
 }
 
 // Inspect tells everything about a pod.
-func (p *Pod) Inspect() (*Inspection, error) {
+func Inspect(p *pod.Pod) (*Inspection, error) {
 	i := &Inspection{
-		ID: p.ID, Name: p.Spec.Name, Status: Exited, Created: p.Created, Hostname: p.Hostname,
+		ID: p.ID, Name: p.Spec.Name, Status: pod.Exited, Created: p.Created, Hostname: p.Hostname,
 		MembersBy: p.MemberNamespace(), User: Credentials{p.UID, p.GID}, Spec: p.Spec,
 		Namespaces: map[string]NamespaceState{}, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID,
 		Mounts: []Mount{}, Upper: p.Upper, Holder: p.Holder,
@@ -121,8 +122,8 @@ func (p *Pod) Inspect() (*Inspection, error) {
 }
 
 // ask asks the kernel, through the holder's /proc.
-func (i *Inspection) ask(p *Pod) error {
-	i.Status, i.PID = Running, p.Holder.PID
+func (i *Inspection) ask(p *pod.Pod) error {
+	i.Status, i.PID = pod.Running, p.Holder.PID
 	pid := strconv.Itoa(i.PID)
 	namespaces := map[string]NamespaceState{}
 	for _, ns := range spec.Namespaces {
@@ -154,8 +155,8 @@ func (i *Inspection) ask(p *Pod) error {
 		return err
 	}
 	i.RSS = residentSize(status)
-	i.Network = p.inspectNet()
-	members, err := Members([]*Pod{p})
+	i.Network = inspectNet(p)
+	members, err := Members([]*pod.Pod{p})
 	if list, ok := members[p.ID]; ok {
 		n := 1 + len(list)
 		i.Processes = &n
@@ -170,14 +171,14 @@ func residentSize(status map[string]string) uint64 {
 }
 
 // inspectNet asks the helper, if there is one. What can't be known is one more thing to tell.
-func (p *Pod) inspectNet() *NetInspection {
-	report, err := p.Report() // first: it starts a helper anew that has ended
+func inspectNet(p *pod.Pod) *NetInspection {
+	report, err := Report(p) // first: it starts a helper anew that has ended
 	if report == nil {
 		report = &control.Report{}
 	}
-	state, stateErr := p.Net()
+	state, stateErr := Net(p)
 	if stateErr != nil { // then there was no report either, for the same reason
-		state = &NetState{}
+		state = &pod.NetState{}
 	}
 	i := &NetInspection{
 		Addresses: orEmpty(state.Addresses), Ports: orEmpty(report.Ports), Networks: orEmpty(state.Attachments),
@@ -187,8 +188,8 @@ func (p *Pod) inspectNet() *NetInspection {
 		for _, port := range state.Ports {
 			i.Ports = append(i.Ports, control.PortReport{Pod: p.ID, Port: port})
 		}
-	} else if state.hasHelper() || p.IsHub {
-		i.Helper, err = p.helperState()
+	} else if state.HasHelper() || p.IsHub {
+		i.Helper, err = helperState(p)
 	}
 	if err != nil {
 		i.Warnings = append(i.Warnings, err.Error())
@@ -197,12 +198,12 @@ func (p *Pod) inspectNet() *NetInspection {
 }
 
 // helperState finds the helper that does something for the pod.
-func (p *Pod) helperState() (*HelperState, error) {
-	leader, err := p.leader()
+func helperState(p *pod.Pod) (*HelperState, error) {
+	leader, err := leader(p)
 	if err != nil {
 		return nil, err
 	}
-	state, err := leader.Net()
+	state, err := Net(leader)
 	if err != nil || state.Helper == nil {
 		return nil, err
 	}
@@ -214,11 +215,11 @@ func (p *Pod) helperState() (*HelperState, error) {
 }
 
 // Nets reads what the networks of pods are like: nil for one that can't be read, of which EnsureHelpers tells.
-func Nets(pods []*Pod) []*NetState {
-	states := make([]*NetState, len(pods))
+func Nets(pods []*pod.Pod) []*pod.NetState {
+	states := make([]*pod.NetState, len(pods))
 	proc.InParts(len(pods), func(from, to int) {
 		for i := from; i < to; i++ {
-			states[i], _ = pods[i].Net()
+			states[i], _ = Net(pods[i])
 		}
 	})
 	return states

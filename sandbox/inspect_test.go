@@ -10,15 +10,16 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 func TestInspectAgreesWithTheKernel(t *testing.T) {
-	pod := handmade(t, newStore(t), "web", "user", "pid", "mnt", "net")
-	i, err := pod.Inspect()
+	p := handmade(t, newStore(t), "web", "user", "pid", "mnt", "net")
+	i, err := Inspect(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i.Status != Running || i.PID != pod.Holder.PID || i.Processes == nil || *i.Processes != 1 || i.MembersBy != "pid" {
+	if i.Status != pod.Running || i.PID != p.Holder.PID || i.Processes == nil || *i.Processes != 1 || i.MembersBy != "pid" {
 		t.Errorf("%+v", i)
 	}
 	for name, ns := range i.Namespaces {
@@ -45,38 +46,38 @@ func TestInspectAgreesWithTheKernel(t *testing.T) {
 
 // TestInspectWithoutAHub: what the hub's helper would say is lost, the rest is there.
 func TestInspectWithoutAHub(t *testing.T) {
-	pod := handmade(t, newStore(t), "web", "user", "pid", "net")
-	pod.Hub = "0123456789ab"
+	p := handmade(t, newStore(t), "web", "user", "pid", "net")
+	p.Hub = "0123456789ab"
 	port := network.Port{HostPort: 8080, PodPort: 80, Protocol: "tcp"}
-	state := &NetState{Ports: []network.Port{port}, Attachments: []network.Attachment{{Network: "front"}}, Served: true}
-	if err := pod.saveNet(state); err != nil {
+	state := &pod.NetState{Ports: []network.Port{port}, Attachments: []network.Attachment{{Network: "front"}}, Served: true}
+	if err := saveNet(p, state); err != nil {
 		t.Fatal(err)
 	}
-	i, err := pod.Inspect()
+	i, err := Inspect(p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := i.Network
-	if len(n.Ports) != 1 || n.Ports[0].Port != port || n.Ports[0].Pod != pod.ID || len(n.Networks) != 1 || n.Helper != nil {
+	if len(n.Ports) != 1 || n.Ports[0].Port != port || n.Ports[0].Pod != p.ID || len(n.Networks) != 1 || n.Helper != nil {
 		t.Errorf("%+v", n)
 	}
 	if len(n.Warnings) != 1 || !strings.Contains(n.Warnings[0], "the hub") {
 		t.Errorf("warnings %q", n.Warnings)
 	}
-	m, err := Draw([]*Pod{pod})
+	m, err := Draw([]*pod.Pod{p})
 	if err != nil || len(m.Residents) != 2 || !slices.Equal(m.Residents[1].Ports, state.Ports) || !slices.Equal(m.Residents[1].Networks, []string{"front"}) {
 		t.Errorf("%+v, %v", m.Residents, err)
 	}
 }
 
 func TestInspectOfAPodThatHasEnded(t *testing.T) {
-	pod := handmade(t, newStore(t), "web", "user", "pid")
-	pod.UIDMap = []ids.Map{{Inside: 0, Outside: 1000, Count: 1}}
-	if _, err := pod.Stop(0); err != nil {
+	p := handmade(t, newStore(t), "web", "user", "pid")
+	p.UIDMap = []ids.Map{{Inside: 0, Outside: 1000, Count: 1}}
+	if _, err := Stop(p, 0); err != nil {
 		t.Fatal(err)
 	}
-	i, err := pod.Inspect()
-	if err != nil || i.Status != Exited || i.PID != 0 || *i.Processes != 0 || len(i.UIDMap) != 1 {
+	i, err := Inspect(p)
+	if err != nil || i.Status != pod.Exited || i.PID != 0 || *i.Processes != 0 || len(i.UIDMap) != 1 {
 		t.Errorf("%+v, %v", i, err)
 	}
 	text, err := json.Marshal(i)

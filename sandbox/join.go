@@ -17,35 +17,27 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
-// identity is who a command is in a pod.
-type identity struct {
-	uid, gid uint32
-	groups   []uint32
-	name     string
-	home     string
-	shell    string
-}
-
 // Joining is a command that could run in a pod, and the plan for it.
 type Joining struct {
-	Pod  *Pod
+	Pod  *pod.Pod
 	Plan Plan
 
 	spec  *spec.JoinSpec
-	who   identity
+	who   pod.Identity
 	pidfd *os.File
 }
 
 // ProposeJoin looks at the pod and plans the join; nothing is changed.
-func ProposeJoin(pod *Pod, spec *spec.JoinSpec) (*Joining, error) {
+func ProposeJoin(pod *pod.Pod, spec *spec.JoinSpec) (*Joining, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	pidfd, err := pod.Open()
+	pidfd, err := Open(pod)
 	if err != nil {
 		return nil, err
 	}
@@ -53,18 +45,18 @@ func ProposeJoin(pod *Pod, spec *spec.JoinSpec) (*Joining, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := pod.openRoot(pidfd)
+	root, err := openRoot(pod, pidfd)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(root)
-	who, err := pod.identify(root, spec.User)
+	who, err := identify(pod, root, spec.User)
 	if err != nil {
 		return nil, err
 	}
 	if len(spec.Command) == 0 {
 		if spec.Command = shell(root, who); spec.Command == nil {
-			return nil, pod.noShell()
+			return nil, noShell(pod)
 		}
 	}
 	f := joinFacts{who, last, joinerHolds(pod), files.Exists("/proc/sys/kernel/keys")}
@@ -75,10 +67,10 @@ func ProposeJoin(pod *Pod, spec *spec.JoinSpec) (*Joining, error) {
 }
 
 // openRoot opens the root that a joiner will have.
-func (p *Pod) openRoot(pidfd *os.File) (int, error) { return p.openRootOf(p.Holder.PID, pidfd) }
+func openRoot(p *pod.Pod, pidfd *os.File) (int, error) { return openRootOf(p, p.Holder.PID, pidfd) }
 
 // openRootOf does so while the holder is not written down yet.
-func (p *Pod) openRootOf(pid int, pidfd *os.File) (int, error) {
+func openRootOf(p *pod.Pod, pid int, pidfd *os.File) (int, error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if proc.Exited(pidfd) || err != nil && proc.Ending(pidfd) { // whatever was opened may be another process's
 		if err == nil {
@@ -93,7 +85,7 @@ func (p *Pod) openRootOf(pid int, pidfd *os.File) (int, error) {
 }
 
 // identify looks a user up as a login would, in the pod's own files.
-func (p *Pod) identify(root int, text string) (identity, error) {
+func identify(p *pod.Pod, root int, text string) (pod.Identity, error) {
 	passwd, group := files.ReadIn(root, "/etc/passwd"), files.ReadIn(root, "/etc/group")
 	who, err := lookUp(text, p.UID, p.GID, passwd, group)
 	if err != nil {
@@ -102,19 +94,11 @@ func (p *Pod) identify(root int, text string) (identity, error) {
 			return asFile(fd, name, err)
 		})
 	}
-	if err := p.checkMapped(who); err != nil {
+	if err := p.CheckMapped(who); err != nil {
 		return who, err
 	}
-	p.confine(&who)
+	p.Confine(&who)
 	return who, nil
-}
-
-// confine leaves of a user's groups those that the pod has.
-func (p *Pod) confine(who *identity) {
-	who.groups = slices.DeleteFunc(who.groups, func(g uint32) bool {
-		_, ok := ids.Translate(p.GIDMap, g, true)
-		return p.KeepGroups || len(p.GIDMap) > 0 && !ok
-	})
 }
 
 // whom is in words what --user asks for.
@@ -126,30 +110,30 @@ func whom(text string) string {
 }
 
 // lookUp reads UID[:GID], NAME or NAME:GROUP, with passwd(5) and group(5) as texts.
-func lookUp(text string, uid, gid uint32, passwd, group string) (identity, error) {
-	who := identity{uid: uid, gid: gid, home: "/"}
+func lookUp(text string, uid, gid uint32, passwd, group string) (pod.Identity, error) {
+	who := pod.Identity{UID: uid, GID: gid, Home: "/"}
 	defaults := &user.ExecUser{Uid: int(uid), Gid: int(gid), Home: "/"}
 	found, err := user.GetExecUser(text, defaults, strings.NewReader(passwd), strings.NewReader(group))
 	if err != nil {
 		return who, fault.New(nil, []string{"--user UID[:GID], or a name from the pod's own /etc/passwd"}, "no %s in the pod", whom(text))
 	}
-	who.uid, who.gid, who.home = uint32(found.Uid), uint32(found.Gid), found.Home
+	who.UID, who.GID, who.Home = uint32(found.Uid), uint32(found.Gid), found.Home
 	for _, g := range found.Sgids {
-		who.groups = append(who.groups, uint32(g))
+		who.Groups = append(who.Groups, uint32(g))
 	}
 	entries, _ := user.ParsePasswdFilter(strings.NewReader(passwd), func(u user.User) bool { return u.Uid == found.Uid })
 	if len(entries) > 0 { // a broken line is no entry
-		who.name, who.shell = entries[0].Name, entries[0].Shell
+		who.Name, who.Shell = entries[0].Name, entries[0].Shell
 	}
-	if who.home == "" {
-		who.home = "/"
+	if who.Home == "" {
+		who.Home = "/"
 	}
 	return who, nil
 }
 
 // shell finds an interactive shell in the pod; nil if there is none.
-func shell(root int, who identity) []string {
-	for _, candidate := range []string{who.shell, "/bin/bash", "/bin/sh", "/bin/ash", "/usr/bin/sh"} {
+func shell(root int, who pod.Identity) []string {
+	for _, candidate := range []string{who.Shell, "/bin/bash", "/bin/sh", "/bin/ash", "/usr/bin/sh"} {
 		if candidate == "" {
 			continue
 		}
@@ -168,10 +152,10 @@ func shell(root int, who identity) []string {
 }
 
 // noShell says what to do where there is none, as in images that are a program and nothing else.
-func (p *Pod) noShell() error {
+func noShell(p *pod.Pod) error {
 	what, pod := "pod", p
-	if p.around != nil {
-		what, pod = "container", p.around
+	if p.Around != nil {
+		what, pod = "container", p.Around
 	}
 	return fault.New(fault.ErrNotFound, []string{"podsh run -it --rm --pod " + pod.Title() + " busybox: a container with tools beside it, on the same network and with the same processes",
 		"podsh join " + p.Title() + " -- CMD, with a program that it has"}, "%s %q has no shell", what, p.Title())
@@ -182,7 +166,7 @@ func (j *Joining) joiner(args []string) (*nsenter.Joiner, error) {
 	if err := checkOwnStreams(); err != nil {
 		return nil, err
 	}
-	exe, err := j.Pod.openExe(j.pidfd)
+	exe, err := openExe(j.Pod, j.pidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +213,7 @@ func (j *Joining) Warning() error {
 // Streams are what the command gets in place of podsh's own output, where its user could not open that anew; nil: it gets that
 // itself. Standard input stays as it is: what the command leaves of it is for whoever reads it next.
 func (j *Joining) Streams() (*Streams, error) {
-	uid, _ := ids.Translate(j.Pod.idsOutside(), j.who.uid, true)
+	uid, _ := ids.Translate(j.Pod.IdsOutside(), j.who.UID, true)
 	if int(uid) == os.Geteuid() && (uid == 0 || ownFile(os.Stdout) && ownFile(os.Stderr)) {
 		return nil, nil
 	}

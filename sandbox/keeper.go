@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -27,7 +28,7 @@ import (
 const KeepName = "podsh@keep"
 
 // startKeeper starts the keeper of a helper.
-func (p *Pod) startKeeper(helper, stowed *os.File) (proc.ID, error) {
+func startKeeper(p *pod.Pod, helper, stowed *os.File) (proc.ID, error) {
 	executor, err := startHand(helper, stowed)
 	if err != nil {
 		return proc.ID{}, fmt.Errorf("start the helper's keeper: %w", err)
@@ -45,7 +46,7 @@ func (p *Pod) startKeeper(helper, stowed *os.File) (proc.ID, error) {
 }
 
 // keeperPlan is what a keeper does.
-func keeperPlan(p *Pod) *builder {
+func keeperPlan(p *pod.Pod) *builder {
 	b := &builder{}
 	pollfd := native.AppendUint16(native.AppendUint16(native.AppendUint32(nil, uint32(nsenter.EnterFD)), unix.POLLIN), 0)
 	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a pod with the host's pid namespace could look into it
@@ -54,7 +55,7 @@ func keeperPlan(p *Pod) *builder {
 	b.call(unix.SYS_PPOLL, pollfd, 1, 0, 0, 0)
 	b.call(unix.SYS_FCNTL, nsenter.PlanFD, unix.F_SETFD, unix.FD_CLOEXEC)
 	b.call(unix.SYS_FCNTL, nsenter.EnterFD, unix.F_SETFD, unix.FD_CLOEXEC)
-	args := []string{KeepName, p.Root, p.ID, strconv.Itoa(p.kept)}
+	args := []string{KeepName, p.Root, p.ID, strconv.Itoa(p.Kept)}
 	b.call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings(args), nsenter.Strings(supervisorEnv()), 0)
 	return b
 }
@@ -83,17 +84,17 @@ func Keep(args []string) int {
 	if err != nil {
 		return 0 // it has been removed, or never came about
 	}
-	pod.stowed = os.NewFile(stowedFD, "stowed")
+	pod.Stowed = os.NewFile(stowedFD, "stowed")
 	unix.CloseOnExec(stowedFD)
-	if err := pod.keepHelper(times); err != nil && !errors.Is(err, fault.ErrExited) {
+	if err := keepHelper(pod, times); err != nil && !errors.Is(err, fault.ErrExited) {
 		return 1
 	}
 	return 0
 }
 
 // keepHelper starts the helper anew, if the pod goes on.
-func (p *Pod) keepHelper(times int) error {
-	holder, err := p.Open()
+func keepHelper(p *pod.Pod, times int) error {
+	holder, err := Open(p)
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (p *Pod) keepHelper(times int) error {
 	}
 	var pause time.Duration
 	if age < soon {
-		p.kept = min(times+1, mostKept)
+		p.Kept = min(times+1, mostKept)
 		if times > 0 {
 			pause = time.Second << (times - 1)
 		}
@@ -112,7 +113,7 @@ func (p *Pod) keepHelper(times int) error {
 	if gone, err := proc.Ended(holder, time.Now().Add(pause)); gone || err != nil {
 		return err
 	}
-	h, _, err := p.findHelper()
+	h, _, err := findHelper(p)
 	if err != nil {
 		return err
 	}
@@ -138,8 +139,8 @@ func ownAge() (time.Duration, error) {
 }
 
 // helperIsGone says whether the helper that leads with this pod has ended.
-func (p *Pod) helperIsGone() bool {
-	h, err := p.dial()
+func helperIsGone(p *pod.Pod) bool {
+	h, err := dial(p)
 	if err == nil {
 		h.close()
 	}
@@ -150,16 +151,16 @@ func (p *Pod) helperIsGone() bool {
 const untilKept = 5 * time.Second
 
 // awaitKeeper gives a keeper the time to do its work, if the helper has ended and it is there.
-func (p *Pod) awaitKeeper() error {
-	return p.withKeeper(func(keeper *os.File) error {
+func awaitKeeper(p *pod.Pod) error {
+	return withKeeper(p, func(keeper *os.File) error {
 		_, err := proc.Ended(keeper, time.Now().Add(untilKept))
 		return err
 	})
 }
 
 // endKeeper ends one that can't do it, and what it has kept open: whoever calls this does it in its place.
-func (p *Pod) endKeeper() error {
-	return p.withKeeper(killNow)
+func endKeeper(p *pod.Pod) error {
+	return withKeeper(p, killNow)
 }
 
 // killNow ends a process, and waits until it is gone.
@@ -172,8 +173,8 @@ func killNow(pidfd *os.File) error {
 }
 
 // withKeeper does something with the keeper, if there is one, and it is not this process.
-func (p *Pod) withKeeper(do func(keeper *os.File) error) error {
-	state, err := p.Net()
+func withKeeper(p *pod.Pod, do func(keeper *os.File) error) error {
+	state, err := Net(p)
 	if err != nil || state.Keeper == nil || state.Keeper.PID == os.Getpid() {
 		return err
 	}

@@ -2,6 +2,8 @@ package sandbox
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // A session keyring is inherited, and with it the right to use the keys in it: keyrings(7). So whoever goes into a
@@ -26,7 +28,7 @@ const threadKeyring = "_tid"
 //
 // Without a user namespace the name must be the pod's, and a secret: that is root, who may have a million keys. Where he is
 // root of somebody else's container he may have 200 like others; with those used up such pods share a thread's, too.
-func (b *builder) takeKeyring(pod *Pod) {
+func (b *builder) takeKeyring(pod *pod.Pod) {
 	b.explain("have the pod's keyring in place of the caller's", "keyrings(7)", "")
 	switch {
 	case pod.Namespaces["user"].Kind != "host" || pod.Keyring == threadKeyring:
@@ -52,7 +54,7 @@ func (p *creation) makeKeyring() {
 }
 
 // keyringName names the keyring of a pod that has none by its user namespace.
-func keyringName(pod *Pod, shared bool) string {
+func keyringName(pod *pod.Pod, shared bool) string {
 	switch {
 	case pod.Namespaces["user"].Kind != "host":
 		return ""

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -34,35 +33,21 @@ func OpenImages() (*image.Store, error) {
 	return image.Open(path)
 }
 
-// mapName names the ids that the files of layers belong to: pods with the same ids share them.
-func (p *Pod) mapName() string {
-	if p.Namespaces["user"].Kind == "host" || len(p.UIDMap) == 0 {
-		return "host"
-	}
-	name := strings.ReplaceAll(strings.Join([]string{ids.Words(p.UIDMap), ids.Words(p.GIDMap)}, "_"), " ", "-")
-	if len(name) > 100 {
-		hash := fnv.New64a()
-		hash.Write([]byte(name))
-		name = fmt.Sprintf("ids-%016x", hash.Sum64())
-	}
-	return name
-}
-
-// Layers makes sure that the layers of an image are unpacked for the pod, and returns where, the lowest first. One that an
+// LayersFor makes sure that the layers of an image are unpacked for the pod, and returns where, the lowest first. One that an
 // image has twice, as buildkit's empty ones, is there once: an overlay refuses to have a folder twice, and what the topmost
 // has, has the last word. tell hears how far that has got; it is called by several at a time.
-func (p *Pod) Layers(store *image.Store, img *image.Image, tell func(image.Event)) ([]string, error) {
+func LayersFor(p *pod.Pod, store *image.Store, img *image.Image, tell func(image.Event)) ([]string, error) {
 	if p.Namespaces["user"].Kind == "path" {
 		return nil, fault.New(nil, []string{"podsh create without --userns path:FILE"}, "pod %q has ids that podsh does not know, so nothing can be unpacked for it", p.Title())
 	}
 	paths, missing := []string{}, []image.Layer{}
 	for _, layer := range slices.Backward(img.Layers) {
-		path := store.LayerPath(p.mapName(), layer)
+		path := store.LayerPath(p.MapName(), layer)
 		if slices.Contains(paths, path) {
 			continue
 		}
 		paths = append(paths, path)
-		if !store.HasLayer(p.mapName(), layer) {
+		if !store.HasLayer(p.MapName(), layer) {
 			missing = append(missing, layer)
 		}
 	}
@@ -73,7 +58,7 @@ func (p *Pod) Layers(store *image.Store, img *image.Image, tell func(image.Event
 	for i, layer := range missing {
 		group.Go(func() {
 			room <- struct{}{}
-			errs[i] = p.UnpackLayer(store, layer, tell)
+			errs[i] = UnpackLayer(p, store, layer, tell)
 			<-room
 		})
 	}
@@ -81,7 +66,7 @@ func (p *Pod) Layers(store *image.Store, img *image.Image, tell func(image.Event
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return p.corrected(store, paths)
+	return corrected(p, store, paths)
 }
 
 // Where unpacking a layer stops: what is more is no layer, but an attack.
@@ -92,19 +77,19 @@ const (
 )
 
 // UnpackLayer unpacks a layer for pods with these ids, unless it is there.
-func (p *Pod) UnpackLayer(store *image.Store, layer image.Layer, tell func(image.Event)) error {
-	fresh, err := store.NewLayer(p.mapName(), layer, func(dir string) error { return p.removeTree(dir) })
+func UnpackLayer(p *pod.Pod, store *image.Store, layer image.Layer, tell func(image.Event)) error {
+	fresh, err := store.NewLayer(p.MapName(), layer, func(dir string) error { return removeTree(p, dir) })
 	if fresh == nil || err != nil {
 		return err
 	}
 	blob, err := os.Open(store.BlobPath(layer.Digest))
 	if err == nil {
 		defer blob.Close()
-		err = p.giveToRoot(fresh.Dir)
+		err = giveToRoot(p, fresh.Dir)
 	}
 	if err == nil {
 		var implied []string
-		err = p.unpack(blob, fresh.Dir, &layer, func(event image.Event) {
+		err = unpack(p, blob, fresh.Dir, &layer, func(event image.Event) {
 			if event.Implied != nil {
 				implied = event.Implied
 			} else {
@@ -122,14 +107,14 @@ func (p *Pod) UnpackLayer(store *image.Store, layer image.Layer, tell func(image
 }
 
 // removeTree removes a folder whose files belong to ids of the pod's.
-func (p *Pod) removeTree(dir string) error {
-	lost := Pod{Upper: dir, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
-	return lost.removeUpper()
+func removeTree(p *pod.Pod, dir string) error {
+	lost := pod.Pod{Upper: dir, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
+	return removeUpper(&lost)
 }
 
 // beRoot makes the executor the pod's root, as a program of ours is to be that works on its files: it ends with podsh, and
 // gains nothing by what it executes.
-func (b *builder) beRoot(p *Pod) {
+func (b *builder) beRoot(p *pod.Pod) {
 	if _, root := ids.Translate(p.UIDMap, 0, true); root {
 		if !p.KeepGroups {
 			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
@@ -210,7 +195,7 @@ func UsualLayers(store *image.Store, img *image.Image, tell func(image.Event)) (
 	if err != nil {
 		return nil, err
 	}
-	return p.Layers(store, img, tell)
+	return LayersFor(p, store, img, tell)
 }
 
 // ImageUse says which images and layers the containers of this user have.
@@ -224,13 +209,13 @@ func (s *Store) ImageUse() (*image.Use, error) {
 		for _, layer := range p.Spec.Rootfs.Layers {
 			use.Layers[layer] = true
 		}
-		containers, err := p.Containers()
+		containers, err := Containers(p)
 		if err != nil {
 			return nil, err
 		}
 		for _, c := range containers {
-			if c.broken != nil {
-				return nil, c.broken // nobody knows what it has
+			if c.Broken != nil {
+				return nil, c.Broken // nobody knows what it has
 			}
 			if c.Image.Digest != "" {
 				use.Images[c.Image.Digest] = append(use.Images[c.Image.Digest], c.Title())
@@ -249,14 +234,14 @@ func removeLayer(dir string) error {
 	if err != nil {
 		return err
 	}
-	return p.removeTree(dir)
+	return removeTree(p, dir)
 }
 
 // usualPod is a pod with the ids that one has of which nothing else is said.
-func usualPod() (*Pod, error) {
+func usualPod() (*pod.Pod, error) {
 	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion()}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
-	p := &Pod{Namespaces: map[string]spec.Choice{"user": {Kind: "host"}}}
+	p := &pod.Pod{Namespaces: map[string]spec.Choice{"user": {Kind: "host"}}}
 	if f.Root {
 		return p, nil
 	}
@@ -275,5 +260,5 @@ func UnpackUsually(store *image.Store, layer image.Layer, tell func(image.Event)
 	if err != nil {
 		return err
 	}
-	return p.UnpackLayer(store, layer, tell)
+	return UnpackLayer(p, store, layer, tell)
 }

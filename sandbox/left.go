@@ -2,31 +2,31 @@ package sandbox
 
 import (
 	"errors"
-	"path/filepath"
 	"runtime"
 
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // OpenFiles shows the container as a pod whose files can be copied. Of one that has ended that is what it has left, to
 // be read only. Call done when that is done.
-func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
-	if err := c.pod.lives(); err != nil {
-		return nil, nil, c.whereItWrote(err)
+func OpenFiles(c *pod.Container) (view *pod.Pod, done func(), err error) {
+	if err := lives(c.In); err != nil {
+		return nil, nil, whereItWrote(c, err)
 	}
-	if view, err = c.AsPod(); !errors.Is(err, fault.ErrExited) {
+	if view, err = AsPod(c); !errors.Is(err, fault.ErrExited) {
 		return view, func() {}, err
 	}
-	left, lost, err := c.left()
+	left, lost, err := left(c)
 	if err != nil {
 		return nil, nil, err
 	}
 	runtime.LockOSThread() // whoever builds ends with the thread
 	defer runtime.UnlockOSThread()
-	b, err := left.build(&Stdio{})
+	b, err := build(left, &Stdio{})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -35,22 +35,22 @@ func (c *Container) OpenFiles() (view *Pod, done func(), err error) {
 	if len(passed) == 0 {
 		return nil, nil, errors.New("no mount namespace was passed out")
 	}
-	view = left.view()
-	view.Spec.Name, view.mounts, view.lost, view.Upper = c.Title(), passed[0], lost, c.writes()
-	return view, func() { view.mounts.Close() }, nil
+	view = asPod(left)
+	view.Spec.Name, view.Mounts, view.Lost, view.Upper = c.Title(), passed[0], lost, c.Writes()
+	return view, func() { view.Mounts.Close() }, nil
 }
 
 // left is a container that shows what this one has left: the same root, but with all that it has written below, so that
 // nothing is disturbed, should it start meanwhile; and nothing that could keep it from being shown, since what can't start
 // most needs to be looked at. lost is where volumes were that are gone.
-func (c *Container) left() (_ *Container, lost []string, err error) {
+func left(c *pod.Container) (_ *pod.Container, lost []string, err error) {
 	if c.Memory && c.Root.Mode == "overlay" {
 		return nil, nil, fault.New(nil, []string{"podsh start " + c.Title() + "; on another disk, as XDG_DATA_HOME, it would have stayed"},
 			"what container %q had written ended with it: an overlay can't be laid on the disk of %s", c.Title(), c.Disk)
 	}
 	l := *c
 	if c.Root.Mode != "ro" {
-		l.Root, l.Memory = rootfs.Layers(c.folders()), true
+		l.Root, l.Memory = rootfs.Layers(folders(c)), true
 	}
 	l.User, l.Workdir, l.Volumes, l.Spec = "", "/", nil, spec.ContainerSpec{}
 	for _, v := range c.Spec.Volumes {
@@ -61,22 +61,11 @@ func (c *Container) left() (_ *Container, lost []string, err error) {
 		}
 	}
 	for _, v := range c.Spec.PodVolumes {
-		if files.Exists(c.pod.volumePath(v.Name)) {
+		if files.Exists(volumePath(c.In, v.Name)) {
 			l.Spec.PodVolumes = append(l.Spec.PodVolumes, v)
 		} else {
 			lost = append(lost, v.Destination)
 		}
 	}
 	return &l, lost, nil
-}
-
-// writes is the folder of the host's with what the container writes; nothing, where that is in memory, or it writes nothing.
-func (c *Container) writes() string {
-	switch upper := filepath.Join(c.Disk, "upper"); {
-	case c.Root.Mode == "rw":
-		return c.Root.Dir
-	case c.Root.Mode == "overlay" && !c.Memory && files.Exists(upper):
-		return upper
-	}
-	return ""
 }

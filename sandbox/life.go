@@ -15,19 +15,20 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // Kill sends a signal to every member, and tells how many there were.
-func (p *Pod) Kill(sig unix.Signal) (int, error) {
-	pidfd, err := p.Open()
+func Kill(p *pod.Pod, sig unix.Signal) (int, error) {
+	pidfd, err := Open(p)
 	if err != nil {
 		return 0, err
 	}
 	defer pidfd.Close()
-	group, err := p.membership(pidfd)
+	group, err := membershipOf(p, pidfd)
 	if errors.Is(err, fault.ErrExited) {
-		return 0, p.hasEnded()
+		return 0, hasEnded(p)
 	}
 	if err != nil {
 		return 0, err
@@ -46,13 +47,13 @@ func (p *Pod) Kill(sig unix.Signal) (int, error) {
 }
 
 // hasEnded is the error for a pod whose holder has just ended.
-func (p *Pod) hasEnded() error {
-	_, err := p.Open()
+func hasEnded(p *pod.Pod) error {
+	_, err := Open(p)
 	return err
 }
 
-// Wait returns when the pod has ended.
-func (p *Pod) Wait() error {
+// WaitForPod returns when the pod has ended.
+func WaitForPod(p *pod.Pod) error {
 	pidfd, err := p.Holder.Open()
 	if errors.Is(err, fault.ErrExited) {
 		return nil
@@ -68,20 +69,20 @@ func (p *Pod) Wait() error {
 // Stopped tells who did not end by itself when a pod was stopped.
 type Stopped struct {
 	Processes  []proc.Process
-	Containers []*Container
+	Containers []*pod.Container
 }
 
 // Stop asks the pod's containers to end, then every member, and ends the holder when they have, or after the grace;
 // then the kernel ends what is left. A pod that has ended is stopped.
-func (p *Pod) Stop(grace time.Duration) (stubborn Stopped, err error) {
-	if stubborn.Containers, err = p.stopContainers(); err != nil {
+func Stop(p *pod.Pod, grace time.Duration) (stubborn Stopped, err error) {
+	if stubborn.Containers, err = stopContainers(p); err != nil {
 		return stubborn, err
 	}
-	stubborn.Processes, err = p.stop(grace)
+	stubborn.Processes, err = stop(p, grace)
 	return stubborn, err
 }
 
-func (p *Pod) stop(grace time.Duration) ([]proc.Process, error) {
+func stop(p *pod.Pod, grace time.Duration) ([]proc.Process, error) {
 	pidfd, err := p.Holder.Open()
 	if errors.Is(err, fault.ErrExited) {
 		return nil, nil
@@ -90,16 +91,16 @@ func (p *Pod) stop(grace time.Duration) ([]proc.Process, error) {
 		return nil, err
 	}
 	defer pidfd.Close()
-	group, err := p.membership(pidfd)
+	group, err := membershipOf(p, pidfd)
 	if err != nil && !errors.Is(err, fault.ErrExited) {
 		return nil, err
 	}
 	if group == nil { // nobody can be asked
-		return nil, p.end(pidfd, nil)
+		return nil, end(p, pidfd, nil)
 	}
 	defer group.Close()
 	stubborn, err := group.terminate(time.Now().Add(grace))
-	return stubborn, errors.Join(err, p.end(pidfd, group), group.destroy())
+	return stubborn, errors.Join(err, end(p, pidfd, group), group.destroy())
 }
 
 // terminate asks the members to end and returns those that have not at the deadline. What they start
@@ -181,7 +182,7 @@ func (m *membership) destroy() error {
 }
 
 // end ends the holder and waits for that. With it goes all that is in its pid namespace. group may be nil.
-func (p *Pod) end(pidfd *os.File, group *membership) error {
+func end(p *pod.Pod, pidfd *os.File, group *membership) error {
 	for i, try := range []struct {
 		sig  unix.Signal
 		wait time.Duration
@@ -227,20 +228,20 @@ func (m *membership) wakeParents() {
 
 // Remove makes a pod be gone: its holder, if force says so, what it has of the network, what it wrote to disk,
 // and its description. The last goes last, so that what can't be removed can still be seen.
-func (p *Pod) Remove(force bool) error {
+func Remove(p *pod.Pod, force bool) error {
 	if p.IsHub {
 		return storeOf(p).removeHub(p)
 	}
-	err := p.remove(force)
+	err := remove(p, force)
 	if err == nil && p.Hub != "" {
 		err = storeOf(p).ReleaseHub()
 	}
 	return err
 }
 
-func (p *Pod) remove(force bool) error {
-	if p.Format != podFormat {
-		p.salvage()
+func remove(p *pod.Pod, force bool) error {
+	if p.Format != pod.Format {
+		salvage(p)
 	}
 	var network *os.File // kept to the last: plugins want to see it when they take theirs away
 	pidfd, err := p.Holder.Open()
@@ -259,34 +260,34 @@ func (p *Pod) remove(force bool) error {
 			return fault.New(nil, []string{fmt.Sprintf("podsh rm -f %s, or podsh stop %[1]s first", p.Title())},
 				"pod %q is running", p.Title())
 		}
-		if err := p.destroy(pidfd); err != nil {
+		if err := destroy(p, pidfd); err != nil {
 			return err
 		}
 	}
-	if err := p.endHelper(network); err != nil {
+	if err := endHelper(p, network); err != nil {
 		return err
 	}
-	if err := errors.Join(p.endSupervisor(), p.removeContainers()); err != nil {
+	if err := errors.Join(endSupervisor(p), removeContainers(p)); err != nil {
 		return err
 	}
-	if err := p.removeDisk(); err != nil {
+	if err := removeDisk(p); err != nil {
 		return err
 	}
 	if err := storeOf(p).forget(p); err != nil {
 		return err
 	}
-	p.sweepDisks() // of a run that was killed
+	sweepDisks(p) // of a run that was killed
 	return nil
 }
 
 // destroy ends the holder and all members, without asking those. In a pid namespace of their own they need
 // not be known: the kernel kills them.
-func (p *Pod) destroy(pidfd *os.File) error {
-	group, err := p.membership(pidfd)
+func destroy(p *pod.Pod, pidfd *os.File) error {
+	group, err := membershipOf(p, pidfd)
 	if errors.Is(err, fault.ErrExited) || p.MemberNamespace() == "pid" {
 		err = nil
 	}
-	err = errors.Join(err, p.end(pidfd, group))
+	err = errors.Join(err, end(p, pidfd, group))
 	if group != nil {
 		defer group.Close()
 		err = errors.Join(err, group.destroy())
@@ -297,7 +298,7 @@ func (p *Pod) destroy(pidfd *os.File) error {
 // salvage finds what is needed to remove a pod whose description can't be read: what a version with another
 // format most probably writes in the same place; else its holder, which the saved plan names as well; and its
 // name, which points to it.
-func (p *Pod) salvage() {
+func salvage(p *pod.Pod) {
 	var described struct {
 		UIDMap []ids.Map `json:"uid_map"`
 		GIDMap []ids.Map `json:"gid_map"`

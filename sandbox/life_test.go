@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -22,17 +23,17 @@ const never = time.Hour
 
 func TestStopLetsMembersEndInGoodOrder(t *testing.T) {
 	for _, kinds := range [][]string{{"user", "pid", "mnt"}, {"user", "mnt"}} {
-		pod := handmade(t, newStore(t), "", kinds...)
+		p := handmade(t, newStore(t), "", kinds...)
 		done := t.TempDir() + "/done"
-		enter(t, pod, `trap 'echo done > `+done+`; exit' TERM; echo; while :; do sleep 0.01; done`)
-		stubborn, err := pod.Stop(never)
+		enter(t, p, `trap 'echo done > `+done+`; exit' TERM; echo; while :; do sleep 0.01; done`)
+		stubborn, err := Stop(p, never)
 		if err != nil || len(stubborn.Processes) > 0 {
 			t.Fatalf("%v: stop: %v, %v", kinds, stubborn, err)
 		}
 		if _, err := os.Stat(done); err != nil {
 			t.Errorf("%v: the member was not asked: %v", kinds, err)
 		}
-		if pod.Status() != Exited {
+		if StatusOf(p) != pod.Exited {
 			t.Errorf("%v: the pause still runs", kinds)
 		}
 	}
@@ -43,7 +44,7 @@ func TestStopNamesMembersThatDoNotGo(t *testing.T) {
 		pod := handmade(t, newStore(t), "", kinds...)
 		cmd := enter(t, pod, `trap "" TERM; echo; exec sleep 1000`)
 		eventually(t, "the sleep", func() bool { return slices.Contains(membersOf(t, pod), "sleep") })
-		stubborn, err := pod.Stop(100 * time.Millisecond)
+		stubborn, err := Stop(pod, 100*time.Millisecond)
 		if err != nil || len(stubborn.Processes) != 1 || stubborn.Processes[0].CommandLine() != "sleep 1000" {
 			t.Errorf("%v: stop: %v, %v", kinds, stubborn, err)
 		}
@@ -55,30 +56,30 @@ func TestStopWakesMembersThatAreStopped(t *testing.T) {
 	pod := handmade(t, newStore(t), "", "user", "pid")
 	enter(t, pod, `echo; kill -STOP $$`)
 	eventually(t, "the member to stop", func() bool {
-		processes, err := pod.Processes()
+		processes, err := Processes(pod)
 		return err == nil && len(processes) == 2 && processes[1].State == "T"
 	})
-	if stubborn, err := pod.Stop(never); err != nil || len(stubborn.Processes) > 0 {
+	if stubborn, err := Stop(pod, never); err != nil || len(stubborn.Processes) > 0 {
 		t.Errorf("stop: %v, %v", stubborn, err)
 	}
 }
 
 func TestStopEndsAHolderThatIsStopped(t *testing.T) {
-	pod := handmade(t, newStore(t), "", "user", "pid")
-	if err := unix.Kill(pod.Holder.PID, unix.SIGSTOP); err != nil {
+	p := handmade(t, newStore(t), "", "user", "pid")
+	if err := unix.Kill(p.Holder.PID, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pod.Stop(0); err != nil || pod.Status() != Exited {
-		t.Errorf("stop: %v, %v", pod.Status(), err)
+	if _, err := Stop(p, 0); err != nil || StatusOf(p) != pod.Exited {
+		t.Errorf("stop: %v, %v", StatusOf(p), err)
 	}
-	if _, err := pod.Stop(never); err != nil {
+	if _, err := Stop(p, never); err != nil {
 		t.Errorf("stop of what has ended: %v", err)
 	}
 }
 
 func TestThePauseOfAnotherPodIsNoMember(t *testing.T) {
 	store := newStore(t)
-	pod := handmade(t, store, "web", "user", "pid")
+	p := handmade(t, store, "web", "user", "pid")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -87,47 +88,47 @@ func TestThePauseOfAnotherPodIsNoMember(t *testing.T) {
 	if err := os.Symlink(self, pause); err != nil {
 		t.Fatal(err)
 	}
-	enter(t, pod, "echo; exec "+pause+" pause")
-	eventually(t, "the pause", func() bool { return slices.Equal(membersOf(t, pod), []string{"pause"}) })
-	members, err := Members([]*Pod{pod})
+	enter(t, p, "echo; exec "+pause+" pause")
+	eventually(t, "the pause", func() bool { return slices.Equal(membersOf(t, p), []string{"pause"}) })
+	members, err := Members([]*pod.Pod{p})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// As if it held a pod that was made with --pid pod:web.
-	pid := members[pod.ID][0]
-	guest := &Pod{Format: podFormat, ID: newID(), Root: store.Path, Namespaces: map[string]spec.Choice{"pid": {Kind: "pod", Value: "web"}}}
+	pid := members[p.ID][0]
+	guest := &pod.Pod{Format: pod.Format, ID: newID(), Root: store.Path, Namespaces: map[string]spec.Choice{"pid": {Kind: "pod", Value: "web"}}}
 	if guest.Holder, err = proc.Identify(pid, openPID(t, pid)); err != nil {
 		t.Fatal(err)
 	}
 	describe(t, guest)
-	if n, err := pod.Kill(unix.SIGKILL); n != 0 || err != nil || guest.Status() != Running {
+	if n, err := Kill(p, unix.SIGKILL); n != 0 || err != nil || StatusOf(guest) != pod.Running {
 		t.Errorf("kill reached %d: %v", n, err)
 	}
-	if stubborn, err := pod.Stop(never); len(stubborn.Processes) > 0 || err != nil || guest.Status() != Exited {
+	if stubborn, err := Stop(p, never); len(stubborn.Processes) > 0 || err != nil || StatusOf(guest) != pod.Exited {
 		t.Errorf("stop: %v, %v", stubborn, err)
 	}
 }
 
 func TestKillSparesThePause(t *testing.T) {
-	pod := handmade(t, newStore(t), "", "user", "pid")
-	enter(t, pod, "echo; exec sleep 1000")
-	if n, err := pod.Kill(unix.SIGKILL); n != 1 || err != nil {
+	p := handmade(t, newStore(t), "", "user", "pid")
+	enter(t, p, "echo; exec sleep 1000")
+	if n, err := Kill(p, unix.SIGKILL); n != 1 || err != nil {
 		t.Errorf("kill: %d, %v", n, err)
 	}
-	eventually(t, "the member to be gone", func() bool { return len(membersOf(t, pod)) == 0 })
-	if pod.Status() != Running {
+	eventually(t, "the member to be gone", func() bool { return len(membersOf(t, p)) == 0 })
+	if StatusOf(p) != pod.Running {
 		t.Error("the pause is gone")
 	}
-	if n, err := pod.Kill(unix.SIGKILL); n != 0 || err != nil {
+	if n, err := Kill(p, unix.SIGKILL); n != 0 || err != nil {
 		t.Errorf("kill of nobody: %d, %v", n, err)
 	}
-	if err := unix.Kill(pod.Holder.PID, unix.SIGKILL); err != nil {
+	if err := unix.Kill(p.Holder.PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := pod.Wait(); err != nil {
+	if err := WaitForPod(p); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pod.Kill(unix.SIGKILL); !errors.Is(err, fault.ErrExited) {
+	if _, err := Kill(p, unix.SIGKILL); !errors.Is(err, fault.ErrExited) {
 		t.Errorf("kill in a pod that has ended: %v", err)
 	}
 }
@@ -135,26 +136,26 @@ func TestKillSparesThePause(t *testing.T) {
 func TestWait(t *testing.T) {
 	pod := handmade(t, newStore(t), "", "user", "pid")
 	waited := make(chan error)
-	go func() { waited <- pod.Wait() }()
-	if _, err := pod.Stop(0); err != nil {
+	go func() { waited <- WaitForPod(pod) }()
+	if _, err := Stop(pod, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-waited; err != nil {
 		t.Error(err)
 	}
-	if err := pod.Wait(); err != nil {
+	if err := WaitForPod(pod); err != nil {
 		t.Errorf("wait for what has ended: %v", err)
 	}
 }
 
 func TestRemove(t *testing.T) {
 	store := newStore(t)
-	pod := handmade(t, store, "web", "user", "pid")
-	err := pod.Remove(false)
-	if err == nil || !strings.Contains(strings.Join(Hints(err), " "), "podsh rm -f web") || pod.Status() != Running {
+	p := handmade(t, store, "web", "user", "pid")
+	err := Remove(p, false)
+	if err == nil || !strings.Contains(strings.Join(Hints(err), " "), "podsh rm -f web") || StatusOf(p) != pod.Running {
 		t.Errorf("remove of a running pod: %v, %q", err, Hints(err))
 	}
-	if err := pod.Remove(true); err != nil || pod.Status() != Exited {
+	if err := Remove(p, true); err != nil || StatusOf(p) != pod.Exited {
 		t.Errorf("remove by force: %v", err)
 	}
 	if _, err := store.Find("web"); !errors.Is(err, fault.ErrNoPod) {
@@ -166,7 +167,7 @@ func TestRemove(t *testing.T) {
 func TestRemoveKillsMembersOutsideAPIDNamespace(t *testing.T) {
 	pod := handmade(t, newStore(t), "", "user", "mnt")
 	cmd := enter(t, pod, `trap "" TERM; echo; while :; do sleep 0.001; done`) // forks all the time
-	if err := pod.Remove(true); err != nil {
+	if err := Remove(pod, true); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // else this never returns
@@ -180,7 +181,7 @@ func TestRemoveByManyAtOnce(t *testing.T) {
 		group.Go(func() {
 			pod, err := store.Find("web")
 			if err == nil {
-				err = pod.Remove(true)
+				err = Remove(pod, true)
 			}
 			if err != nil && !errors.Is(err, fault.ErrNoPod) {
 				t.Error(err)
@@ -204,10 +205,10 @@ func TestRemoveByManyAtOnce(t *testing.T) {
 
 // What a pod's description has lost, another place may still know: nothing keeps running.
 func TestRemoveOfAPodWhoseDescriptionIsUnreadable(t *testing.T) {
-	for name, spoil := range map[string]func(p *Pod, text []byte) []byte{
-		"cut off": func(p *Pod, text []byte) []byte { return text[:len(text)/2] },
-		"empty":   func(p *Pod, text []byte) []byte { return nil },
-		"of another version": func(p *Pod, _ []byte) []byte {
+	for name, spoil := range map[string]func(p *pod.Pod, text []byte) []byte{
+		"cut off": func(p *pod.Pod, text []byte) []byte { return text[:len(text)/2] },
+		"empty":   func(p *pod.Pod, text []byte) []byte { return nil },
+		"of another version": func(p *pod.Pod, _ []byte) []byte {
 			other := *p
 			other.Format++
 			text, _ := json.Marshal(&other)
@@ -215,31 +216,31 @@ func TestRemoveOfAPodWhoseDescriptionIsUnreadable(t *testing.T) {
 		},
 	} {
 		store := newStore(t)
-		pod := handmade(t, store, "web", "user", "pid")
-		plan, err := nsenter.EncodeSaved(nsenter.Saved{PID: pod.Holder.PID, PIDFDInode: pod.Holder.PIDFDInode,
-			Started: pod.Holder.Started, BootID: pod.Holder.BootID + "\n"}, nil)
+		of := handmade(t, store, "web", "user", "pid")
+		plan, err := nsenter.EncodeSaved(nsenter.Saved{PID: of.Holder.PID, PIDFDInode: of.Holder.PIDFDInode,
+			Started: of.Holder.Started, BootID: of.Holder.BootID + "\n"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := store.path("pods", pod.ID)
+		path := store.path("pods", of.ID)
 		text, err := os.ReadFile(path + "/pod.json")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(os.WriteFile(path+"/join", plan, 0o600), os.WriteFile(path+"/pod.json", spoil(pod, text), 0o600)); err != nil {
+		if err := errors.Join(os.WriteFile(path+"/join", plan, 0o600), os.WriteFile(path+"/pod.json", spoil(of, text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		broken, err := store.Find("web")
-		if broken == nil || err == nil || broken.Status() != Broken {
+		if broken == nil || err == nil || StatusOf(broken) != pod.Broken {
 			t.Fatalf("%s: find: %v, %v", name, broken, err)
 		}
-		if err := broken.Remove(false); err == nil {
+		if err := Remove(broken, false); err == nil {
 			t.Errorf("%s: removed while it runs", name)
 		}
-		if err := broken.Remove(true); err != nil {
+		if err := Remove(broken, true); err != nil {
 			t.Errorf("%s: remove: %v", name, err)
 		}
-		if pod.Status() != Exited {
+		if StatusOf(of) != pod.Exited {
 			t.Errorf("%s: the pause still runs", name)
 		}
 		if names, err := os.ReadDir(store.path("names")); err != nil || len(names) > 0 {

@@ -155,7 +155,7 @@ func RemoveLost() error {
 		return err
 	}
 	for _, dir := range lost {
-		err = errors.Join(err, usual.removeTree(dir))
+		err = errors.Join(err, removeTree(usual, dir))
 	}
 	return err
 }

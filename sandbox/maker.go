@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/seccomp"
 )
 
@@ -46,14 +47,6 @@ func (m *maker) confine() error {
 	b.call(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, nsenter.Words{len(filter) / 8, filter}, 0, 0)
 	_, err := m.do(b)
 	return err
-}
-
-// netNamespaces are the flags of setns(2) for whoever works on a pod's network.
-func (p *Pod) netNamespaces() int {
-	if p.Namespaces["user"].Kind == "host" {
-		return unix.CLONE_NEWNET
-	}
-	return unix.CLONE_NEWUSER | unix.CLONE_NEWNET
 }
 
 // startMaker leads an executor into namespaces of the process behind a pidfd. keep are the capabilities that
@@ -205,7 +198,7 @@ func firstOfEach(ips []netip.Addr) []netip.Addr {
 // keepPortReplies does so for what UDP ports send.
 //
 // What they send to pods on the same network takes the usual way: peers know the pod by its own address.
-func (m *maker) keepPortReplies(state *NetState, ports []network.Port) error {
+func (m *maker) keepPortReplies(state *pod.NetState, ports []network.Port) error {
 	own := state.Addresses
 	if slices.ContainsFunc(ports, func(p network.Port) bool { return p.Protocol == "udp" }) {
 		for i := range state.Attachments {

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // givenMaker is a Maker as a helper has it in its hands, at the moment when it gets it.
@@ -28,7 +29,7 @@ func givenMaker(t *testing.T) *nsenter.Maker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
-	w := newWiring(&Pod{ID: "0123456789ab"}, &NetState{})
+	w := newWiring(&pod.Pod{ID: "0123456789ab"}, &pod.NetState{})
 	w.helper = &helper{conn: ours}
 	if w.maker, err = startMaker(self, 0, forNetwork...); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -51,13 +52,13 @@ const (
 )
 
 // withContainers lists pods, and behind each its containers that run, as pods of their own.
-func withContainers(pods []*Pod) []*Pod {
-	var all []*Pod
+func withContainers(pods []*pod.Pod) []*pod.Pod {
+	var all []*pod.Pod
 	for _, p := range pods {
 		all = append(all, p)
-		containers, _ := p.Containers() // removed meanwhile
+		containers, _ := Containers(p) // removed meanwhile
 		for _, c := range containers {
-			if view, err := c.AsPod(); err == nil { // else it does not run
+			if view, err := AsPod(c); err == nil { // else it does not run
 				all = append(all, view)
 			}
 		}
@@ -66,7 +67,7 @@ func withContainers(pods []*Pod) []*Pod {
 }
 
 // Draw maps the host, pods and their containers. Of those that have ended nothing is left to map.
-func Draw(pods []*Pod) (*Map, error) {
+func Draw(pods []*pod.Pod) (*Map, error) {
 	m := &Map{parents: map[uint64]uint64{}, makers: map[uint64]uint32{}, owners: map[uint64]uint64{}}
 	if err := m.add(&Resident{Name: HostName, Host: true}, "self"); err != nil {
 		return nil, err
@@ -92,12 +93,12 @@ func Draw(pods []*Pod) (*Map, error) {
 	return m, nil
 }
 
-func newResident(p *Pod) *Resident {
+func newResident(p *pod.Pod) *Resident {
 	r := &Resident{Name: p.Title(), ID: p.ID, PID: p.Holder.PID}
 	if p.IsHub {
 		r.Name = HubName
 	}
-	state, err := p.Net()
+	state, err := Net(p)
 	if err != nil {
 		return r // its namespaces are there all the same
 	}

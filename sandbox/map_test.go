@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // lsns is what util-linux says of the namespaces of a process: its inodes by kind.
@@ -29,10 +31,10 @@ func TestDrawAgreesWithLsns(t *testing.T) {
 	store := newStore(t)
 	web := handmade(t, store, "web", "user", "pid", "net")
 	ended := handmade(t, store, "ended", "user")
-	if _, err := ended.Stop(0); err != nil {
+	if _, err := Stop(ended, 0); err != nil {
 		t.Fatal(err)
 	}
-	m, err := Draw([]*Pod{web, ended})
+	m, err := Draw([]*pod.Pod{web, ended})
 	if err != nil || len(m.Residents) != 2 {
 		t.Fatalf("%v, %v", m, err)
 	}

@@ -10,35 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
-
-// MemberNamespace names the namespace by which the pod's members are told from all other processes: its pid
-// namespace; where that is not its own, its mount namespace, else its user namespace. It is "" where none of
-// them is its own: then there is no way to tell.
-//
-// A process never leaves its pid namespace, and what it puts into a child of it dies with it, so a process
-// in a pid namespace below the pod's is a member as well. The same goes for user namespaces. Mount
-// namespaces have no order: a process that makes one of its own in a pod without a pid namespace is lost
-// from sight.
-func (p *Pod) MemberNamespace() string {
-	for _, name := range []string{"pid", "mnt", "user"} {
-		if p.Namespaces[name].Kind == "new" {
-			return name
-		}
-	}
-	return ""
-}
 
 // Members finds the members of many pods with one look at /proc, by the id of the pod; the holder is none of
 // them. Pods that have ended, and those without a MemberNamespace, are left out. What can't be read belongs
 // to other users, or is gone.
-func Members(pods []*Pod) (map[string][]int, error) {
-	holders := map[string]map[int]*Pod{} // by kind of namespace
+func Members(pods []*pod.Pod) (map[string][]int, error) {
+	holders := map[string]map[int]*pod.Pod{} // by kind of namespace
 	for _, p := range pods {
 		if kind := p.MemberNamespace(); kind != "" {
 			if holders[kind] == nil {
-				holders[kind] = map[int]*Pod{}
+				holders[kind] = map[int]*pod.Pod{}
 			}
 			holders[kind][p.Holder.PID] = p
 		}
@@ -53,7 +37,7 @@ func Members(pods []*Pod) (map[string][]int, error) {
 	}
 	for kind, of := range holders {
 		seen := proc.Look(kind, pids)
-		pods := map[uint64]*Pod{}
+		pods := map[uint64]*pod.Pod{}
 		for _, s := range seen {
 			if p := of[s.PID]; p != nil {
 				pods[s.Namespace] = p
@@ -71,11 +55,11 @@ func Members(pods []*Pod) (map[string][]int, error) {
 }
 
 // Statuses looks what many pods are doing, in the order of the pods.
-func Statuses(pods []*Pod) []Status {
-	statuses := make([]Status, len(pods))
+func Statuses(pods []*pod.Pod) []pod.Status {
+	statuses := make([]pod.Status, len(pods))
 	proc.InParts(len(pods), func(from, to int) {
 		for i := from; i < to; i++ {
-			statuses[i] = pods[i].Status()
+			statuses[i] = StatusOf(pods[i])
 		}
 	})
 	return statuses
@@ -84,14 +68,14 @@ func Statuses(pods []*Pod) []Status {
 // membership is what the members of a living pod have in common. It holds their namespace open: so the
 // kernel can't give its inode to another one while we look.
 type membership struct {
-	pod       *Pod
+	pod       *pod.Pod
 	kind      string
 	namespace *os.File
 	inode     uint64
 }
 
-// membership returns nil for a pod whose members can't be told. pidfd is of the holder.
-func (p *Pod) membership(pidfd *os.File) (*membership, error) {
+// membershipOf returns nil for a pod whose members can't be told. pidfd is of the holder.
+func membershipOf(p *pod.Pod, pidfd *os.File) (*membership, error) {
 	kind := p.MemberNamespace()
 	if kind == "" {
 		return nil, nil
@@ -141,7 +125,7 @@ func (m *membership) holdsAnother(pid int) (bool, error) {
 		return false, nil
 	}
 	pods, err := storeOf(m.pod).List()
-	return slices.ContainsFunc(pods, func(p *Pod) bool { return p.Holder.PID == pid && p.Status() == Running }), err
+	return slices.ContainsFunc(pods, func(p *pod.Pod) bool { return p.Holder.PID == pid && StatusOf(p) == pod.Running }), err
 }
 
 // members opens all members but those that are held already. Zombies are none: nothing ends them but their

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -37,7 +38,7 @@ func newStore(t *testing.T) *Store {
 }
 
 // handmade makes a pod without `podsh create`: the pause in new namespaces of these kinds, and a description.
-func handmade(t *testing.T, store *Store, name string, kinds ...string) *Pod {
+func handmade(t *testing.T, store *Store, name string, kinds ...string) *pod.Pod {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -46,7 +47,7 @@ func handmade(t *testing.T, store *Store, name string, kinds ...string) *Pod {
 	cmd := exec.Command(self, "pause")
 	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	pod := &Pod{Format: podFormat, ID: newID(), Created: time.Now(), Spec: spec.Spec{Name: name},
+	pod := &pod.Pod{Format: pod.Format, ID: newID(), Created: time.Now(), Spec: spec.Spec{Name: name},
 		Namespaces: map[string]spec.Choice{}, Root: store.Path}
 	for _, ns := range spec.Namespaces {
 		pod.Namespaces[ns.Name] = spec.Choice{Kind: "host"}
@@ -78,7 +79,7 @@ func handmade(t *testing.T, store *Store, name string, kinds ...string) *Pod {
 }
 
 // describe writes a pod into its store.
-func describe(t *testing.T, pod *Pod) {
+func describe(t *testing.T, pod *pod.Pod) {
 	t.Helper()
 	description, err := json.Marshal(pod)
 	if err == nil {
@@ -133,7 +134,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 // enter starts a shell script in a pod and returns when it has said, by an echo, that it is ready.
-func enter(t *testing.T, pod *Pod, script string) *exec.Cmd {
+func enter(t *testing.T, pod *pod.Pod, script string) *exec.Cmd {
 	t.Helper()
 	args := []string{"--target", strconv.Itoa(pod.Holder.PID)}
 	for _, ns := range spec.Namespaces {
@@ -165,42 +166,20 @@ func enter(t *testing.T, pod *Pod, script string) *exec.Cmd {
 }
 
 // membersOf are the members' names, sorted.
-func membersOf(t *testing.T, pod *Pod) []string {
+func membersOf(t *testing.T, p *pod.Pod) []string {
 	t.Helper()
-	members, err := Members([]*Pod{pod})
+	members, err := Members([]*pod.Pod{p})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, pid := range members[pod.ID] {
+	for _, pid := range members[p.ID] {
 		if status, err := proc.ReadStatus(pid); err == nil {
 			names = append(names, status["Name"])
 		}
 	}
 	slices.Sort(names)
 	return names
-}
-
-func TestMemberNamespace(t *testing.T) {
-	kinds := func(pid, mnt, user string) map[string]spec.Choice {
-		return map[string]spec.Choice{"pid": {Kind: pid}, "mnt": {Kind: mnt}, "user": {Kind: user}}
-	}
-	for _, test := range []struct {
-		namespaces map[string]spec.Choice
-		want       string
-	}{
-		{kinds("new", "new", "new"), "pid"},
-		{kinds("host", "new", "new"), "mnt"},
-		{kinds("pod", "new", "pod"), "mnt"},
-		{kinds("path", "host", "new"), "user"},
-		{kinds("host", "host", "host"), ""},
-		{nil, ""},
-	} {
-		pod := &Pod{Namespaces: test.namespaces}
-		if got := pod.MemberNamespace(); got != test.want {
-			t.Errorf("%v: %q, not %q", test.namespaces, got, test.want)
-		}
-	}
 }
 
 func TestMembersAreToldByTheNamespaceThatIsThePodsOwn(t *testing.T) {
@@ -234,19 +213,19 @@ func TestProcessesInNestedNamespacesAreMembers(t *testing.T) {
 }
 
 func TestMembersOfAPodWithoutNamespaces(t *testing.T) {
-	pod := handmade(t, newStore(t), "", "user", "net")
-	pod.Namespaces["user"] = spec.Choice{Kind: "host"}
-	if pod.MemberNamespace() != "" {
+	p := handmade(t, newStore(t), "", "user", "net")
+	p.Namespaces["user"] = spec.Choice{Kind: "host"}
+	if p.MemberNamespace() != "" {
 		t.Fatal("its net namespace tells nothing")
 	}
-	members, err := Members([]*Pod{pod})
+	members, err := Members([]*pod.Pod{p})
 	if err != nil || len(members) != 0 {
 		t.Errorf("members %v, %v", members, err)
 	}
-	if _, err := pod.Kill(unix.SIGKILL); err == nil || len(Hints(err)) == 0 {
+	if _, err := Kill(p, unix.SIGKILL); err == nil || len(Hints(err)) == 0 {
 		t.Errorf("kill: %v", err)
 	}
-	if _, err := pod.Stop(time.Second); err != nil || pod.Status() != Exited {
+	if _, err := Stop(p, time.Second); err != nil || StatusOf(p) != pod.Exited {
 		t.Errorf("stop: %v", err)
 	}
 }
@@ -258,8 +237,8 @@ func TestStatuses(t *testing.T) {
 	reused.Holder.PIDFDInode, reused.Holder.Started = 0, "1"
 	rebooted := *running
 	rebooted.Holder.BootID = "another"
-	got := Statuses([]*Pod{running, &reused, &rebooted, {ID: "unreadable"}})
-	if want := []Status{Running, Exited, Exited, Broken}; !slices.Equal(got, want) {
+	got := Statuses([]*pod.Pod{running, &reused, &rebooted, {ID: "unreadable"}})
+	if want := []pod.Status{pod.Running, pod.Exited, pod.Exited, pod.Broken}; !slices.Equal(got, want) {
 		t.Errorf("%v, not %v", got, want)
 	}
 }

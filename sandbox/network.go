@@ -172,7 +172,7 @@ func (s *Store) podsOn(name string) ([]string, error) {
 	}
 	var on []string
 	for _, p := range pods {
-		state, err := p.Net()
+		state, err := Net(p)
 		if err != nil {
 			continue // it can only be removed
 		}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -62,7 +63,7 @@ func TestOldKernel(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v %q", err, Hints(err))
 			}
-			if err := pod.Remove(true); err != nil {
+			if err := Remove(pod, true); err != nil {
 				t.Error(err)
 			}
 		})
@@ -94,7 +95,7 @@ func TestImagesOnOldKernels(t *testing.T) {
 }
 
 // createAsOn is Propose and Create where an older kernel is to be thought of.
-func createAsOn(kernel Version, spec *spec.Spec) (*Pod, error) {
+func createAsOn(kernel Version, spec *spec.Spec) (*pod.Pod, error) {
 	store, err := OpenStore()
 	if err != nil {
 		return nil, err

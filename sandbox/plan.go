@@ -11,18 +11,19 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // planCreate lists all that is done to make a pod, in the order in which it happens. It reads nothing and
 // does nothing: the same pod and facts give the same plan on every machine.
-func planCreate(pod *Pod, f *Facts, exe exeKind) Plan {
+func planCreate(pod *pod.Pod, f *Facts, exe exeKind) Plan {
 	p := planStart(pod, f, exe)
 	return p.rest()
 }
 
 // planStart is the part of it that needs only the first facts (readFacts).
-func planStart(pod *Pod, f *Facts, exe exeKind) *creation {
+func planStart(pod *pod.Pod, f *Facts, exe exeKind) *creation {
 	p := &creation{pod: pod, facts: f, exe: exe, taken: map[source]nsenter.Result{}}
 	p.startHolder()
 	p.startAnew()
@@ -32,18 +33,18 @@ func planStart(pod *Pod, f *Facts, exe exeKind) *creation {
 func (p *creation) rest() Plan {
 	p.mapIDs()
 	p.keepOut()
-	if p.pod.own("mnt") {
+	if p.pod.Own("mnt") {
 		p.takeSources() // as the user, who may open what the pod's root could not
 	}
 	p.becomeRoot()
 	p.makeKeyring()
 	p.shiftClocks()
-	if p.pod.own("mnt") {
+	if p.pod.Own("mnt") {
 		p.buildRoot()
 	}
 	p.nameHost()
 	p.raiseLoopback()
-	if p.pod.own("mnt") {
+	if p.pod.Own("mnt") {
 		p.finishRoot()
 	}
 	p.dropPrivileges()
@@ -59,7 +60,7 @@ func (p *creation) rest() Plan {
 // creation is a plan in the making.
 type creation struct {
 	builder
-	pod   *Pod
+	pod   *pod.Pod
 	facts *Facts
 	exe   exeKind
 
@@ -77,7 +78,7 @@ type creation struct {
 func (p *creation) startHolder() {
 	var names, options []string
 	for _, ns := range spec.Namespaces {
-		if p.pod.own(ns.Name) {
+		if p.pod.Own(ns.Name) {
 			names = append(names, ns.Name)
 			options = append(options, ns.Unshare)
 			if ns.Name == "user" {
@@ -106,18 +107,18 @@ func (p *creation) startHolder() {
 		p.explain("enter "+e.What, "setns(2)", "")
 		p.call(unix.SYS_SETNS, nsenter.EnterFD+i, e.Flags)
 	}
-	p.call(nsenter.Clone, p.pod.flags())
+	p.call(nsenter.Clone, p.pod.Flags())
 }
 
 // mapIDs says which ids of the host the pod's ids are.
 func (p *creation) mapIDs() {
-	if !p.pod.own("user") {
+	if !p.pod.Own("user") {
 		return
 	}
 	uids, gids := p.pod.UIDMap, p.pod.GIDMap
 	why, cmd := "", ""
 	switch hub := p.facts.Net.Hub; {
-	case hub != nil && hub.own("user"):
+	case hub != nil && hub.Own("user"):
 		inside, _ := ids.SeenIn(uids, hub.UIDMap) // what it has not is refused when they are written
 		insideGroups, _ := ids.SeenIn(gids, hub.GIDMap)
 		why = describeMap(uids) + "; they are the hub's already"
@@ -208,7 +209,7 @@ func (p *creation) keepOut() {
 	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	p.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
 	p.call(unix.SYS_UMASK, 0)
-	if !p.pod.own("mnt") {
+	if !p.pod.Own("mnt") {
 		p.call(unix.SYS_CHDIR, "/") // else the caller's folder could not be unmounted while the pod lives
 	}
 }
@@ -241,7 +242,7 @@ func (p *creation) becomeRoot() {
 
 // setgroupsDenied is the errno that setgroups(2) may end with: nobody told us whether it is denied in a user
 // namespace that is only known by its file.
-func setgroupsDenied(pod *Pod) unix.Errno {
+func setgroupsDenied(pod *pod.Pod) unix.Errno {
 	if pod.Namespaces["user"].Kind == "path" {
 		return unix.EPERM
 	}
@@ -250,7 +251,7 @@ func setgroupsDenied(pod *Pod) unix.Errno {
 
 // shiftClocks: clone(2) has no bit for a time namespace, so it is entered here.
 func (p *creation) shiftClocks() {
-	if !p.pod.own("time") {
+	if !p.pod.Own("time") {
 		return
 	}
 	var offsets strings.Builder
@@ -281,7 +282,7 @@ func (p *creation) fill(fd nsenter.Result, text string) {
 }
 
 func (p *creation) nameHost() {
-	if p.pod.own("uts") {
+	if p.pod.Own("uts") {
 		p.explain("give the pod its own host name", "uts_namespaces(7)", "hostname "+quote(p.pod.Hostname))
 		p.call(unix.SYS_SETHOSTNAME, p.pod.Hostname, len(p.pod.Hostname))
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -20,8 +20,8 @@ import (
 
 // containerFacts are what must be known to start a container, beside the Facts of the machine.
 type containerFacts struct {
-	container *Container
-	who       identity
+	container *pod.Container
+	who       pod.Identity
 	join      joinFacts
 	etc       []etcFile // as the pod has them
 	nulls     []int     // of 0, 1 and 2, those that are /dev/null
@@ -50,7 +50,7 @@ const (
 // planContainer lists what is done to start a container. It is pure, as planCreate is.
 func planContainer(f *Facts, member *containerFacts) Plan {
 	c := member.container
-	p := &creation{pod: c.view(), facts: f, taken: map[source]nsenter.Result{}, member: member}
+	p := &creation{pod: asPod(c), facts: f, taken: map[source]nsenter.Result{}, member: member}
 	p.joinPod()
 	p.tellMounts()
 	p.takeShared()
@@ -74,7 +74,7 @@ func planContainer(f *Facts, member *containerFacts) Plan {
 
 // joinPod enters the pod's namespaces, and those that are new with the container.
 func (p *creation) joinPod() {
-	pod := p.member.container.pod
+	pod := p.member.container.In
 	p.explain("let nothing of the caller in: descriptors; and let nobody in the pod look into this process", "close_range(2)", "")
 	p.call(unix.SYS_CLOSE_RANGE, p.lastFD()+1, allFDs, 0)
 	p.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -113,7 +113,7 @@ func (p *creation) joinPod() {
 	if p.facts.Keys {
 		p.takeKeyring(pod)
 	}
-	if p.pod.own("pid") {
+	if p.pod.Own("pid") {
 		p.explain("be in the pod's pid namespace: only from in there can one below it be made", "pid_namespaces(7)", "")
 		p.call(nsenter.Clone, 0)
 	}
@@ -123,8 +123,8 @@ func (p *creation) joinPod() {
 	}
 	p.explain(why, "namespaces(7)",
 		"exec unshare "+strings.Join(unshare, " ")+" --fork sh")
-	p.call(nsenter.Clone, p.pod.flags())
-	if p.pod.own("pid") { // who made it told a number that only the pod knows
+	p.call(nsenter.Clone, p.pod.Flags())
+	if p.pod.Own("pid") { // who made it told a number that only the pod knows
 		p.call(unix.SYS_SENDTO, nsenter.PlanFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
 	}
 	if p.comesLast() { // its children are in there: pid_namespaces(7)
@@ -140,8 +140,8 @@ func (p *creation) joinPod() {
 // would be locked to it, mount_namespaces(7). Before Linux 5.12 mounts get their attributes by way of that /proc, which does
 // not show who is outside.
 func (p *creation) comesLast() bool {
-	pod := p.member.container.pod
-	return p.canSetAttributes() && p.pod.Namespaces["user"].Kind == "host" && p.pod.Namespaces["pid"].Kind == "pod" && pod.own("pid") && pod.own("mnt")
+	pod := p.member.container.In
+	return p.canSetAttributes() && p.pod.Namespaces["user"].Kind == "host" && p.pod.Namespaces["pid"].Kind == "pod" && pod.Own("pid") && pod.Own("mnt")
 }
 
 // comeIn clones the process that will be the command.
@@ -165,7 +165,7 @@ func (p *creation) tellMounts() {
 
 // sharesShm says whether the container has the shared memory of the pod.
 func (p *creation) sharesShm() bool {
-	return p.member != nil && p.pod.Namespaces["ipc"].Kind != "new" && p.member.container.pod.Namespaces["mnt"].Kind == "new"
+	return p.member != nil && p.pod.Namespaces["ipc"].Kind != "new" && p.member.container.In.Namespaces["mnt"].Kind == "new"
 }
 
 // takeShared takes hold of the pod's /dev/shm, of its resolv.conf where that follows the host's, and, if it is needed, of its
@@ -297,7 +297,7 @@ func (p *creation) hold() {
 // beInit leaves an init behind, where the container has a pid namespace for itself. It is as powerless as the
 // command is; it can be looked into, so that others can join.
 func (p *creation) beInit() {
-	if !p.pod.own("pid") {
+	if !p.pod.Own("pid") {
 		return
 	}
 	p.explain("let an init be the first process: it reaps, and ends with the command", "pid_namespaces(7)", "")
@@ -338,8 +338,8 @@ const (
 )
 
 // containerEnv is the environment of a command in a container: what docker gives, the image's, and what was asked for.
-func containerEnv(view *Pod, who identity, spec *spec.JoinSpec) []string {
-	env := []string{"PATH=" + defaultPath, "HOSTNAME=" + view.Hostname, "HOME=" + who.home, "container=podsh"}
+func containerEnv(view *pod.Pod, who pod.Identity, spec *spec.JoinSpec) []string {
+	env := []string{"PATH=" + defaultPath, "HOSTNAME=" + view.Hostname, "HOME=" + who.Home, "container=podsh"}
 	if spec.TTY {
 		term := spec.Term
 		if term == "" {
@@ -357,26 +357,4 @@ func (p *creation) volumeOwner(i int) (owner, bool) {
 	}
 	o, ok := p.member.owners[p.pod.Spec.Volumes[i].Source]
 	return o, ok
-}
-
-// checkMapped refuses a user that the pod has no number for.
-func (p *Pod) checkMapped(who identity) error {
-	if unmapped := p.unmapped(who); len(unmapped) > 0 {
-		return fault.New(nil, []string{"`podsh inspect " + p.Title() + "` shows which ids it has"}, "%s is not mapped in pod %q", unmapped[0], p.Title())
-	}
-	return nil
-}
-
-// unmapped are those ids of a user that the pod has no number for.
-func (p *Pod) unmapped(who identity) (unmapped []string) {
-	for _, id := range []struct {
-		what string
-		id   uint32
-		ids  []ids.Map
-	}{{"user", who.uid, p.UIDMap}, {"group", who.gid, p.GIDMap}} {
-		if _, ok := ids.Translate(id.ids, id.id, true); len(id.ids) > 0 && !ok {
-			unmapped = append(unmapped, fmt.Sprintf("%s %d", id.what, id.id))
-		}
-	}
-	return unmapped
 }

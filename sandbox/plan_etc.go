@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // etcFile is a file that podsh writes for every pod.
@@ -23,7 +24,7 @@ func (p *creation) etcFiles() []etcFile {
 		return p.member.etc
 	}
 	hostname := ""
-	if p.pod.own("uts") {
+	if p.pod.Own("uts") {
 		hostname = p.pod.Hostname
 	}
 	return []etcFile{
@@ -97,8 +98,8 @@ func (p *creation) placeEtcFiles() {
 
 // etc reads the files that podsh has written for the pod, as they are now: who shares a network shares its names. pidfd
 // is of the holder.
-func (p *Pod) etc(pidfd *os.File) ([]etcFile, error) {
-	root, err := p.openRoot(pidfd)
+func etc(p *pod.Pod, pidfd *os.File) ([]etcFile, error) {
+	root, err := openRoot(p, pidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (p *Pod) etc(pidfd *os.File) ([]etcFile, error) {
 	for _, name := range etcFiles {
 		list = append(list, etcFile{path: name, text: files.ReadIn(root, name)})
 	}
-	state, err := p.Net()
+	state, err := Net(p)
 	if err != nil || state.ResolvConf == nil {
 		return list, err
 	}

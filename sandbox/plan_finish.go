@@ -145,7 +145,7 @@ func (p *creation) folderIn(mount nsenter.Result, name string) nsenter.Result {
 
 // raiseLoopback makes localhost work, and what the kernel reserves for privileged users elsewhere.
 func (p *creation) raiseLoopback() {
-	if !p.pod.own("net") {
+	if !p.pod.Own("net") {
 		return
 	}
 	if !p.pod.Spec.Net.Down {
@@ -162,7 +162,7 @@ func (p *creation) raiseLoopback() {
 	for _, s := range settings {
 		file := "/proc/sys/" + s.Key
 		need := "this kernel has no such setting for pods: `ls -R /proc/sys/net` in one shows those that it has"
-		if !p.pod.own("mnt") {
+		if !p.pod.Own("mnt") {
 			p.explainNeeding(need, s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", quote(s.Value), file))
 			p.write(file, unix.O_WRONLY, s.Value)
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -19,14 +20,14 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // joinFacts are what must be known to plan a join.
 type joinFacts struct {
-	who  identity
+	who  pod.Identity
 	last capability.Cap   // that the kernel knows
 	held []capability.Cap // that a joiner has in the pod
 	keys bool             // the kernel has keyrings
 }
 
 // joinerHolds are the capabilities of someone in the pod's user namespace: all, where that is not the host's.
-func joinerHolds(pod *Pod) []capability.Cap {
+func joinerHolds(pod *pod.Pod) []capability.Cap {
 	var held []capability.Cap
 	for _, c := range capability.ListKnown() {
 		if pod.Namespaces["user"].Kind != "host" || hasCapability(c) {
@@ -52,7 +53,7 @@ func checkHeld(names []string, held []capability.Cap) error {
 }
 
 // planJoin lists what is done to run a command in a pod. It is pure, as planCreate is.
-func planJoin(pod *Pod, spec *spec.JoinSpec, f joinFacts) Plan {
+func planJoin(pod *pod.Pod, spec *spec.JoinSpec, f joinFacts) Plan {
 	j := &builder{}
 	who := f.who
 	flags, options := joinFlags(pod, spec.Only)
@@ -102,7 +103,7 @@ func planJoin(pod *Pod, spec *spec.JoinSpec, f joinFacts) Plan {
 
 // enter enters the pod's namespaces. This process is seen in none of them: it stays in the host's pid namespace, and only
 // what it clones, when it is as weak as the command is to be, is in the pod's.
-func (j *builder) enter(pod *Pod, flags int, options []string) {
+func (j *builder) enter(pod *pod.Pod, flags int, options []string) {
 	j.explain("enter the pod's namespaces, all at once", "setns(2)", strings.Join(append([]string{"nsenter", "--target", strconv.Itoa(pod.Holder.PID)}, append(options, "sh")...), " "))
 	if flags&unix.CLONE_NEWTIME == 0 {
 		if flags != 0 {
@@ -128,19 +129,19 @@ func (b *builder) notDumpable() {
 }
 
 // enterStart goes to the folder that was asked for; else to that of the container or of the user, if it is there.
-func (j *builder) enterStart(pod *Pod, spec *spec.JoinSpec, who identity) {
+func (j *builder) enterStart(pod *pod.Pod, spec *spec.JoinSpec, who pod.Identity) {
 	switch {
 	case spec.Workdir != "":
 		j.enterFolder(spec.Workdir, 0)
-	case pod.workdir != "":
-		j.enterFolder(pod.workdir, unix.ENOENT)
+	case pod.Workdir != "":
+		j.enterFolder(pod.Workdir, unix.ENOENT)
 	default:
-		j.enterFolder(who.home, unix.ENOENT)
+		j.enterFolder(who.Home, unix.ENOENT)
 	}
 }
 
 // joinFlags are the setns(2) flags of the namespaces to join, and the options of nsenter(1) for them.
-func joinFlags(pod *Pod, only []string) (flags int, options []string) {
+func joinFlags(pod *pod.Pod, only []string) (flags int, options []string) {
 	for _, ns := range spec.Namespaces {
 		wanted := len(only) == 0 || ns.Name == "user" || slices.Contains(only, ns.Name)
 		if wanted && pod.Namespaces[ns.Name].Kind != "host" {
@@ -152,13 +153,13 @@ func joinFlags(pod *Pod, only []string) (flags int, options []string) {
 }
 
 // becomeUser takes the user's ids, and leaves only the capabilities that a command in a pod has.
-func (j *builder) becomeUser(pod *Pod, wanted *spec.JoinSpec, f joinFacts) {
+func (j *builder) becomeUser(pod *pod.Pod, wanted *spec.JoinSpec, f joinFacts) {
 	who := f.who
 	bounding := spec.Adjust(spec.Adjust(spec.DefaultCapabilities, pod.Spec.CapAdd, pod.Spec.CapDrop), wanted.CapAdd, wanted.CapDrop)
 	bounding = slices.DeleteFunc(bounding, func(c capability.Cap) bool { return c > f.last || !slices.Contains(f.held, c) })
 	held := bounding
 	var ambient []capability.Cap
-	if who.uid != 0 { // another user than root has those that were asked for by name
+	if who.UID != 0 { // another user than root has those that were asked for by name
 		named := slices.Concat(pod.Spec.CapAdd, wanted.CapAdd)
 		ambient = slices.DeleteFunc(spec.Adjust(nil, named, nil), func(c capability.Cap) bool { return !slices.Contains(bounding, c) })
 		held = ambient
@@ -166,21 +167,21 @@ func (j *builder) becomeUser(pod *Pod, wanted *spec.JoinSpec, f joinFacts) {
 	groups := "--clear-groups"
 	if pod.KeepGroups {
 		groups = "--keep-groups"
-	} else if len(who.groups) > 0 {
-		groups = "--groups " + strings.Join(digits(who.groups), ",")
+	} else if len(who.Groups) > 0 {
+		groups = "--groups " + strings.Join(digits(who.Groups), ",")
 	}
 	j.explain("be the user, with a pod's capabilities and no way to more", "capabilities(7)",
 		fmt.Sprintf("exec setpriv --reuid %d --regid %d %s --bounding-set=%s --inh-caps=-all --no-new-privs sh",
-			who.uid, who.gid, groups, signed(bounding)))
+			who.UID, who.GID, groups, signed(bounding)))
 	j.dropBounding(bounding, f.last)
 	if !pod.KeepGroups {
-		j.callTolerating(setgroupsDenied(pod), unix.SYS_SETGROUPS, len(who.groups), nativeWords(append(who.groups, 0)))
+		j.callTolerating(setgroupsDenied(pod), unix.SYS_SETGROUPS, len(who.Groups), nativeWords(append(who.Groups, 0)))
 	}
-	j.call(unix.SYS_SETRESGID, int(who.gid), int(who.gid), int(who.gid))
+	j.call(unix.SYS_SETRESGID, int(who.GID), int(who.GID), int(who.GID))
 	if len(ambient) > 0 {
 		j.call(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
 	}
-	j.call(unix.SYS_SETRESUID, int(who.uid), int(who.uid), int(who.uid))
+	j.call(unix.SYS_SETRESUID, int(who.UID), int(who.UID), int(who.UID))
 	j.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(held, held, ambient))
 	j.call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for _, c := range ambient {
@@ -269,26 +270,26 @@ func variable(env []string, name string) string {
 
 // commandEnv is the environment of a command: nothing of the caller's, but for one that keeps the host's
 // mounts and so is the host's own program.
-func commandEnv(pod *Pod, spec *spec.JoinSpec, who identity, podMounts bool) []string {
-	if !podMounts && pod.around != nil { // an image's PATH is none for the host's programs
+func commandEnv(pod *pod.Pod, spec *spec.JoinSpec, who pod.Identity, podMounts bool) []string {
+	if !podMounts && pod.Around != nil { // an image's PATH is none for the host's programs
 		return mergeEnv(spec.HostEnv, spec.Env)
 	}
 	if !podMounts {
 		return mergeEnv(spec.HostEnv, pod.Spec.Env, spec.Env)
 	}
-	if pod.around != nil {
+	if pod.Around != nil {
 		return containerEnv(pod, who, spec)
 	}
-	name := who.name
+	name := who.Name
 	if name == "" {
-		name = strconv.Itoa(int(who.uid))
+		name = strconv.Itoa(int(who.UID))
 	}
-	env := []string{"PATH=" + defaultPath, "HOME=" + who.home, "USER=" + name, "LOGNAME=" + name, "container=podsh"}
-	if pod.own("uts") {
+	env := []string{"PATH=" + defaultPath, "HOME=" + who.Home, "USER=" + name, "LOGNAME=" + name, "container=podsh"}
+	if pod.Own("uts") {
 		env = append(env, "HOSTNAME="+pod.Hostname)
 	}
-	if who.shell != "" {
-		env = append(env, "SHELL="+who.shell)
+	if who.Shell != "" {
+		env = append(env, "SHELL="+who.Shell)
 	}
 	if spec.TTY && spec.Term != "" {
 		env = append(env, "TERM="+spec.Term)
@@ -314,15 +315,15 @@ func mergeEnv(lists ...[]string) []string {
 
 // savedJoin is the plan of a plain join, for the file that lets it run without Go; nothing where every join
 // has a plan of its own.
-func savedJoin(pod *Pod, f *Facts) ([]byte, error) {
-	if !pod.own("mnt") {
+func savedJoin(pod *pod.Pod, f *Facts) ([]byte, error) {
+	if !pod.Own("mnt") {
 		return nil, nil
 	}
 	who, err := lookUp("", pod.UID, pod.GID, f.Passwd, f.Group)
 	if err != nil {
 		return nil, err
 	}
-	pod.confine(&who)
+	pod.Confine(&who)
 	plan := planJoin(pod, &spec.JoinSpec{}, joinFacts{who, f.LastCap, joinerHolds(pod), f.Keys})
 	return nsenter.EncodeSaved(nsenter.Saved{
 		PID: pod.Holder.PID, PIDFDInode: pod.Holder.PIDFDInode, Started: pod.Holder.Started,

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -23,7 +24,7 @@ import (
 // netFacts are what must be known of networks to plan a pod.
 type netFacts struct {
 	Networks []*network.Network // that the spec names, in its order
-	Hub      *Pod               // that holds them; nil: it is not there yet
+	Hub      *pod.Pod           // that holds them; nil: it is not there yet
 	OnHost   bool               // they are on the host, not in a namespace of their own
 	Unmade   string             // one that no pod is on yet
 	IPv6     bool               // the kernel has it
@@ -74,7 +75,7 @@ func (p *creation) hosts(hostname string) string {
 }
 
 // entered is the other pod that was named so.
-func (f *Facts) entered(name string) *Pod {
+func (f *Facts) entered(name string) *pod.Pod {
 	for _, e := range f.Enter {
 		if e.Pod != nil && (e.Pod.Title() == name || e.Pod.ID == name) {
 			return e.Pod
@@ -121,7 +122,7 @@ func (p *creation) enterAll(commands ...string) string {
 // attachNetwork gives the pod's network what was asked for.
 func (p *creation) attachNetwork() {
 	n := &p.pod.Spec.Net
-	if !p.pod.own("net") || !n.WantsHelper() {
+	if !p.pod.Own("net") || !n.WantsHelper() {
 		return
 	}
 	for i, on := range p.facts.Net.Networks {
@@ -295,7 +296,7 @@ func (s *Store) lookAround(facts *netFacts, spec *spec.Spec, o Options) (err err
 		return err
 	}
 	if facts.Hub != nil {
-		facts.OnHost = !facts.Hub.own("net")
+		facts.OnHost = !facts.Hub.Own("net")
 	}
 	facts.OnlyIPv6 = onlyIPv6(facts.Networks)
 	for _, n := range facts.Networks {
@@ -322,10 +323,10 @@ func onlyIPv6(networks []*network.Network) bool {
 // enterHub: the user namespace of a pod on networks is a child of the hub's.
 func (f *Facts) enterHub() error {
 	hub := f.Net.Hub
-	if hub == nil || !hub.own("user") {
+	if hub == nil || !hub.Own("user") {
 		return nil
 	}
-	pidfd, err := hub.Open()
+	pidfd, err := Open(hub)
 	if err != nil {
 		return err
 	}

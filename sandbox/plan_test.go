@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -100,7 +101,7 @@ func createPlans(t *testing.T) map[string]Plan {
 		"network": {spec.Spec{Name: "web", Rootfs: host, Net: spec.Net{Networks: []string{"app", "db"}, Ports: parsePorts(t, "8080:80")}},
 			func(f *Facts) {
 				f.Net.Networks = []*network.Network{aNetwork("app", "10.89.0.0/24"), aNetwork("db", "10.90.0.0/28")}
-				f.Net.Hub = &Pod{ID: "ba9876543210", UIDMap: ids.RootMap(1000, f.SubUIDs), GIDMap: ids.RootMap(1000, f.SubGIDs), Holder: proc.ID{PID: 4711}, Namespaces: map[string]spec.Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
+				f.Net.Hub = &pod.Pod{ID: "ba9876543210", UIDMap: ids.RootMap(1000, f.SubUIDs), GIDMap: ids.RootMap(1000, f.SubGIDs), Holder: proc.ID{PID: 4711}, Namespaces: map[string]spec.Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
 			}},
 	} {
 		f := machineFacts()
@@ -121,19 +122,19 @@ func createPlans(t *testing.T) map[string]Plan {
 func joinPlans(t *testing.T) map[string]Plan {
 	plans := map[string]Plan{}
 	f := machineFacts()
-	pod, _, err := resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+	p, _, err := resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod.Holder.PID = 4711
+	p.Holder.PID = 4711
 	for name, spec := range map[string]*spec.JoinSpec{
 		"plain":    {Command: []string{"id", "-u"}},
 		"terminal": {Command: []string{"sh"}, TTY: true, Term: "xterm", Workdir: "/srv", CapAdd: []string{"NET_ADMIN"}},
 		"sockets":  {Command: []string{"serve"}, Listen: parseSockets(t, "8080", "127.0.0.1:53/udp=dns")},
 		"only":     {Command: []string{"ss", "-ltn"}, Only: []string{"net"}, HostEnv: []string{"PATH=/bin"}},
 	} {
-		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
-		plans["join-"+name] = planJoin(pod, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true})
+		who := pod.Identity{Home: "/root", Name: "root", Shell: "/bin/sh"}
+		plans["join-"+name] = planJoin(p, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true})
 	}
 	return plans
 }
@@ -163,25 +164,25 @@ func runPlans(t *testing.T) map[string]Plan {
 		if strings.HasSuffix(name, "5.11") {
 			f.Kernel = Version{5, 11}
 		}
-		pod, _, err := resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+		p, _, err := resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 		if err != nil {
 			t.Fatal(err)
 		}
-		pod.Root, pod.Holder.PID = f.Store, 4711
-		pod.Upper = "/home/ada/.local/share/podsh/upper/0123456789ab" // where its volumes are
-		c, err := pod.PlanContainer(wanted, img, layers)
+		p.Root, p.Holder.PID = f.Store, 4711
+		p.Upper = "/home/ada/.local/share/podsh/upper/0123456789ab" // where its volumes are
+		c, err := PlanContainer(p, wanted, img, layers)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.ID, c.Name, c.Disk = "ba9876543210", "app", "/home/ada/.local/share/podsh/upper/ba9876543210"
 		f.Volumes = []bool{true, true} // folders, where there are any
 		f.Host, f.Dir = nil, dirFacts{Missing: map[string]bool{}, Files: map[string]bool{"/etc/hosts": true}}
-		who := identity{home: "/root", name: "root", shell: "/bin/sh"}
+		who := pod.Identity{Home: "/root", Name: "root", Shell: "/bin/sh"}
 		if wanted.User != "" {
-			who = identity{uid: 1000, gid: 1000, home: "/home/ann", name: "ann", shell: "/bin/sh"}
+			who = pod.Identity{UID: 1000, GID: 1000, Home: "/home/ann", Name: "ann", Shell: "/bin/sh"}
 		}
-		view := c.view()
-		view.confine(&who)
+		view := asPod(c)
+		view.Confine(&who)
 		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, capability.ListKnown(), true},
 			etc: []etcFile{{path: "/etc/hosts", text: "127.0.0.1\tlocalhost\n"}}, nulls: []int{0}, rows: 24, columns: 80, term: "xterm",
 			owners: map[string]owner{"/data": {33, 33, 0o750}}}
@@ -281,7 +282,7 @@ func FuzzLookUp(f *testing.F) {
 	f.Add("ada", "root:x:0:0::/root:/bin/sh\nada:x:7:7::/home/ada:", "ada:x:7:\n")
 	f.Fuzz(func(t *testing.T, who, passwd, group string) {
 		found, err := lookUp(who, 0, 0, passwd, group)
-		if err == nil && found.home == "" {
+		if err == nil && found.Home == "" {
 			t.Errorf("%q has no home", who)
 		}
 	})
@@ -298,9 +299,9 @@ func FuzzDescription(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, "pod.json"), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		pod, err := store.load("0123456789ab")
-		if pod == nil || err == nil && pod.Format != podFormat {
-			t.Errorf("%q: %v, %v", text, pod, err)
+		p, err := store.load("0123456789ab")
+		if p == nil || err == nil && p.Format != pod.Format {
+			t.Errorf("%q: %v, %v", text, p, err)
 		}
 	})
 }

@@ -1,23 +1,24 @@
 package sandbox
 
 import (
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // Processes lists the pod's holder and its members.
-func (p *Pod) Processes() ([]proc.Process, error) {
-	pidfd, err := p.Open()
+func Processes(p *pod.Pod) ([]proc.Process, error) {
+	pidfd, err := Open(p)
 	if err != nil {
 		return nil, err
 	}
 	defer pidfd.Close()
-	members, err := Members([]*Pod{p})
+	members, err := Members([]*pod.Pod{p})
 	if err != nil {
 		return nil, err
 	}
 	read, err := proc.NewReader(p.Holder.PID)
 	if err != nil && proc.Ending(pidfd) {
-		return nil, p.hasEnded()
+		return nil, hasEnded(p)
 	}
 	if err != nil {
 		return nil, err

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // TestRemoveDeep: what a pod wrote can be removed, be it folders in folders, more than there may be files open.
@@ -37,7 +39,7 @@ func TestRemoveDeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &files)
-	if err := (&Pod{Upper: dir}).removeUpper(); err != nil {
+	if err := removeUpper((&pod.Pod{Upper: dir})); err != nil {
 		t.Errorf("%.300s", err.Error())
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {

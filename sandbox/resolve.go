@@ -8,15 +8,16 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // resolve fills in what the spec leaves open, from the facts: which namespaces are new, which ids are mapped.
 // It refuses what the kernel would. Warnings say what is lost.
-func resolve(wanted *spec.Spec, f *Facts, id string) (pod *Pod, warnings []error, err error) {
-	pod = &Pod{Format: podFormat, ID: id, Spec: *wanted, Namespaces: map[string]spec.Choice{}, Hostname: wanted.Hostname}
-	if pod.Hostname == "" {
-		pod.Hostname = pod.hostname()
+func resolve(wanted *spec.Spec, f *Facts, id string) (p *pod.Pod, warnings []error, err error) {
+	p = &pod.Pod{Format: pod.Format, ID: id, Spec: *wanted, Namespaces: map[string]spec.Choice{}, Hostname: wanted.Hostname}
+	if p.Hostname == "" {
+		p.Hostname = p.DefaultHostname()
 	}
 	for _, ns := range spec.Namespaces {
 		choice := wanted.Namespaces[ns.Name]
@@ -28,10 +29,10 @@ func resolve(wanted *spec.Spec, f *Facts, id string) (pod *Pod, warnings []error
 		case choice.Kind == "new" && !f.Namespaces[ns.Name]:
 			return nil, nil, fault.New(nil, []string{"leave out --" + ns.Option}, "this kernel has no %s namespaces", ns.Name)
 		}
-		pod.Namespaces[ns.Name] = choice
+		p.Namespaces[ns.Name] = choice
 	}
 	if !f.Root {
-		if err := shareUser(pod, wanted, f); err != nil {
+		if err := shareUser(p, wanted, f); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -42,19 +43,11 @@ func resolve(wanted *spec.Spec, f *Facts, id string) (pod *Pod, warnings []error
 	if err := checkEntrances(f); err != nil {
 		return nil, nil, err
 	}
-	if warnings, err = mapIDs(pod, wanted, f); err != nil {
+	if warnings, err = mapIDs(p, wanted, f); err != nil {
 		return nil, nil, err
 	}
-	pod.KeepGroups = pod.KeepGroups || pod.OneID || f.NoSetgroups
-	return pod, warnings, nil
-}
-
-// hostname is the name as far as it can be one, else the id.
-func (p *Pod) hostname() string {
-	if spec.IsHostname(p.Spec.Name) {
-		return p.Spec.Name
-	}
-	return p.ID
+	p.KeepGroups = p.KeepGroups || p.OneID || f.NoSetgroups
+	return p, warnings, nil
 }
 
 func defaultChoice(ns spec.Namespace, f *Facts) spec.Choice {
@@ -67,7 +60,7 @@ func defaultChoice(ns spec.Namespace, f *Facts) spec.Choice {
 
 // shareUser: without root a namespace can be entered only through the user namespace that owns it, so that is
 // shared as well.
-func shareUser(pod *Pod, wanted *spec.Spec, f *Facts) error {
+func shareUser(pod *pod.Pod, wanted *spec.Spec, f *Facts) error {
 	user := pod.Namespaces["user"]
 	asked := wanted.Choice("user")
 	for _, ns := range spec.Namespaces {
@@ -127,7 +120,7 @@ func userInode(e Entrance) uint64 {
 }
 
 // mapIDs decides which ids the pod has.
-func mapIDs(pod *Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
+func mapIDs(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
 	switch c := pod.Namespaces["user"]; c.Kind {
 	case "new":
 		return chooseMaps(pod, spec, f)
@@ -143,7 +136,7 @@ func mapIDs(pod *Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
 	return nil, nil
 }
 
-func chooseMaps(pod *Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
+func chooseMaps(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
 	switch {
 	case len(spec.UIDMap)+len(spec.GIDMap) > 0:
 		pod.UIDMap, pod.GIDMap = spec.UIDMap, spec.GIDMap
@@ -179,7 +172,7 @@ func chooseMaps(pod *Pod, spec *spec.Spec, f *Facts) (warnings []error, err erro
 }
 
 // checkRoot refuses a root file system that can't be completed.
-func checkRoot(pod *Pod, f *Facts) error {
+func checkRoot(pod *pod.Pod, f *Facts) error {
 	source := pod.Spec.Rootfs
 	if source.Kind != "dir" || pod.Namespaces["mnt"].Kind != "new" {
 		return nil
@@ -191,20 +184,6 @@ func checkRoot(pod *Pod, f *Facts) error {
 		}
 	}
 	return nil
-}
-
-// own says whether a namespace is new with this pod.
-func (p *Pod) own(namespace string) bool { return p.Namespaces[namespace].Kind == "new" }
-
-// flags are the clone(2) flags of the pod's own namespaces.
-func (p *Pod) flags() int {
-	flags := 0
-	for _, ns := range spec.Namespaces {
-		if p.own(ns.Name) && ns.Name != "time" { // clone(2) can't: its bit is CSIGNAL's
-			flags |= ns.Flag
-		}
-	}
-	return flags
 }
 
 // withoutRanges is what is left when the ranges turn out not to be usable.

@@ -20,7 +20,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
-	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -34,38 +34,38 @@ type Stdio struct {
 	Sockets      []*os.File // that it is given as well
 }
 
-// Propose plans what start would do, for those who want to see it.
-func (c *Container) Propose() (Plan, error) {
+// ProposeContainer plans what start would do, for those who want to see it.
+func ProposeContainer(c *pod.Container) (Plan, error) {
 	if len(c.Spec.PodVolumes) > 0 {
-		if err := c.pod.ensureVolumes(); err != nil {
+		if err := ensureVolumes(c.In); err != nil {
 			return nil, err
 		}
 	}
-	pidfd, err := c.pod.Open()
+	pidfd, err := Open(c.In)
 	if err != nil {
 		return nil, err
 	}
 	defer pidfd.Close()
-	etc, err := c.pod.etc(pidfd)
+	etc, err := etc(c.In, pidfd)
 	if err != nil {
 		return nil, err
 	}
-	return c.plan(etc)
+	return plan(c, etc)
 }
 
 // ProposeContainer plans a container in the pod that is proposed.
 func (p *Proposal) ProposeContainer(spec *spec.ContainerSpec, img *image.Image, layers []string) (Plan, error) {
-	c, err := p.Pod.PlanContainer(spec, img, layers)
+	c, err := PlanContainer(p.Pod, spec, img, layers)
 	if err != nil {
 		return nil, err
 	}
 	pod := &creation{pod: p.Pod, facts: p.facts}
-	return c.plan(pod.etcFiles())
+	return plan(c, pod.etcFiles())
 }
 
 // plan is the plan of a container that is only to be shown.
-func (c *Container) plan(etc []etcFile) (Plan, error) {
-	f, member, err := c.facts(etc, &Stdio{})
+func plan(c *pod.Container, etc []etcFile) (Plan, error) {
+	f, member, err := facts(c, etc, &Stdio{})
 	if err != nil {
 		return nil, err
 	}
@@ -74,9 +74,9 @@ func (c *Container) plan(etc []etcFile) (Plan, error) {
 }
 
 // facts reads what must be known to start the container. etc are the files that podsh has written for the pod.
-func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *containerFacts, err error) {
-	view := c.view()
-	f = &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: storeOf(c.pod).Path}
+func facts(c *pod.Container, etc []etcFile, stdio *Stdio) (f *Facts, member *containerFacts, err error) {
+	view := asPod(c)
+	f = &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: storeOf(c.In).Path}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
 		return nil, nil, fmt.Errorf("last capability: %w", err)
@@ -89,18 +89,18 @@ func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *contai
 	if !c.Spec.TTY {
 		member.nulls = nullStreams(stdio.In, stdio.Out, stdio.Err)
 	}
-	member.owners = c.volumeOwners()
+	member.owners = volumeOwners(c)
 	made := member
 	defer func() {
 		if err != nil {
 			made.removeVolumes()
 		}
 	}()
-	if err = c.readRoot(f, view); err != nil {
+	if err = readRoot(c, f, view); err != nil {
 		return nil, nil, err
 	}
-	member.missing = c.missingVolumes()
-	if member.who, err = c.identify(f, view); err != nil {
+	member.missing = missingVolumes(c)
+	if member.who, err = identifyContainer(c, f, view); err != nil {
 		return nil, nil, err
 	}
 	member.join = joinFacts{member.who, f.LastCap, joinerHolds(view), f.Keys}
@@ -116,7 +116,7 @@ func (c *Container) facts(etc []etcFile, stdio *Stdio) (f *Facts, member *contai
 }
 
 // readRoot looks at what the container's root is made of.
-func (c *Container) readRoot(f *Facts, view *Pod) error {
+func readRoot(c *pod.Container, f *Facts, view *pod.Pod) error {
 	spec := view.Spec
 	spec.Volumes = c.Spec.Volumes
 	if err := f.readRoot(&spec, false); err != nil {
@@ -125,11 +125,11 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 	for range c.Spec.PodVolumes { // behind those, and folders of podsh's own making
 		f.Volumes = append(f.Volumes, true)
 	}
-	if folders := c.folders(); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
+	if folders := folders(c); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
 		f.readLayers(folders) // once more, with what the container has written itself
 	}
 	var err error
-	if f.Dir.Root, err = c.pod.imageRoot(c.Root.Layers); err != nil {
+	if f.Dir.Root, err = imageRoot(c.In, c.Root.Layers); err != nil {
 		return err
 	}
 	return checkRoot(view, f)
@@ -137,7 +137,7 @@ func (c *Container) readRoot(f *Facts, view *Pod) error {
 
 // CheckRoot refuses, before an image is fetched for it, a container whose root this kernel can't make. pod is where it
 // will be; nil for a new one.
-func CheckRoot(spec *spec.ContainerSpec, pod *Pod) error {
+func CheckRoot(spec *spec.ContainerSpec, pod *pod.Pod) error {
 	kernel := KernelVersion()
 	if kernel.atLeast(5, 11) { // overlays for everyone
 		return nil
@@ -170,7 +170,7 @@ func checkFolder(source rootfs.Source) error {
 }
 
 // folders are what its root is made of, the lowest first, and what it has written itself.
-func (c *Container) folders() []string {
+func folders(c *pod.Container) []string {
 	folders := c.Root.Layers
 	if c.Root.Kind == "dir" {
 		folders = []string{c.Root.Dir}
@@ -182,8 +182,8 @@ func (c *Container) folders() []string {
 }
 
 // readFile reads a file of the container's root, which need not be mounted; nothing if there is none.
-func (c *Container) readFile(name string) string {
-	text, _ := image.LookUp(c.folders(), name) // one that can't be read has nothing to say
+func readFile(c *pod.Container, name string) string {
+	text, _ := image.LookUp(folders(c), name) // one that can't be read has nothing to say
 	return text
 }
 
@@ -201,37 +201,37 @@ func (f *Facts) readLayers(layers []string) {
 	f.Group, _ = image.LookUp(layers, "/etc/group")
 }
 
-// identify looks the container's user up in its own files.
-func (c *Container) identify(f *Facts, view *Pod) (identity, error) {
+// identifyContainer looks the container's user up in its own files.
+func identifyContainer(c *pod.Container, f *Facts, view *pod.Pod) (pod.Identity, error) {
 	who, err := lookUp(c.User, view.UID, view.GID, f.Passwd, f.Group)
 	if err != nil {
-		err = fault.New(fault.ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), c.Of())
-		return who, withoutFolders(err, func(name string) (*os.File, error) { return c.openPath(name) })
+		err = fault.New(fault.ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), WhereOf(c))
+		return who, withoutFolders(err, func(name string) (*os.File, error) { return openPath(c, name) })
 	}
-	if unmapped := view.unmapped(who); len(unmapped) > 0 {
+	if unmapped := view.Unmapped(who); len(unmapped) > 0 {
 		hint := "--user root"
-		if c.pod.OneID {
+		if c.In.OneID {
 			hint += "; more ids take ranges in /etc/subuid and /etc/subgid: `podsh doctor` says how"
 		}
-		return who, fault.New(nil, []string{hint}, "user %q of %s has ids that the pod has not: %s", c.User, c.Of(), strings.Join(unmapped, " and "))
+		return who, fault.New(nil, []string{hint}, "user %q of %s has ids that the pod has not: %s", c.User, WhereOf(c), strings.Join(unmapped, " and "))
 	}
-	view.confine(&who)
+	view.Confine(&who)
 	return who, nil
 }
 
-// Of says what a container is made of.
-func (c *Container) Of() string {
+// WhereOf says what a container is made of.
+func WhereOf(c *pod.Container) string {
 	if c.Image.Name == "" {
 		return c.Spec.Rootfs.Dir
 	}
 	return fmt.Sprintf("image %q", c.Image.Name)
 }
 
-// start starts the container's command as a child of this process. running is called when all is there but the command:
+// startInPod starts the container's command as a child of this process. running is called when all is there but the command:
 // what it was given is returned with an error as well, for the caller to close. The calling goroutine must be locked to
 // a thread that lives as long as this process: the command ends with it.
-func (c *Container) start(stdio *Stdio, running func(*started) error) (s *started, err error) {
-	b, err := c.build(stdio)
+func startInPod(c *pod.Container, stdio *Stdio, running func(*started) error) (s *started, err error) {
+	b, err := build(c, stdio)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func (c *Container) start(stdio *Stdio, running func(*started) error) (s *starte
 	}
 	if err != nil {
 		b.undo()
-		return s, c.explain(b.plan, err)
+		return s, explain(c, b.plan, err)
 	}
 	return s, b.executor.Close()
 }
@@ -265,21 +265,21 @@ func (b *built) undo() {
 
 // build starts what is to be the container's command, and has it do all that comes before that. It ends with the thread
 // that the calling goroutine is locked to.
-func (c *Container) build(stdio *Stdio) (b *built, err error) {
-	pidfd, err := c.pod.Open()
+func build(c *pod.Container, stdio *Stdio) (b *built, err error) {
+	pidfd, err := Open(c.In)
 	if err != nil {
 		return nil, err
 	}
 	defer pidfd.Close()
-	executor, err := c.executor(pidfd, stdio) // it needs a while to start: the facts are read meanwhile
+	executor, err := executor(c, pidfd, stdio) // it needs a while to start: the facts are read meanwhile
 	if err != nil {
 		return nil, err
 	}
 	var f *Facts
 	var member *containerFacts
-	etc, err := c.pod.etc(pidfd)
+	etc, err := etc(c.In, pidfd)
 	if err == nil {
-		f, member, err = c.facts(etc, stdio)
+		f, member, err = facts(c, etc, stdio)
 	}
 	if err != nil {
 		executor.Kill()
@@ -289,19 +289,19 @@ func (c *Container) build(stdio *Stdio) (b *built, err error) {
 	b.held = chunk(b.plan)
 	if err := b.plan[:b.held].send(executor); err != nil {
 		b.undo()
-		return nil, c.explain(b.plan, err)
+		return nil, explain(c, b.plan, err)
 	}
 	return b, nil
 }
 
 // executor starts podsh, or the pod's own unreachable copy of it, as what will be the command.
-func (c *Container) executor(pidfd *os.File, stdio *Stdio) (*nsenter.Executor, error) {
+func executor(c *pod.Container, pidfd *os.File, stdio *Stdio) (*nsenter.Executor, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
-	exe, err := c.pod.openExe(pidfd)
+	exe, err := openExe(c.In, pidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -346,29 +346,29 @@ func (plan Plan) send(executor *nsenter.Executor) error {
 }
 
 // explain says what a call that failed was for, where only a container has that cause.
-func (c *Container) explain(plan Plan, err error) error {
+func explain(c *pod.Container, plan Plan, err error) error {
 	var failed *nsenter.CallError
 	if !errors.As(err, &failed) {
 		return plan.explainFailure(err)
 	}
-	if gone := c.pod.lives(); gone != nil { // whatever the call says
+	if gone := lives(c.In); gone != nil { // whatever the call says
 		return gone
 	}
 	step, why, _ := plan.at(failed.Place)
 	switch errno := failed.Errno; {
 	case step.Call.Nr == nsenter.Exec:
-		return c.execFailed(errno)
+		return execFailed(c, errno)
 	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
 		// It goes just now: setns(2) of a zombie, clone(2) where the first process of a pid namespace is one.
-		return fault.New(fault.ErrExited, []string{"podsh rm " + c.pod.Title()}, "pod %q has ended", c.pod.Title())
+		return fault.New(fault.ErrExited, []string{"podsh rm " + c.In.Title()}, "pod %q has ended", c.In.Title())
 	case why.Role == folder:
 		return folderFailed(c.Workdir, errno, "--workdir names another folder")
 	case (errno == unix.EACCES || errno == unix.EOVERFLOW) && (step.Call.Nr == unix.SYS_MKNODAT || step.Call.Nr == unix.SYS_MKDIRAT || step.Call.Nr == unix.SYS_UNLINKAT):
-		return fault.WithHint(plan.explainFailure(err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", c.Of())
+		return fault.WithHint(plan.explainFailure(err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", WhereOf(c))
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
 		return fault.New(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}
-	if why := mismatched(c.Spec.Volumes, c.folders()); why != nil {
+	if why := mismatched(c.Spec.Volumes, folders(c)); why != nil {
 		return why
 	}
 	return hintAtMounts(plan.explainFailure(err), c.Spec.Rootfs)
@@ -376,19 +376,19 @@ func (c *Container) explain(plan Plan, err error) error {
 
 // openExe opens the program that performs plans in the pod: podsh itself, or the pod's own unreachable copy of it.
 // pidfd is of the holder.
-func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
-	if p.around != nil {
-		outer, err := p.around.Open()
+func openExe(p *pod.Pod, pidfd *os.File) (*os.File, error) {
+	if p.Around != nil {
+		outer, err := Open(p.Around)
 		if err != nil {
 			return nil, err
 		}
 		defer outer.Close()
-		return p.around.openExe(outer)
+		return openExe(p.Around, outer)
 	}
 	path := "/proc/self/exe"
 	if p.OwnFile {
 		path = "/proc/" + strconv.Itoa(p.Holder.PID) + "/exe"
-	} else if exe, err := readExe(); err != nil || exe.reachable(p.idsOutside()) { // the pod was made by another podsh
+	} else if exe, err := readExe(); err != nil || exe.reachable(p.IdsOutside()) { // the pod was made by another podsh
 		return sealedCopy()
 	}
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -404,12 +404,4 @@ func (p *Pod) openExe(pidfd *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
-}
-
-// idsOutside are the ids of the host that the pod has.
-func (p *Pod) idsOutside() []ids.Map {
-	if p.Namespaces["user"].Kind == "host" {
-		return []ids.Map{{Inside: 0, Outside: 0, Count: 1<<32 - 1}}
-	}
-	return p.UIDMap
 }

@@ -11,12 +11,13 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // leader is the pod that this one's helper leads with: itself, or its hub.
-func (p *Pod) leader() (*Pod, error) {
+func leader(p *pod.Pod) (*pod.Pod, error) {
 	if p.Hub == "" {
 		return p, nil
 	}
@@ -33,37 +34,37 @@ func (p *Pod) leader() (*Pod, error) {
 
 // findHelper connects to the helper that leads with this pod. One that has ended is started anew, and gets
 // back all that the last one had.
-func (p *Pod) findHelper() (h *helper, restarted bool, err error) {
-	if h, err = p.dial(); !errors.Is(err, errNoHelper) {
+func findHelper(p *pod.Pod) (h *helper, restarted bool, err error) {
+	if h, err = dial(p); !errors.Is(err, errNoHelper) {
 		return h, false, err
 	}
-	if err := p.awaitKeeper(); err != nil {
+	if err := awaitKeeper(p); err != nil {
 		return nil, false, err
 	}
-	unlock, err := p.lockNet()
+	unlock, err := lockNet(p)
 	if err != nil {
 		return nil, false, err
 	}
 	defer unlock()
-	if h, err = p.dial(); !errors.Is(err, errNoHelper) { // somebody was faster
+	if h, err = dial(p); !errors.Is(err, errNoHelper) { // somebody was faster
 		return h, false, err
 	}
-	if h, err = p.restartHelper(); err != nil {
+	if h, err = restartHelper(p); err != nil {
 		return nil, false, fmt.Errorf("start the helper of pod %q anew: %w", p.Title(), err)
 	}
 	return h, true, nil
 }
 
 // restartHelper starts a helper in place of one that has ended.
-func (p *Pod) restartHelper() (_ *helper, err error) {
-	if err := p.endKeeper(); err != nil {
+func restartHelper(p *pod.Pod) (_ *helper, err error) {
+	if err := endKeeper(p); err != nil {
 		return nil, err
 	}
-	state, err := p.Net()
+	state, err := Net(p)
 	if err != nil {
 		return nil, err
 	}
-	h, err := p.startHelper()
+	h, err := startHelper(p)
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +74,10 @@ func (p *Pod) restartHelper() (_ *helper, err error) {
 			h.kill()
 		}
 	}()
-	if h.stowed, err = p.takeSockets(); err != nil {
+	if h.stowed, err = takeSockets(p); err != nil {
 		return nil, err
 	}
-	served := []*Pod{p}
+	served := []*pod.Pod{p}
 	if p.IsHub {
 		in, err := storeOf(p).inHub(p)
 		if err != nil {
@@ -85,7 +86,7 @@ func (p *Pod) restartHelper() (_ *helper, err error) {
 		served = append(served, in...)
 	}
 	for _, pod := range served {
-		err := pod.serveAgain(h, pod == p)
+		err := serveAgain(pod, h, pod == p)
 		if err != nil && pod == p {
 			return nil, err
 		}
@@ -93,7 +94,7 @@ func (p *Pod) restartHelper() (_ *helper, err error) {
 			h.lost = append(h.lost, fmt.Errorf("pod %q: %w", pod.Title(), err))
 		}
 	}
-	if p.IsHub && !p.own("net") && len(served) > 1 {
+	if p.IsHub && !p.Own("net") && len(served) > 1 {
 		w := newWiring(p, state)
 		w.helper = h
 		if err := w.resolveLocked(p); err != nil {
@@ -110,16 +111,16 @@ func (p *Pod) restartHelper() (_ *helper, err error) {
 		return nil, err
 	}
 	state.Helper, state.Keeper = &h.process, &h.keeper
-	return h, p.saveNet(state)
+	return h, saveNet(p, state)
 }
 
 // serveAgain makes a new helper do for a pod what the last one did.
-func (p *Pod) serveAgain(h *helper, leads bool) error {
-	state, err := p.Net()
+func serveAgain(p *pod.Pod, h *helper, leads bool) error {
+	state, err := Net(p)
 	if err != nil {
 		return err
 	}
-	pidfd, err := p.Open()
+	pidfd, err := Open(p)
 	if errors.Is(err, fault.ErrExited) && !leads {
 		return nil
 	}
@@ -135,7 +136,7 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 		w.helper = nil // it is the caller's
 		w.close()
 	}()
-	if w.maker, err = startMaker(pidfd, p.netNamespaces(), forNetwork...); err != nil {
+	if w.maker, err = startMaker(pidfd, p.NetNamespaces(), forNetwork...); err != nil {
 		return err
 	}
 	if p.Spec.Net.WayOut == spec.WayOutStack {
@@ -155,23 +156,20 @@ func (p *Pod) serveAgain(h *helper, leads bool) error {
 	return w.publish()
 }
 
-// hasHelper says whether a helper does something for the pod.
-func (s *NetState) hasHelper() bool { return s.Served }
-
 // EnsureHelpers looks whether the helpers of pods are there, and starts those anew that have ended. It tells
 // of each, and of what went wrong.
-func EnsureHelpers(pods []*Pod) (warnings []error) {
+func EnsureHelpers(pods []*pod.Pod) (warnings []error) {
 	looked := map[string]bool{}
 	for _, p := range pods {
-		state, err := p.Net()
+		state, err := Net(p)
 		if err != nil {
 			warnings = append(warnings, err)
 			continue
 		}
-		if !state.hasHelper() {
+		if !state.HasHelper() {
 			continue
 		}
-		leader, err := p.leader()
+		leader, err := leader(p)
 		if err != nil {
 			warnings = append(warnings, err)
 			continue
@@ -180,7 +178,7 @@ func EnsureHelpers(pods []*Pod) (warnings []error) {
 			continue
 		}
 		looked[leader.ID] = true
-		if err := leader.ensureHelper(); err != nil {
+		if err := ensureHelper(leader); err != nil {
 			warnings = append(warnings, err)
 		}
 	}
@@ -188,8 +186,8 @@ func EnsureHelpers(pods []*Pod) (warnings []error) {
 }
 
 // ensureHelper returns what is to be told: that the helper had ended, or can't be started.
-func (p *Pod) ensureHelper() error {
-	state, err := p.Net()
+func ensureHelper(p *pod.Pod) error {
+	state, err := Net(p)
 	if err != nil {
 		return err
 	}
@@ -200,9 +198,9 @@ func (p *Pod) ensureHelper() error {
 			return nil
 		}
 	}
-	h, restarted, err := p.findHelper()
+	h, restarted, err := findHelper(p)
 	if err != nil {
-		if p.Status() == Exited {
+		if StatusOf(p) == pod.Exited {
 			return nil
 		}
 		return err
@@ -224,45 +222,45 @@ func (p *Pod) ensureHelper() error {
 }
 
 // rewire changes the network of a pod that runs: change is undone if it fails.
-func (p *Pod) rewire(change func(w *wiring, pidfd *os.File) error) error {
+func rewire(p *pod.Pod, change func(w *wiring, pidfd *os.File) error) error {
 	if p.Namespaces["net"].Kind != "new" || p.IsHub {
 		return fault.New(nil, []string{"it is done with the pod whose network that is"}, "pod %q has no network of its own", p.Title())
 	}
-	pidfd, err := p.Open()
+	pidfd, err := Open(p)
 	if err != nil {
 		return err
 	}
 	defer pidfd.Close()
-	leader, err := p.leader()
+	leader, err := leader(p)
 	if err != nil {
 		return err
 	}
-	if leader == p && p.helperIsGone() {
-		if err := p.awaitKeeper(); err != nil {
+	if leader == p && helperIsGone(p) {
+		if err := awaitKeeper(p); err != nil {
 			return err
 		}
 	}
-	unlock, err := p.lockNet()
+	unlock, err := lockNet(p)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	state, err := p.Net()
+	state, err := Net(p)
 	if err != nil {
 		return err
 	}
 	w := newWiring(p, state)
 	defer w.undoAll()
-	if err := p.findOrStart(w, leader); err != nil {
+	if err := findOrStart(p, w, leader); err != nil {
 		return err
 	}
-	if w.maker, err = startMaker(pidfd, p.netNamespaces(), forNetwork...); err != nil {
+	if w.maker, err = startMaker(pidfd, p.NetNamespaces(), forNetwork...); err != nil {
 		return err
 	}
 	if err := change(w, pidfd); err != nil {
 		return err
 	}
-	if err := p.saveNet(state); err != nil {
+	if err := saveNet(p, state); err != nil {
 		return err
 	}
 	w.keep()
@@ -270,16 +268,16 @@ func (p *Pod) rewire(change func(w *wiring, pidfd *os.File) error) error {
 }
 
 // findOrStart gives the wiring a helper: the one that the pod has, or its first.
-func (p *Pod) findOrStart(w *wiring, leader *Pod) (err error) {
+func findOrStart(p *pod.Pod, w *wiring, leader *pod.Pod) (err error) {
 	if leader != p {
-		w.helper, _, err = leader.findHelper()
+		w.helper, _, err = findHelper(leader)
 		return err
 	}
 	if !w.state.Served {
 		return w.startHelper(nil)
 	}
-	if w.helper, err = p.dial(); errors.Is(err, errNoHelper) {
-		if w.helper, err = p.restartHelper(); err == nil {
+	if w.helper, err = dial(p); errors.Is(err, errNoHelper) {
+		if w.helper, err = restartHelper(p); err == nil {
 			w.state.Helper, w.state.Keeper = &w.helper.process, &w.helper.keeper
 		}
 	}
@@ -287,12 +285,12 @@ func (p *Pod) findOrStart(w *wiring, leader *Pod) (err error) {
 }
 
 // Publish publishes more ports of a pod that runs, and returns them with the numbers that they got.
-func (p *Pod) Publish(ports []network.Port) ([]network.Port, error) {
+func Publish(p *pod.Pod, ports []network.Port) ([]network.Port, error) {
 	if p.Spec.Net.Down {
 		return nil, fault.New(nil, []string{"create it without --net none"}, "in pod %q not even localhost works: nothing can be reached", p.Title())
 	}
 	var published []network.Port
-	err := p.rewire(func(w *wiring, pidfd *os.File) error {
+	err := rewire(p, func(w *wiring, pidfd *os.File) error {
 		for _, port := range ports {
 			if i := slices.IndexFunc(w.state.Ports, port.Overlaps); i >= 0 {
 				return fault.New(nil, []string{"podsh port rm " + p.Title() + " " + w.state.Ports[i].String()}, "%s is published already, as %s", port.Listens(), w.state.Ports[i])
@@ -353,8 +351,8 @@ func (w *wiring) begin(pidfd *os.File) error {
 
 // Unpublish ends published ports, and what goes through them. A port without a number of the pod's means
 // whichever it leads to.
-func (p *Pod) Unpublish(ports []network.Port) error {
-	return p.rewire(func(w *wiring, _ *os.File) error {
+func Unpublish(p *pod.Pod, ports []network.Port) error {
+	return rewire(p, func(w *wiring, _ *os.File) error {
 		var gone []network.Port
 		for _, port := range ports {
 			i := slices.IndexFunc(w.state.Ports, func(q network.Port) bool {
@@ -376,7 +374,7 @@ func (p *Pod) Unpublish(ports []network.Port) error {
 }
 
 // forgetPortReplies removes the rules of UDP ports that are not published any more.
-func (m *maker) forgetPortReplies(state *NetState, gone []network.Port) error {
+func (m *maker) forgetPortReplies(state *pod.NetState, gone []network.Port) error {
 	for _, port := range gone {
 		if port.Protocol != "udp" || slices.ContainsFunc(state.Ports, func(q network.Port) bool { return q.Protocol == "udp" && q.PodPort == port.PodPort }) {
 			continue
@@ -391,16 +389,16 @@ func (m *maker) forgetPortReplies(state *NetState, gone []network.Port) error {
 }
 
 // Report asks the pod's helper how it is doing; nil if there is none.
-func (p *Pod) Report() (*control.Report, error) {
-	state, err := p.Net()
-	if err != nil || !state.hasHelper() {
+func Report(p *pod.Pod) (*control.Report, error) {
+	state, err := Net(p)
+	if err != nil || !state.HasHelper() {
 		return nil, err
 	}
-	leader, err := p.leader()
+	leader, err := leader(p)
 	if err != nil {
 		return nil, err
 	}
-	h, _, err := leader.findHelper()
+	h, _, err := findHelper(leader)
 	if err != nil {
 		return nil, err
 	}
@@ -414,12 +412,12 @@ func (p *Pod) Report() (*control.Report, error) {
 
 // endHelper ends what a helper does for a pod that is removed: the helper itself, if it is the pod's own. The
 // pod's leases go, too, if it was on networks, with what is left of its interfaces.
-func (p *Pod) endHelper(netns *os.File) error {
-	state, err := p.Net()
+func endHelper(p *pod.Pod, netns *os.File) error {
+	state, err := Net(p)
 	if err != nil {
 		return nil // there is nothing to be known; the helper ends with the pod
 	}
-	if err := p.endKeeper(); err != nil { // first: it has the ports, too
+	if err := endKeeper(p); err != nil { // first: it has the ports, too
 		return err
 	}
 	if state.Helper != nil {
@@ -434,15 +432,15 @@ func (p *Pod) endHelper(netns *os.File) error {
 	if err != nil || hub == nil || hub.ID != p.Hub {
 		return err
 	}
-	if h, err := hub.dial(); err == nil {
+	if h, err := dial(hub); err == nil {
 		_, _ = h.ask(&control.Request{Do: control.Forget, Pod: p.ID}) // it watches the pod as well
 		h.close()
 	}
-	return p.detachAll(hub, state, netns)
+	return detachAll(p, hub, state, netns)
 }
 
 // detachAll gives back what the pod has of networks. netns may be nil: gone.
-func (p *Pod) detachAll(hub *Pod, state *NetState, netns *os.File) error {
+func detachAll(p *pod.Pod, hub *pod.Pod, state *pod.NetState, netns *os.File) error {
 	if len(state.Attachments) == 0 {
 		return nil
 	}
@@ -469,7 +467,7 @@ func (p *Pod) detachAll(hub *Pod, state *NetState, netns *os.File) error {
 }
 
 // Connect puts a pod that runs on one more network.
-func (p *Pod) Connect(name string, asked spec.Endpoint) (*network.Attachment, error) {
+func Connect(p *pod.Pod, name string, asked spec.Endpoint) (*network.Attachment, error) {
 	n, err := storeOf(p).Network(name)
 	if err == nil {
 		err = asked.On(n)
@@ -477,15 +475,15 @@ func (p *Pod) Connect(name string, asked spec.Endpoint) (*network.Attachment, er
 	if err != nil {
 		return nil, err
 	}
-	hub, release, err := p.connectable(name)
+	hub, release, err := connectable(p, name)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	var attached *network.Attachment
-	err = p.rewire(func(w *wiring, pidfd *os.File) error {
+	err = rewire(p, func(w *wiring, pidfd *os.File) error {
 		if slices.ContainsFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name }) {
-			return fault.New(nil, []string{"`podsh inspect " + p.Ref() + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
+			return fault.New(nil, []string{"`podsh inspect " + Ref(p) + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
 		}
 		if err := w.attach(hub, p.Holder.PID, n, asked); err != nil {
 			return err
@@ -537,7 +535,7 @@ func (w *wiring) keepReachable() error {
 }
 
 // update tells the helper what has changed.
-func (w *wiring) update(hub *Pod, pidfd *os.File) error {
+func (w *wiring) update(hub *pod.Pod, pidfd *os.File) error {
 	if !w.state.Served {
 		return w.serve(hub, pidfd)
 	}
@@ -546,12 +544,12 @@ func (w *wiring) update(hub *Pod, pidfd *os.File) error {
 }
 
 // connectable returns the hub, if the pod can be connected to networks there; release it afterwards.
-func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
+func connectable(p *pod.Pod, name string) (hub *pod.Pod, release func(), err error) {
 	hint := []string{fmt.Sprintf("create it with --net %s, or --net hub to connect it later", name)}
 	if p.Hub == "" && !networksOnHost() {
 		return nil, nil, fault.New(nil, hint, "pod %q was not made in the hub: the kernel lets nobody but root link two user namespaces that are not related", p.Title())
 	}
-	state, err := p.Net()
+	state, err := Net(p)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -573,19 +571,19 @@ func (p *Pod) connectable(name string) (hub *Pod, release func(), err error) {
 }
 
 // Disconnect takes a pod that runs off a network.
-func (p *Pod) Disconnect(name string) error {
+func Disconnect(p *pod.Pod, name string) error {
 	n, err := storeOf(p).Network(name)
 	if err != nil {
 		return err
 	}
-	hub, err := p.leader()
+	hub, err := leader(p)
 	if err != nil {
 		return err
 	}
-	return p.rewire(func(w *wiring, pidfd *os.File) error {
+	return rewire(p, func(w *wiring, pidfd *os.File) error {
 		i := slices.IndexFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name })
 		if i < 0 {
-			return fault.New(nil, []string{"`podsh inspect " + p.Ref() + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
+			return fault.New(nil, []string{"`podsh inspect " + Ref(p) + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
 		}
 		if err := w.openNetwork(p.Holder.PID); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -21,8 +22,8 @@ func (s *started) mountNS() uint64 {
 }
 
 // runs makes a state that of the command, watched over by watcher.
-func (s *started) runs(state *ContainerState, watcher proc.ID) {
-	state.Status, state.Process, state.MountNS, state.Watcher = Up, s.process, s.mountNS(), watcher
+func (s *started) runs(state *pod.ContainerState, watcher proc.ID) {
+	state.Status, state.Process, state.MountNS, state.Watcher = pod.Up, s.process, s.mountNS(), watcher
 	state.Started, state.RestartAt = time.Now().UTC(), time.Time{}
 }
 
@@ -70,7 +71,7 @@ func (s *started) wait() int {
 }
 
 // sweepMounts ends whatever is left in the container's mount namespace.
-func (s *started) sweepMounts(pod *Pod) error {
+func (s *started) sweepMounts(pod *pod.Pod) error {
 	if s.mounts == nil {
 		return nil
 	}

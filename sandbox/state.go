@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -32,7 +33,7 @@ type Store struct {
 }
 
 // storeOf is the store that describes a pod.
-func storeOf(p *Pod) *Store { return &Store{p.Root} }
+func storeOf(p *pod.Pod) *Store { return &Store{p.Root} }
 
 // Root says where the store is: $PODSH_ROOT; for root /run/podsh; else podsh below $XDG_RUNTIME_DIR, below
 // /run/user/UID if that is ours, or podsh-UID in the folder for temporary files. nsenter.c knows the first
@@ -151,7 +152,7 @@ func (n *staged) discard() {
 }
 
 // place puts it where it belongs, and takes the pod's name; or it discards it.
-func (s *Store) place(n *staged, p *Pod) error {
+func (s *Store) place(n *staged, p *pod.Pod) error {
 	unlock, err := s.lock()
 	if err == nil {
 		defer unlock()
@@ -234,7 +235,7 @@ func (s *Store) ids() ([]string, error) {
 }
 
 // forget removes what describes a pod: first out of sight in one step, then bit by bit.
-func (s *Store) forget(p *Pod) error {
+func (s *Store) forget(p *pod.Pod) error {
 	unlock, err := s.lock()
 	if err != nil {
 		return err

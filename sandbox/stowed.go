@@ -8,22 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // sockets are those that a helper had when it ended, by their protocol and what they are bound to.
 type sockets map[string]*os.File
 
 // takeSockets takes over what the helper has left with its keeper.
-func (p *Pod) takeSockets() (sockets, error) {
-	if p.stowed == nil {
+func takeSockets(p *pod.Pod) (sockets, error) {
+	if p.Stowed == nil {
 		return nil, nil
 	}
-	files, err := control.Stowed(p.stowed)
+	files, err := control.Stowed(p.Stowed)
 	if err != nil {
 		return nil, fmt.Errorf("take the ports of the last helper over: %w", err)
 	}
-	p.stowed.Close()
-	p.stowed = nil
+	p.Stowed.Close()
+	p.Stowed = nil
 	taken := sockets{}
 	for _, file := range files {
 		if key, err := boundTo(file); err == nil && taken[key] == nil {

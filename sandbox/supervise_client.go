@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -27,14 +28,14 @@ func supervisorEnv() []string {
 func detachedAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
 // ensureSupervisor connects to the pod's supervisor; if there is none, it starts one.
-func (p *Pod) ensureSupervisor() (*os.File, error) {
+func ensureSupervisor(p *pod.Pod) (*os.File, error) {
 	deadline := time.Now().Add(proc.UntilGiveUp)
 	for {
-		conn, err := p.dialSupervisor()
+		conn, err := dialSupervisor(p)
 		if err == nil || !errors.Is(err, errNoSupervisor) {
 			return conn, err
 		}
-		if err := p.startSupervisor(); err != nil {
+		if err := startSupervisor(p); err != nil {
 			return nil, err
 		}
 		if time.Now().After(deadline) {
@@ -45,7 +46,7 @@ func (p *Pod) ensureSupervisor() (*os.File, error) {
 
 var errNoSupervisor = errors.New("the pod has no supervisor")
 
-func (p *Pod) dialSupervisor() (*os.File, error) {
+func dialSupervisor(p *pod.Pod) (*os.File, error) {
 	conn, err := proc.DialAs(storeOf(p).path("pods", p.ID), supervisorName)
 	if proc.NotThere(err) {
 		return nil, errNoSupervisor
@@ -57,7 +58,7 @@ func (p *Pod) dialSupervisor() (*os.File, error) {
 }
 
 // startSupervisor starts a supervisor and waits until it listens.
-func (p *Pod) startSupervisor() error {
+func startSupervisor(p *pod.Pod) error {
 	ready, theirs, err := os.Pipe()
 	if err != nil {
 		return err
@@ -87,9 +88,9 @@ func (p *Pod) startSupervisor() error {
 }
 
 // ask sends a request to the pod's supervisor and takes its answer. One that goes just then is followed by another.
-func (p *Pod) ask(request *superviseRequest, files ...*os.File) (*superviseAnswer, *os.File, error) {
+func ask(p *pod.Pod, request *superviseRequest, files ...*os.File) (*superviseAnswer, *os.File, error) {
 	for range 10 {
-		conn, err := p.ensureSupervisor()
+		conn, err := ensureSupervisor(p)
 		if err != nil {
 			return nil, nil, err
 		}

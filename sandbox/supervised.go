@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/crilog"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -21,12 +22,12 @@ import (
 // supervised is a container under a supervisor: it runs, or waits to run once more.
 type supervised struct {
 	s             *supervisor
-	c             *Container
+	c             *pod.Container
 	rows, columns uint16
 	term          string
 
 	mutex    sync.Mutex
-	state    ContainerState
+	state    pod.ContainerState
 	run      *started
 	terminal *os.File // the master of its terminal
 	sockets  []*os.File
@@ -41,13 +42,13 @@ type supervised struct {
 	hurry    chan struct{} // closed when a run has ended, and nobody is waited for any more who does not read
 }
 
-func newSupervised(s *supervisor, c *Container) *supervised {
+func newSupervised(s *supervisor, c *pod.Container) *supervised {
 	return &supervised{s: s, c: c, stopping: make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{})}
 }
 
 // begin starts the command, and writes that down.
 func (v *supervised) begin() error {
-	log, err := crilog.Open(v.c.LogPath(), crilog.Options{})
+	log, err := crilog.Open(LogPath(v.c), crilog.Options{})
 	if err != nil {
 		v.failed(err)
 		return err
@@ -57,7 +58,7 @@ func (v *supervised) begin() error {
 		err = v.listen(stdio)
 	}
 	if err == nil {
-		v.s.onMain(func() { _, err = v.c.start(stdio, v.running) }) // running has what it returns
+		v.s.onMain(func() { _, err = startInPod(v.c, stdio, v.running) }) // running has what it returns
 	}
 	control.Close([]*os.File{stdio.In, stdio.Out, stdio.Err, stdio.Terminal}) // those that there are
 	if err != nil {
@@ -75,7 +76,7 @@ func (v *supervised) begin() error {
 	v.mutex.Unlock()
 	if err != nil {
 		v.run.wait()
-		err = errors.Join(err, v.run.sweepMounts(v.c.pod))
+		err = errors.Join(err, v.run.sweepMounts(v.c.In))
 		v.drain()
 		v.failed(err)
 	}
@@ -88,7 +89,7 @@ func (v *supervised) running(run *started) error {
 	defer v.mutex.Unlock()
 	v.run = run
 	run.runs(&v.state, v.s.self)
-	return v.c.saveState(&v.state)
+	return saveState(v.c, &v.state)
 }
 
 // closeAll closes what leads to the command.
@@ -103,13 +104,13 @@ func (v *supervised) closeAll() {
 func (v *supervised) failed(err error) {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	v.state.Status, v.state.Finished, v.state.Reason = Ended, time.Now().UTC(), err.Error()
+	v.state.Status, v.state.Finished, v.state.Reason = pod.Ended, time.Now().UTC(), err.Error()
 	v.state.ExitCode = startStatus(err)
 	if v.run != nil {
 		v.run.close()
 		v.run = nil
 	}
-	_ = v.c.saveState(&v.state) // the one who asked is told
+	_ = saveState(v.c, &v.state) // the one who asked is told
 }
 
 // startStatus is the status of a command that could not be started, as docker has it.
@@ -203,7 +204,7 @@ func (v *supervised) tell(stream int, text []byte) {
 func (v *supervised) live() {
 	for {
 		status := v.run.wait()
-		_ = v.run.sweepMounts(v.c.pod) // what does not die is told by the next command that looks
+		_ = v.run.sweepMounts(v.c.In) // what does not die is told by the next command that looks
 		v.drain()
 		if !v.finish(status) {
 			break
@@ -218,7 +219,7 @@ func (v *supervised) live() {
 // end lets everybody know that the container has ended for good.
 func (v *supervised) end() {
 	if v.c.Spec.Remove {
-		_ = v.c.discard() // podsh ps -c shows what could not be removed
+		_ = discard(v.c) // podsh ps -c shows what could not be removed
 	}
 	v.over()
 }
@@ -260,12 +261,12 @@ func (v *supervised) finish(status int) (again bool) {
 	if now.Sub(v.state.Started) >= spec.BackOffReset {
 		v.state.InARow = 0
 	}
-	v.state.Status, v.state.Finished, v.state.ExitCode = Ended, now, status
+	v.state.Status, v.state.Finished, v.state.ExitCode = pod.Ended, now, status
 	again = !v.state.Stopped && v.c.Spec.Restart.Again(status, v.state.InARow) && v.s.podRuns()
 	if again {
-		v.state.Status, v.state.RestartAt = Restarting, now.Add(spec.BackOff(v.state.InARow))
+		v.state.Status, v.state.RestartAt = pod.Restarting, now.Add(spec.BackOff(v.state.InARow))
 	}
-	_ = v.c.saveState(&v.state) // a full disk: the state that is written is found to be out of date
+	_ = saveState(v.c, &v.state) // a full disk: the state that is written is found to be out of date
 	if again {
 		close(v.ended) // of this run
 		v.ended = make(chan struct{})
@@ -280,14 +281,14 @@ func (v *supervised) rest() bool {
 		if v.state.RestartAt.IsZero() {
 			v.state.RestartAt = time.Now().UTC().Add(spec.BackOff(v.state.InARow))
 		}
-		v.state.Status, v.state.Watcher = Restarting, v.s.self
-		_ = v.c.saveState(&v.state)
+		v.state.Status, v.state.Watcher = pod.Restarting, v.s.self
+		_ = saveState(v.c, &v.state)
 		wait := time.Until(v.state.RestartAt)
 		v.mutex.Unlock()
 		if !v.pause(wait) {
 			v.mutex.Lock()
-			v.state.Status = Ended
-			_ = v.c.saveState(&v.state)
+			v.state.Status = pod.Ended
+			_ = saveState(v.c, &v.state)
 			v.mutex.Unlock()
 			return false
 		}
@@ -324,7 +325,7 @@ func (v *supervised) stop(sig unix.Signal, grace time.Duration) (stubborn bool, 
 	if !v.state.Stopped {
 		v.state.Stopped = true
 		close(v.stopping)
-		_ = v.c.saveState(&v.state) // a new supervisor would start it once more
+		_ = saveState(v.c, &v.state) // a new supervisor would start it once more
 	}
 	over := v.ended
 	v.mutex.Unlock()
@@ -347,7 +348,7 @@ func (v *supervised) stop(sig unix.Signal, grace time.Duration) (stubborn bool, 
 func (v *supervised) doing() string {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if v.state.Status != Up && v.state.Status != Restarting {
+	if v.state.Status != pod.Up && v.state.Status != pod.Restarting {
 		return "starting"
 	}
 	return string(v.state.Status)
@@ -357,7 +358,7 @@ func (v *supervised) doing() string {
 func (v *supervised) signal(sig unix.Signal) (up bool, err error) {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if v.state.Status != Up {
+	if v.state.Status != pod.Up {
 		return false, nil
 	}
 	return true, v.run.signal(sig)

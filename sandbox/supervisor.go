@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -64,7 +65,7 @@ type superviseAnswer struct {
 
 // supervisor is the process.
 type supervisor struct {
-	pod      *Pod
+	pod      *pod.Pod
 	holder   *os.File      // its pidfd
 	ended    chan struct{} // closed when the pod has ended: nothing of it starts any more
 	self     proc.ID
@@ -110,7 +111,7 @@ func newSupervisor(args []string) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	holder, err := pod.Open()
+	holder, err := Open(pod)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +151,7 @@ func (s *supervisor) podRuns() bool {
 
 // recover takes over what an earlier supervisor has left.
 func (s *supervisor) recover() {
-	containers, err := s.pod.Containers()
+	containers, err := Containers(s.pod)
 	if err != nil {
 		return // the pod is on its way out
 	}
@@ -267,8 +268,8 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 	switch {
 	case errors.Is(err, errEnded):
 		answer.Ended = true
-		if c, err := s.pod.loadContainer(request.Container); err == nil {
-			if state, err := c.State(); err == nil {
+		if c, err := loadContainer(s.pod, request.Container); err == nil {
+			if state, err := StateOf(c); err == nil {
 				answer.ExitCode = state.ExitCode
 			}
 		}
@@ -321,13 +322,13 @@ func (s *supervisor) serve(request *superviseRequest, files []*os.File, client *
 
 // startFor starts a container, and attaches the one who asks before it can say anything.
 func (s *supervisor) startFor(request *superviseRequest, files []*os.File, client *attached) error {
-	c, err := s.pod.loadContainer(request.Container)
+	c, err := loadContainer(s.pod, request.Container)
 	if err != nil {
 		control.Close(files)
 		return err
 	}
-	state, err := c.State()
-	if err == nil && state.Status == Up {
+	state, err := StateOf(c)
+	if err == nil && state.Status == pod.Up {
 		err = fault.New(nil, []string{"podsh stop " + c.Title() + " first, or podsh attach " + c.Title()}, "container %q is running", c.Title())
 	}
 	if err != nil {
@@ -336,7 +337,7 @@ func (s *supervisor) startFor(request *superviseRequest, files []*os.File, clien
 	}
 	v := newSupervised(s, c)
 	v.rows, v.columns, v.term = request.Rows, request.Columns, request.Term
-	v.state = ContainerState{Restarts: state.Restarts}
+	v.state = pod.ContainerState{Restarts: state.Restarts}
 	s.mutex.Lock()
 	other := s.live[c.ID]
 	if other == nil {
@@ -371,18 +372,18 @@ func (s *supervisor) forget(v *supervised) {
 
 // takeOver looks at what is written of a container that ran under an earlier supervisor, which has ended, and the
 // container with it.
-func (s *supervisor) takeOver(c *Container) {
-	state, err := c.State()
-	if err != nil || state.Status != Ended || state.Reason == "" || state.Process.PID == 0 {
+func (s *supervisor) takeOver(c *pod.Container) {
+	state, err := StateOf(c)
+	if err != nil || state.Status != pod.Ended || state.Reason == "" || state.Process.PID == 0 {
 		return
 	}
-	if written, err := c.written(); err != nil || written.Status != Up && written.Status != Restarting {
+	if written, err := written(c); err != nil || written.Status != pod.Up && written.Status != pod.Restarting {
 		return
 	}
-	_ = c.settle(state) // what can't be ended is told by the next command that looks
+	_ = settle(c, state) // what can't be ended is told by the next command that looks
 	if state.Stopped || !c.Spec.Restart.Again(state.ExitCode, state.InARow) {
 		if c.Spec.Remove {
-			_ = c.discard() // podsh ps -c shows it, if that did not work
+			_ = discard(c) // podsh ps -c shows it, if that did not work
 		}
 		return
 	}

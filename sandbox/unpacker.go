@@ -14,12 +14,13 @@ import (
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // unpack runs the program of images with the folder as its root: whatever is in the blob, there is nothing else that it
 // could reach. It is root of a user namespace like the pod's, so that the files belong to whom they should.
-func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(image.Event)) error {
+func unpack(p *pod.Pod, blob *os.File, dir string, layer *image.Layer, tell func(image.Event)) error {
 	limits := image.Limits{Bytes: mostLayerBytes, Entries: mostLayerEntries}
 	var fs unix.Statfs_t
 	if unix.Statfs(dir, &fs) == nil {
@@ -35,13 +36,13 @@ func (p *Pod) unpack(blob *os.File, dir string, layer *image.Layer, tell func(im
 		return err
 	}
 	defer ours.Close()
-	executor, err := p.unpacker(blob, theirs, file)
+	executor, err := unpacker(p, blob, theirs, file)
 	theirs.Close()
 	if err != nil {
 		return err
 	}
 	defer executor.Kill()
-	plan, then := p.planUnpack(dir)
+	plan, then := planUnpack(p, dir)
 	if err := leadAway(executor, plan, then); err != nil {
 		return plan.explainFailure(err)
 	}
@@ -86,14 +87,14 @@ const (
 )
 
 // unpacker starts an executor in a user namespace like the pod's.
-func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
+func unpacker(p *pod.Pod, blob, talk, file *os.File) (*nsenter.Executor, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
 	attr := &syscall.SysProcAttr{Setsid: true}
-	if p.mapName() == "host" {
+	if p.MapName() == "host" {
 		return nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
 	}
 	attr.Cloneflags = unix.CLONE_NEWUSER
@@ -107,7 +108,7 @@ func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.writeMaps(executor.PID, !(os.Geteuid() == 0 && hasCapability(capability.CAP_SYS_ADMIN))); err != nil {
+	if err := writeMaps(p, executor.PID, !(os.Geteuid() == 0 && hasCapability(capability.CAP_SYS_ADMIN))); err != nil {
 		executor.Kill()
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func (p *Pod) unpacker(blob, talk, file *os.File) (*nsenter.Executor, error) {
 }
 
 // planUnpack lists what is done to leave the program of images alone with a folder.
-func (p *Pod) planUnpack(dir string) (plan Plan, then int) {
+func planUnpack(p *pod.Pod, dir string) (plan Plan, then int) {
 	b := &builder{}
 	b.explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
 	b.call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, allFDs, 0)
@@ -131,7 +132,7 @@ func (p *Pod) planUnpack(dir string) (plan Plan, then int) {
 	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{image.UnpackName}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
 	then = b.calls
 	keep := toUnpack
-	if p.mapName() == "host" {
+	if p.MapName() == "host" {
 		keep = append(slices.Clip(keep), capability.CAP_SYS_ADMIN) // overlayfs knows opaque folders of root's by trusted.*, xattr(7)
 	}
 	b.beAlone(p, lastCap(), keep)

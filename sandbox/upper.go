@@ -15,14 +15,15 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // upperDir is where a pod's writes go on a kernel whose tmpfs can't carry an overlay for an ordinary user
 // (it has user xattrs since Linux 6.6); "" where they go to a tmpfs, and end with the pod.
-func upperDir(pod *Pod, f *Facts) string {
+func upperDir(pod *pod.Pod, f *Facts) string {
 	root := pod.Spec.Rootfs
-	if !pod.own("mnt") || !root.IsFolder() || root.Mode != "overlay" || pod.Namespaces["user"].Kind == "host" || f.Kernel.atLeast(6, 6) {
+	if !pod.Own("mnt") || !root.IsFolder() || root.Mode != "overlay" || pod.Namespaces["user"].Kind == "host" || f.Kernel.atLeast(6, 6) {
 		return ""
 	}
 	return filepath.Join(f.Data, "podsh", "upper", pod.ID)
@@ -53,8 +54,8 @@ func (run *performance) makeUpper() (err error) {
 		return err
 	}
 	defer lock.Close()
-	pod.sweepUppers(all)
-	run.undo = append(run.undo, func() { _ = pod.removeUpper() }) // rm tries again, and says why
+	sweepUppers(pod, all)
+	run.undo = append(run.undo, func() { _ = removeUpper(pod) }) // rm tries again, and says why
 	if err := os.Mkdir(pod.Upper, 0o700); err != nil {
 		return err
 	}
@@ -66,7 +67,7 @@ func (run *performance) makeUpper() (err error) {
 
 // sweepUppers removes the folders that have lost their pods, as far as this pod's ids reach. Those with what a container
 // wrote stay.
-func (p *Pod) sweepUppers(all string) {
+func sweepUppers(p *pod.Pod, all string) {
 	entries, _ := os.ReadDir(all) // it is there
 	for _, entry := range entries {
 		dir := filepath.Join(all, entry.Name())
@@ -77,7 +78,7 @@ func (p *Pod) sweepUppers(all string) {
 		if !files.Exists(filepath.Join(dir, "pod")) {
 			_ = os.Remove(dir) // if it is empty, create was killed right here; else it is a script's
 		} else if leftIn(dir) == leftBare {
-			_ = p.removeTree(dir) // the next create tries again
+			_ = removeTree(p, dir) // the next create tries again
 		}
 		lock.Close()
 	}
@@ -85,7 +86,7 @@ func (p *Pod) sweepUppers(all string) {
 
 // removeUpper removes what a pod wrote to disk. Its files belong to ids of the pod's, and without root they
 // can only be removed where those mean something: in a user namespace with the pod's own maps.
-func (p *Pod) removeUpper() error {
+func removeUpper(p *pod.Pod) error {
 	if p.Upper == "" {
 		return nil
 	}
@@ -93,7 +94,7 @@ func (p *Pod) removeUpper() error {
 	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 {
 		return err
 	}
-	if err := p.removeInside(); err != nil {
+	if err := removeInside(p); err != nil {
 		return fmt.Errorf("remove %s: %w", p.Upper, err)
 	}
 	if files.Exists(p.Upper) {
@@ -105,7 +106,7 @@ func (p *Pod) removeUpper() error {
 // removeInside removes the upper folder in a user namespace like the pod's, which has ended. podsh itself does so, as
 // podsh@remove: a process that got away from a container may still exchange names in there, and not every rm(1) can be
 // trusted to go through no link then.
-func (p *Pod) removeInside() error {
+func removeInside(p *pod.Pod) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -124,7 +125,7 @@ func (p *Pod) removeInside() error {
 		return err
 	}
 	defer executor.Kill()
-	if err := p.writeMaps(executor.PID, true); err != nil {
+	if err := writeMaps(p, executor.PID, true); err != nil {
 		return err
 	}
 	b := &builder{}

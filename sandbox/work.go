@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -80,16 +81,16 @@ func (s *Store) orphans(n *network.Network) ([]lease, error) {
 }
 
 // startWork starts it in the hub, or on the host, if networks are there.
-func (s *Store) startWork(hub *Pod) (*work, error) {
+func (s *Store) startWork(hub *pod.Pod) (*work, error) {
 	var pidfd *os.File
 	namespaces := 0
-	if hub != nil && hub.own("net") {
+	if hub != nil && hub.Own("net") {
 		var err error
-		if pidfd, err = hub.Open(); err != nil {
+		if pidfd, err = Open(hub); err != nil {
 			return nil, err
 		}
 		defer pidfd.Close()
-		namespaces = hub.netNamespaces()
+		namespaces = hub.NetNamespaces()
 	}
 	conn, executor, err := startProgram(workRole, pidfd, namespaces)
 	if err != nil {
