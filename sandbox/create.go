@@ -157,6 +157,9 @@ func chooseExe(pod *pod.Pod, f *Facts) exeKind {
 	return exeMemfd
 }
 
+// Script writes the plan as a script in plain sh.
+func (p *Proposal) Script(w io.Writer) error { return script(w, p.Pod, p.facts, p.Plan) }
+
 // Create makes a pod as proposed. Where newuidmap turns out not to work, it makes one with a single id, and where no key
 // is left for a keyring of its own, one that shares that; and warns.
 func (p *Proposal) Create() (pod *pod.Pod, warnings []error, err error) {
@@ -165,7 +168,7 @@ func (p *Proposal) Create() (pod *pod.Pod, warnings []error, err error) {
 	var refused *idsRefused
 	switch {
 	case errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0:
-		return p.again(p.facts.withoutRanges(refused.Error()), Options{})
+		return p.again(p.facts.withoutRanges(refused.Error(), hintsFor("newuidmap", unix.EPERM)), Options{})
 	case p.run.noKeys && p.Pod.Keyring != threadKeyring:
 		pod, warnings, err = p.again(p.facts.anew(), Options{sharedKeyring: true})
 		return pod, append(warnings, fault.New(nil, hintsFor("keyctl", unix.EDQUOT), "no key is left for a keyring of the pod's own: it shares one with others that were made so")), err
@@ -417,7 +420,7 @@ func (run *performance) stage() (err error) {
 	if err != nil {
 		return err
 	}
-	join, err := savedJoin(pod, run.facts)
+	join, err := savedJoin(pod, run.facts, joinerHolds(pod))
 	if err != nil {
 		return err
 	}

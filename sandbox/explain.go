@@ -3,10 +3,12 @@ package sandbox
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // Explain writes a plan for people: each step in plain words, where to read more, and the same by hand: $ is
@@ -81,19 +83,19 @@ set -eu
 root=$1
 `
 
-// Script writes a plan as a script in plain sh.
-func (p *Proposal) Script(w io.Writer) error {
-	if _, root := ids.Translate(p.Pod.UIDMap, 0, true); len(p.Pod.UIDMap) > 0 && !root {
+// script writes a plan as a script in plain sh.
+func script(w io.Writer, p *pod.Pod, f *Facts, plan Plan) error {
+	if _, root := ids.Translate(p.UIDMap, 0, true); len(p.UIDMap) > 0 && !root {
 		return fault.New(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
 			"a pod without a root user can't be built by a script: umount(8) is for root alone")
 	}
-	if unmade := p.facts.Net.Unmade; unmade != "" {
+	if unmade := f.Net.Unmade; unmade != "" {
 		return fault.New(nil, []string{"podsh create --net " + unmade + " makes it; then a script can put a pod on it"}, "network %q comes into being with its first pod", unmade)
 	}
-	var host, pod strings.Builder
+	var host, inside strings.Builder
 	unshare, becomes, drops := "", "", ""
 	n := 0
-	for _, step := range p.Plan {
+	for _, step := range plan {
 		if step.Why == "" {
 			continue
 		}
@@ -105,24 +107,24 @@ func (p *Proposal) Script(w io.Writer) error {
 			unshare = strings.TrimSuffix(step.Cmd, " sh")
 			fmt.Fprintf(&host, startHolderByHand, unshare, "%s")
 		case step.Role == become:
-			pod.WriteString(comment + "# " + step.Cmd + ", which was done to start this\n")
+			inside.WriteString(comment + "# " + step.Cmd + ", which was done to start this\n")
 			becomes = strings.TrimSuffix(step.Cmd, " sh") + " "
 		case step.Role == last && drops == "":
-			pod.WriteString(comment)
+			inside.WriteString(comment)
 			drops = strings.TrimSuffix(step.Cmd, " sh")
 		case step.Role == last:
-			pod.WriteString(comment)
-			fmt.Fprintf(&pod, "umask 022\necho ready >&9\nexec 9>&-\n%s sh -c 'command -v podsh >/dev/null && exec podsh pause; exec sleep infinity'\n", drops)
+			inside.WriteString(comment)
+			fmt.Fprintf(&inside, "umask 022\necho ready >&9\nexec 9>&-\n%s sh -c 'command -v podsh >/dev/null && exec podsh pause; exec sleep infinity'\n", drops)
 		case step.Side == Host:
 			host.WriteString(comment + orNothing(step.Cmd))
 		default:
-			pod.WriteString(comment + orNothing(step.Cmd))
+			inside.WriteString(comment + orNothing(step.Cmd))
 		}
 	}
 	if becomes == "" {
 		becomes = "exec "
 	}
-	text := fmt.Sprintf(scriptHead, "podsh create, by hand", quote(p.store.path("mnt"))) + pod.String() + "END_OF_POD\n" +
+	text := fmt.Sprintf(scriptHead, "podsh create, by hand", quote(filepath.Join(f.Store, "mnt"))) + inside.String() + "END_OF_POD\n" +
 		fmt.Sprintf(host.String(), becomes) + scriptEnd
 	_, err := io.WriteString(w, text)
 	return err

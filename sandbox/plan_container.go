@@ -21,6 +21,7 @@ import (
 // containerFacts are what must be known to start a container, beside the Facts of the machine.
 type containerFacts struct {
 	container *pod.Container
+	view      *pod.Pod // the pod, as the container is to see it
 	who       pod.Identity
 	join      joinFacts
 	etc       []etcFile // as the pod has them
@@ -50,7 +51,7 @@ const (
 // planContainer lists what is done to start a container. It is pure, as planCreate is.
 func planContainer(f *Facts, member *containerFacts) Plan {
 	c := member.container
-	p := &creation{pod: asPod(c), facts: f, taken: map[source]nsenter.Result{}, member: member}
+	p := &creation{pod: member.view, facts: f, taken: map[source]nsenter.Result{}, member: member}
 	p.joinPod()
 	p.tellMounts()
 	p.takeShared()

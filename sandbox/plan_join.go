@@ -314,8 +314,8 @@ func mergeEnv(lists ...[]string) []string {
 }
 
 // savedJoin is the plan of a plain join, for the file that lets it run without Go; nothing where every join
-// has a plan of its own.
-func savedJoin(pod *pod.Pod, f *Facts) ([]byte, error) {
+// has a plan of its own. held are the capabilities that a joiner has there.
+func savedJoin(pod *pod.Pod, f *Facts, held []capability.Cap) ([]byte, error) {
 	if !pod.Own("mnt") {
 		return nil, nil
 	}
@@ -324,7 +324,7 @@ func savedJoin(pod *pod.Pod, f *Facts) ([]byte, error) {
 		return nil, err
 	}
 	pod.Confine(&who)
-	plan := planJoin(pod, &spec.JoinSpec{}, joinFacts{who, f.LastCap, joinerHolds(pod), f.Keys})
+	plan := planJoin(pod, &spec.JoinSpec{}, joinFacts{who, f.LastCap, held, f.Keys})
 	return nsenter.EncodeSaved(nsenter.Saved{
 		PID: pod.Holder.PID, PIDFDInode: pod.Holder.PIDFDInode, Started: pod.Holder.Started,
 		BootID: pod.Holder.BootID + "\n", OwnFile: pod.OwnFile,

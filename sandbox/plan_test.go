@@ -183,7 +183,7 @@ func runPlans(t *testing.T) map[string]Plan {
 		}
 		view := asPod(c)
 		view.Confine(&who)
-		member := &containerFacts{container: c, who: who, join: joinFacts{who, f.LastCap, capability.ListKnown(), true},
+		member := &containerFacts{container: c, view: view, who: who, join: joinFacts{who, f.LastCap, capability.ListKnown(), true},
 			etc: []etcFile{{path: "/etc/hosts", text: "127.0.0.1\tlocalhost\n"}}, nulls: []int{0}, rows: 24, columns: 80, term: "xterm",
 			owners: map[string]owner{"/data": {33, 33, 0o750}}}
 		plans["run-"+name] = planContainer(f, member)

@@ -186,10 +186,10 @@ func checkRoot(pod *pod.Pod, f *Facts) error {
 	return nil
 }
 
-// withoutRanges is what is left when the ranges turn out not to be usable.
-func (f *Facts) withoutRanges(why string) *Facts {
+// withoutRanges is what is left when the ranges turn out not to be usable; hints say what to do about that.
+func (f *Facts) withoutRanges(why string, hints []string) *Facts {
 	g := f.anew()
-	g.SubUIDs, g.SubGIDs, g.NoRanges, g.RangesHint = nil, nil, why, hintsFor("newuidmap", unix.EPERM)
+	g.SubUIDs, g.SubGIDs, g.NoRanges, g.RangesHint = nil, nil, why, hints
 	return g
 }
 

@@ -85,7 +85,7 @@ func facts(c *pod.Container, etc []etcFile, stdio *Stdio) (f *Facts, member *con
 		return nil, nil, err
 	}
 	f.Keys = files.Exists("/proc/sys/kernel/keys")
-	member = &containerFacts{container: c, etc: withHostname(etc, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
+	member = &containerFacts{container: c, view: view, etc: withHostname(etc, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
 	if !c.Spec.TTY {
 		member.nulls = nullStreams(stdio.In, stdio.Out, stdio.Err)
 	}
