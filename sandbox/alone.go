@@ -23,11 +23,8 @@ var (
 )
 
 // beAlone makes the folder where the program stands its root, and lets go of the old one, which after pivot_root(2) lies
-// on the new; then it keeps no capabilities but some. Those that we lack are no loss of the program's.
-func (b *builder) beAlone(p *pod.Pod, last capability.Cap, keep []capability.Cap) {
-	if p.Namespaces["user"].Kind == "host" {
-		keep = slices.DeleteFunc(slices.Clone(keep), func(c capability.Cap) bool { return !hasCapability(c) })
-	}
+// on the new; then it keeps no capabilities but some.
+func (b *builder) beAlone(last capability.Cap, keep []capability.Cap) {
 	b.explain("have nothing but the folder, and no capability that the work on files does not take", "capabilities(7)", "")
 	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	b.call(unix.SYS_PIVOT_ROOT, ".", ".")
@@ -35,6 +32,14 @@ func (b *builder) beAlone(p *pod.Pod, last capability.Cap, keep []capability.Cap
 	b.call(unix.SYS_CHDIR, "/")
 	b.dropBounding(keep, last)
 	b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(keep, keep, nil))
+}
+
+// ours are those of some capabilities that we can give in a pod. What we lack is no loss of the program's.
+func ours(p *pod.Pod, wanted []capability.Cap) []capability.Cap {
+	if p.Namespaces["user"].Kind != "host" {
+		return wanted
+	}
+	return slices.DeleteFunc(slices.Clone(wanted), func(c capability.Cap) bool { return !hasCapability(c) })
 }
 
 // leadAway sends both plans and waits until the program goes on by itself. The second begins at the place then.

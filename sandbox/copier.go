@@ -159,7 +159,7 @@ func planCopy(p *pod.Pod, args []string) (plan Plan, then int) {
 	if args[0] == "stat" || args[0] == "pack" {
 		keep = toRead
 	}
-	b.beAlone(p, lastCap(), keep)
+	b.beAlone(lastCap(), ours(p, keep))
 	b.call(unix.SYS_CLOSE, nsenter.PlanFD)
 	return b.steps, then
 }

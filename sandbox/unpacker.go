@@ -135,7 +135,7 @@ func planUnpack(p *pod.Pod, dir string) (plan Plan, then int) {
 	if p.MapName() == "host" {
 		keep = append(slices.Clip(keep), capability.CAP_SYS_ADMIN) // overlayfs knows opaque folders of root's by trusted.*, xattr(7)
 	}
-	b.beAlone(p, lastCap(), keep)
+	b.beAlone(lastCap(), ours(p, keep))
 	b.call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
 	b.call(unix.SYS_CLOSE, unpackTalkFD)
 	return b.steps, then
