@@ -50,7 +50,7 @@ func ProposeContainer(c *pod.Container) (Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan(c, etc)
+	return planOf(c, etc)
 }
 
 // ProposeContainer plans a container in the pod that is proposed.
@@ -60,11 +60,11 @@ func (p *Proposal) ProposeContainer(spec *spec.ContainerSpec, img *image.Image, 
 		return nil, err
 	}
 	pod := &creation{pod: p.Pod, facts: p.facts}
-	return plan(c, pod.etcFiles())
+	return planOf(c, pod.etcFiles())
 }
 
-// plan is the plan of a container that is only to be shown.
-func plan(c *pod.Container, etc []etcFile) (Plan, error) {
+// planOf is the plan of a container that is only to be shown.
+func planOf(c *pod.Container, etc []etcFile) (Plan, error) {
 	f, member, err := facts(c, etc, &Stdio{})
 	if err != nil {
 		return nil, err
