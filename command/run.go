@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -176,7 +177,7 @@ func (m *making) container(c *cli.Context, pod *pod.Pod, own bool) (*pod.Contain
 	}
 	container, err := sandbox.NewContainer(pod, m.spec, m.image, layers, own)
 	if err == nil && c.Bool("explain") {
-		var plan sandbox.Plan
+		var plan plan.Plan
 		if plan, err = sandbox.ProposeContainer(container); err == nil {
 			err = plan.Explain(os.Stderr)
 		}
@@ -202,18 +203,18 @@ func (m *making) show(c *cli.Context, store *sandbox.Store, pod *pod.Pod) error 
 	if err != nil {
 		return err
 	}
-	plan, err := proposal.ProposeContainer(m.spec, m.image, layers)
+	steps, err := proposal.ProposeContainer(m.spec, m.image, layers)
 	if err != nil {
 		return err
 	}
 	if dryRunOf(c) == "json" {
-		return writeJSON(os.Stdout, map[string][]sandbox.Line{"pod": proposal.Plan.Lines(), "container": plan.Lines()})
+		return writeJSON(os.Stdout, map[string][]plan.Line{"pod": proposal.Plan.Lines(), "container": steps.Lines()})
 	}
 	if err := proposal.Plan.Explain(os.Stdout); err != nil {
 		return err
 	}
 	fmt.Println("\nand then, in that pod:")
-	return plan.Explain(os.Stdout)
+	return steps.Explain(os.Stdout)
 }
 
 // showIn prints what would be done in a pod that is there.

@@ -4,9 +4,9 @@ import (
 	"slices"
 
 	"github.com/moby/sys/capability"
-	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
@@ -22,18 +22,6 @@ var (
 	toUnpack = append(slices.Clip(toWrite), capability.CAP_SETFCAP)
 )
 
-// beAlone makes the folder where the program stands its root, and lets go of the old one, which after pivot_root(2) lies
-// on the new; then it keeps no capabilities but some.
-func (b *builder) beAlone(last capability.Cap, keep []capability.Cap) {
-	b.explain("have nothing but the folder, and no capability that the work on files does not take", "capabilities(7)", "")
-	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	b.call(unix.SYS_PIVOT_ROOT, ".", ".")
-	b.call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
-	b.call(unix.SYS_CHDIR, "/")
-	b.dropBounding(keep, last)
-	b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(keep, keep, nil))
-}
-
 // ours are those of some capabilities that we can give in a pod. What we lack is no loss of the program's.
 func ours(p *pod.Pod, wanted []capability.Cap) []capability.Cap {
 	if p.Namespaces["user"].Kind != "host" {
@@ -43,8 +31,8 @@ func ours(p *pod.Pod, wanted []capability.Cap) []capability.Cap {
 }
 
 // leadAway sends both plans and waits until the program goes on by itself. The second begins at the place then.
-func leadAway(executor *nsenter.Executor, plan Plan, then int) error {
-	calls := plan.calls()
+func leadAway(executor *nsenter.Executor, plan plan.Plan, then int) error {
+	calls := plan.Calls()
 	err := executor.Send(calls[:then], 0)
 	if err == nil {
 		err = executor.Cloned()

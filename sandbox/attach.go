@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -168,18 +169,18 @@ const tunMTU = 65520
 func tunRequest() []byte {
 	var request [40]byte
 	copy(request[:unix.IFNAMSIZ-1], network.Tun)
-	native.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+	plan.Native.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
 	return request[:]
 }
 
 // openTun opens the device that the way out leads over; it stays when the helper ends, and another takes it
 // over.
 func (w *wiring) openTun() error {
-	b := &builder{}
-	tun := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	b.call(unix.SYS_IOCTL, tun, unix.TUNSETIFF, tunRequest())
-	b.call(unix.SYS_IOCTL, tun, unix.TUNSETPERSIST, 1)
-	b.call(unix.SYS_IOCTL, tun, unix.TUNSETOFFLOAD, tunOffloads)
+	b := &plan.Builder{}
+	tun := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	b.Call(unix.SYS_IOCTL, tun, unix.TUNSETIFF, tunRequest())
+	b.Call(unix.SYS_IOCTL, tun, unix.TUNSETPERSIST, 1)
+	b.Call(unix.SYS_IOCTL, tun, unix.TUNSETOFFLOAD, tunOffloads)
 	fds, err := w.maker.do(b, tun)
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
@@ -218,8 +219,8 @@ func (w *wiring) leadOut(ipv6 bool) error {
 
 // tunIndex asks for the number of the interface, through a socket that stands in the pod's network.
 func (w *wiring) tunIndex() (int, error) {
-	b := &builder{}
-	socket := b.call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	b := &plan.Builder{}
+	socket := b.Call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	fds, err := w.maker.do(b, socket)
 	if err != nil {
 		return 0, err

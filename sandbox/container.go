@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -41,7 +42,7 @@ func newContainer(p *pod.Pod, wanted *spec.ContainerSpec, img *image.Image) (*po
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return nil, fault.New(fault.ErrInvalid, []string{"podsh run IMAGE CMD..."}, "nothing to run: %s", noCommandIn(wanted))
 	}
-	c.Env = mergeEnv(slices.DeleteFunc(slices.Clone(config.Env), func(v string) bool { return !spec.IsVariable(v) }), wanted.Env)
+	c.Env = plan.MergeEnv(slices.DeleteFunc(slices.Clone(config.Env), func(v string) bool { return !spec.IsVariable(v) }), wanted.Env)
 	if c.User == "" {
 		c.User = config.User
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
@@ -307,7 +308,7 @@ func AsPod(c *pod.Container) (*pod.Pod, error) {
 	view := asPod(c)
 	view.Holder, view.Spec.Name = state.Process, c.Title()
 	view.Around, view.Workdir = c.In, c.Workdir
-	if who, err := lookUp(c.User, view.UID, view.GID, readFile(c, "/etc/passwd"), readFile(c, "/etc/group")); err == nil {
+	if who, err := plan.LookUp(c.User, view.UID, view.GID, readFile(c, "/etc/passwd"), readFile(c, "/etc/group")); err == nil {
 		view.UID, view.GID = who.UID, who.GID
 	}
 	return view, nil

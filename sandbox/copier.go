@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/tarcopy"
@@ -118,50 +119,50 @@ func startCopier(p *pod.Pod, stdin, stdout, stderr *os.File, args ...string) (*n
 	plan, then := planCopy(p, args)
 	if err := leadAway(executor, plan, then); err != nil {
 		executor.Kill()
-		return nil, plan.explainFailure(err)
+		return nil, explainFailure(plan, err)
 	}
 	return executor, nil
 }
 
 // planCopy lists what is done to leave podsh@copy alone with a root. As with the pod's shared memory, that is a mount of
 // another mount namespace: it is fetched from there.
-func planCopy(p *pod.Pod, args []string) (plan Plan, then int) {
+func planCopy(p *pod.Pod, args []string) (planned plan.Plan, then int) {
 	const podFD, mountsFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1, nsenter.EnterFD + 2
-	b := &builder{}
-	b.explain("go to the files, with mounts of one's own", "setns(2)", "")
-	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	b := &plan.Builder{}
+	b.Explain("go to the files, with mounts of one's own", "setns(2)", "")
+	b.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	for fd := range 3 {
-		b.call(unix.SYS_DUP3, exeFD+1+fd, fd, 0)
+		b.Call(unix.SYS_DUP3, exeFD+1+fd, fd, 0)
 	}
-	b.call(unix.SYS_CLOSE_RANGE, exeFD+1, allFDs, 0)
-	stage := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, storeOf(p).path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	b.call(unix.SYS_CLOSE, stage) // it is there
+	b.Call(unix.SYS_CLOSE_RANGE, exeFD+1, plan.AllFDs, 0)
+	stage := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, storeOf(p).path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	b.Call(unix.SYS_CLOSE, stage) // it is there
 	if p.Namespaces["user"].Kind != "host" {
-		b.call(unix.SYS_SETNS, podFD, unix.CLONE_NEWUSER)
-		b.notDumpable()
+		b.Call(unix.SYS_SETNS, podFD, unix.CLONE_NEWUSER)
+		b.NotDumpable()
 	}
-	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC)
-	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
-	own := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
-	b.call(unix.SYS_SETNS, mountsFD, unix.CLONE_NEWNS)
-	tree := b.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-	b.call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
-	at := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, storeOf(p).path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	b.call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-	b.call(unix.SYS_FCHDIR, tree)
-	b.explain("be root there, and nowhere else", "capabilities(7)", "")
-	b.beRoot(p)
-	b.closeOnExec(exeFD, nsenter.PlanFD)
-	b.explain("become podsh, which does the rest before it starts", "execveat(2)", "")
-	b.call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
-	then = b.calls
+	b.Call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC)
+	b.Call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	own := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC)
+	b.Call(unix.SYS_SETNS, mountsFD, unix.CLONE_NEWNS)
+	tree := b.Call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	b.Call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
+	at := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, storeOf(p).path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	b.Call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	b.Call(unix.SYS_FCHDIR, tree)
+	b.Explain("be root there, and nowhere else", "capabilities(7)", "")
+	b.BeRoot(p)
+	b.CloseOnExec(exeFD, nsenter.PlanFD)
+	b.Explain("become podsh, which does the rest before it starts", "execveat(2)", "")
+	b.Call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	then = b.Calls
 	keep := toWrite
 	if args[0] == "stat" || args[0] == "pack" {
 		keep = toRead
 	}
-	b.beAlone(lastCap(), ours(p, keep))
-	b.call(unix.SYS_CLOSE, nsenter.PlanFD)
-	return b.steps, then
+	b.BeAlone(lastCap(), ours(p, keep))
+	b.Call(unix.SYS_CLOSE, nsenter.PlanFD)
+	return b.Steps, then
 }
 
 // runCopy runs podsh@copy to its end; a while after that of ctx, if need be. What it says of a copy that went well is a

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -26,12 +27,12 @@ import (
 // Proposal is a pod that could be made, and the plan to make it.
 type Proposal struct {
 	Pod      *pod.Pod
-	Plan     Plan
+	Plan     plan.Plan
 	Warnings []error // what is lost, with hints
 
-	facts *Facts
+	facts *plan.Facts
 	store *Store
-	exe   exeKind
+	exe   plan.ExeKind
 	run   *performance // that has begun
 }
 
@@ -70,23 +71,23 @@ func Propose(spec *spec.Spec, store *Store, o Options) (proposal *Proposal, err 
 		release()
 		return nil, err
 	}
-	facts.Net, facts.releaseHub = nets, release
-	if other := facts.entered(spec.Namespaces["net"].Value); other != nil { // its networks are not named here
+	facts.Net, facts.ReleaseHub = nets, release
+	if other := facts.Entered(spec.Namespaces["net"].Value); other != nil { // its networks are not named here
 		shared, _ := store.networksNamed(other.Spec.Net.Networks...) // one that is gone says nothing
-		facts.Net.OnlyIPv6 = onlyIPv6(shared)
+		facts.Net.OnlyIPv6 = plan.OnlyIPv6(shared)
 	}
-	if err := facts.enterHub(); err != nil {
-		facts.Close()
+	if err := enterHub(facts); err != nil {
+		closeFacts(facts)
 		return nil, err
 	}
 	if proposal, err = propose(spec, store, facts, o); err != nil {
-		facts.Close()
+		closeFacts(facts)
 	}
 	return proposal, err
 }
 
-func propose(spec *spec.Spec, store *Store, facts *Facts, o Options) (*Proposal, error) {
-	pod, warnings, err := resolve(spec, facts, cmp.Or(o.id, newID()))
+func propose(spec *spec.Spec, store *Store, facts *plan.Facts, o Options) (*Proposal, error) {
+	pod, warnings, err := plan.Resolve(spec, facts, cmp.Or(o.id, newID()))
 	if err != nil {
 		return nil, err
 	}
@@ -99,32 +100,32 @@ func propose(spec *spec.Spec, store *Store, facts *Facts, o Options) (*Proposal,
 	}
 	pod.Upper = upperDir(pod, facts)
 	exe := chooseExe(pod, facts)
-	pod.OwnFile = exe != exePlain
+	pod.OwnFile = exe != plan.ExePlain
 	p := &Proposal{Pod: pod, Warnings: warnings, facts: facts, store: store, exe: exe}
-	start := planStart(pod, facts, exe)
+	start := plan.Start(pod, facts, exe)
 	if !o.DryRun {
 		p.run = &performance{Proposal: p}
 		err := p.run.beginNet()
 		if err == nil {
-			err = p.run.begin(start.steps)
+			err = p.run.begin(start.Steps)
 		}
 		if err != nil {
 			p.Close()
 			return nil, err
 		}
 	}
-	err = facts.readRoot(spec, o.Detailed)
+	err = readRootFacts(facts, spec, o.Detailed)
 	if err == nil {
 		facts.Dir.Root, err = imageRoot(pod, spec.Rootfs.Layers)
 	}
 	if err == nil {
-		err = checkRoot(pod, facts)
+		err = plan.CheckRoot(pod, facts)
 	}
 	if err != nil {
 		p.Close()
 		return nil, err
 	}
-	p.Plan = start.rest()
+	p.Plan = start.Rest()
 	return p, nil
 }
 
@@ -135,30 +136,30 @@ func (p *Proposal) Close() {
 		p.run.undoAll()
 		p.run = nil
 	}
-	p.facts.Close()
+	closeFacts(p.facts)
 	if unfinished && p.Pod.Hub != "" {
 		_ = p.store.ReleaseHub() // it may have been made for this pod alone; if not, rm of the last pod will
 	}
 }
 
 // chooseExe decides how podsh's file is kept out of the pod's reach.
-func chooseExe(pod *pod.Pod, f *Facts) exeKind {
+func chooseExe(pod *pod.Pod, f *plan.Facts) plan.ExeKind {
 	uids := pod.UIDMap
 	if pod.Namespaces["user"].Kind == "host" {
 		uids = []ids.Map{{Inside: 0, Outside: 0, Count: 1<<32 - 1}}
 	}
 	known := pod.Namespaces["user"].Kind != "path"
 	switch {
-	case known && !f.Exe.reachable(uids):
-		return exePlain
-	case pod.Own("mnt") && f.Exe.Path != "" && f.Kernel.atLeast(5, 12):
-		return exeMount
+	case known && !f.Exe.Reachable(uids):
+		return plan.ExePlain
+	case pod.Own("mnt") && f.Exe.Path != "" && f.Kernel.AtLeast(5, 12):
+		return plan.ExeMount
 	}
-	return exeMemfd
+	return plan.ExeMemfd
 }
 
 // Script writes the plan as a script in plain sh.
-func (p *Proposal) Script(w io.Writer) error { return script(w, p.Pod, p.facts, p.Plan) }
+func (p *Proposal) Script(w io.Writer) error { return plan.Script(w, p.Pod, p.facts, p.Plan) }
 
 // Create makes a pod as proposed. Where newuidmap turns out not to work, it makes one with a single id, and where no key
 // is left for a keyring of its own, one that shares that; and warns.
@@ -168,16 +169,16 @@ func (p *Proposal) Create() (pod *pod.Pod, warnings []error, err error) {
 	var refused *idsRefused
 	switch {
 	case errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0:
-		return p.again(p.facts.withoutRanges(refused.Error(), hintsFor("newuidmap", unix.EPERM)), Options{})
-	case p.run.noKeys && p.Pod.Keyring != threadKeyring:
-		pod, warnings, err = p.again(p.facts.anew(), Options{sharedKeyring: true})
+		return p.again(p.facts.WithoutRanges(refused.Error(), hintsFor("newuidmap", unix.EPERM)), Options{})
+	case p.run.noKeys && p.Pod.Keyring != plan.ThreadKeyring:
+		pod, warnings, err = p.again(p.facts.Anew(), Options{sharedKeyring: true})
 		return pod, append(warnings, fault.New(nil, hintsFor("keyctl", unix.EDQUOT), "no key is left for a keyring of the pod's own: it shares one with others that were made so")), err
 	}
 	return p.Pod, p.Warnings, err
 }
 
 // again makes the pod in another way.
-func (p *Proposal) again(facts *Facts, o Options) (*pod.Pod, []error, error) {
+func (p *Proposal) again(facts *plan.Facts, o Options) (*pod.Pod, []error, error) {
 	p.run.undoAll()
 	o.hub, o.id = p.Pod.IsHub, p.Pod.ID
 	again, err := propose(&p.Pod.Spec, p.store, facts, o)
@@ -214,12 +215,12 @@ func (run *performance) undoAll() {
 }
 
 // begin starts the holder, and sends it its first steps without waiting for them.
-func (run *performance) begin(steps Plan) error {
+func (run *performance) begin(steps plan.Plan) error {
 	if err := run.host(steps[0], hostCalls[steps[0].Host].do); err != nil {
 		return err
 	}
 	run.begun = 1 + chunk(steps[1:])
-	return run.executor.Send(steps[1:run.begun].calls(), 0)
+	return run.executor.Send(steps[1:run.begun].Calls(), 0)
 }
 
 // perform carries out the plan from where it has begun.
@@ -227,7 +228,7 @@ func (run *performance) perform() error {
 	place := 0
 	for at := 1; at < len(run.Plan); {
 		steps := run.Plan[at:]
-		if steps[0].Side == Host {
+		if steps[0].Side == plan.Host {
 			if err := run.host(steps[0], hostCalls[steps[0].Host].do); err != nil {
 				return err
 			}
@@ -238,7 +239,7 @@ func (run *performance) perform() error {
 		if at < run.begun {
 			n = run.begun - at
 		} else {
-			if err := run.executor.Send(steps[:n].calls(), place); err != nil {
+			if err := run.executor.Send(steps[:n].Calls(), place); err != nil {
 				return run.explain(err)
 			}
 		}
@@ -256,7 +257,7 @@ func (run *performance) perform() error {
 
 // host does a step of the host's side. One that fails where the pod's side has failed is no news: whoever finds no pod any more
 // may notice first, and what the pod's side has said is why.
-func (run *performance) host(step Step, do func(*performance) error) error {
+func (run *performance) host(step plan.Step, do func(*performance) error) error {
 	err := do(run)
 	if err == nil {
 		return nil
@@ -271,7 +272,7 @@ func (run *performance) host(step Step, do func(*performance) error) error {
 
 // settle waits until the first n steps, which were sent, are done; and does meanwhile what the host's next
 // one needs.
-func (run *performance) settle(steps Plan, n, place int) error {
+func (run *performance) settle(steps plan.Plan, n, place int) error {
 	for _, step := range steps[:n] {
 		if step.Call.Nr == nsenter.Clone {
 			if err := run.executor.Cloned(); err != nil {
@@ -279,7 +280,7 @@ func (run *performance) settle(steps Plan, n, place int) error {
 			}
 		}
 	}
-	if n < len(steps) && steps[n].Side == Host && hostCalls[steps[n].Host].prepare != nil {
+	if n < len(steps) && steps[n].Side == plan.Host && hostCalls[steps[n].Host].prepare != nil {
 		if err := run.host(steps[n], hostCalls[steps[n].Host].prepare); err != nil {
 			return err
 		}
@@ -298,7 +299,7 @@ func (run *performance) settle(steps Plan, n, place int) error {
 func (run *performance) explain(err error) error {
 	var failed *nsenter.CallError
 	if errors.As(err, &failed) {
-		step, _, _ := run.Plan.at(failed.Place)
+		step, _, _ := run.Plan.At(failed.Place)
 		run.noKeys = step.Call.Nr == unix.SYS_KEYCTL && failed.Errno == unix.EDQUOT
 	}
 	if source := run.Pod.Spec.Rootfs; source.IsFolder() {
@@ -306,7 +307,7 @@ func (run *performance) explain(err error) error {
 			return why
 		}
 	}
-	return hintAtMounts(run.Plan.explainFailure(err), run.Pod.Spec.Rootfs)
+	return hintAtMounts(explainFailure(run.Plan, err), run.Pod.Spec.Rootfs)
 }
 
 // hintAtMounts names mounts below the folder that an overlay was to be laid over, if those may be the cause.
@@ -325,9 +326,9 @@ func hintAtMounts(err error, root rootfs.Source) error {
 
 // chunk counts the pod's steps that go to the executor at once: up to the host's next one, or to the call
 // after which another program image reads the rest.
-func chunk(steps Plan) int {
+func chunk(steps plan.Plan) int {
 	for i, step := range steps {
-		if step.Side == Host {
+		if step.Side == plan.Host {
 			return i
 		}
 		if step.Call.Nr == unix.SYS_EXECVEAT {
@@ -358,7 +359,7 @@ var hostCalls = map[string]hostCall{
 }
 
 func (run *performance) start() (err error) {
-	if run.exe == exeMemfd {
+	if run.exe == plan.ExeMemfd {
 		if run.exeCopy, err = sealedCopy(); err != nil {
 			return err
 		}
@@ -420,7 +421,7 @@ func (run *performance) stage() (err error) {
 	if err != nil {
 		return err
 	}
-	join, err := savedJoin(pod, run.facts, joinerHolds(pod))
+	join, err := plan.SavedJoin(pod, run.facts, joinerHolds(pod))
 	if err != nil {
 		return err
 	}
@@ -455,7 +456,7 @@ func (run *performance) save() error {
 }
 
 // explainFailure says what a call that failed was for.
-func (plan Plan) explainFailure(err error) error {
+func explainFailure(plan plan.Plan, err error) error {
 	var failed *nsenter.CallError
 	if !errors.As(err, &failed) {
 		if errors.Is(err, io.EOF) || errors.Is(err, nsenter.ErrGone) {
@@ -463,12 +464,12 @@ func (plan Plan) explainFailure(err error) error {
 		}
 		return err
 	}
-	step, why, ok := plan.at(failed.Place)
+	step, why, ok := plan.At(failed.Place)
 	if !ok {
 		return err
 	}
-	name := plan.callName(step.Call)
-	hints := hintsFor(plan.callKey(step.Call, failed.Errno), failed.Errno)
+	name := plan.CallName(step.Call)
+	hints := hintsFor(plan.CallKey(step.Call, failed.Errno), failed.Errno)
 	switch {
 	case len(hints) > 0:
 	case why.Need != "" && (failed.Errno == unix.ENOENT || failed.Errno == unix.ENOTDIR):
@@ -478,41 +479,4 @@ func (plan Plan) explainFailure(err error) error {
 		hints = append(hints, "by hand: "+line)
 	}
 	return fault.New(failed.Errno, hints, "%s: %s: %v", why.Why, name, failed.Errno)
-}
-
-// callName is callName, and what is mounted, where that was said by an earlier call: "fsmount proc".
-func (plan Plan) callName(call nsenter.Call) string {
-	return strings.TrimSpace(callName(call) + " " + plan.mounted(call))
-}
-
-// callKey is what hintsFor knows a call by. It takes those that have the kernel make a file system for one mount(2).
-func (plan Plan) callKey(call nsenter.Call, errno syscall.Errno) string {
-	if kind := plan.mounted(call); kind != "" && errno != unix.ENOSYS {
-		return "mount " + kind
-	}
-	return callKey(call)
-}
-
-// mounted is the type of the file system that a call of fsconfig(2) or fsmount(2) is about.
-func (plan Plan) mounted(call nsenter.Call) string {
-	if call.Nr != unix.SYS_FSCONFIG && call.Nr != unix.SYS_FSMOUNT {
-		return ""
-	}
-	place, ok := call.Args[0].(nsenter.Result)
-	if !ok {
-		return ""
-	}
-	opened, _, _ := plan.at(int(place))
-	return textAt(opened.Call, 0)
-}
-
-// callKey is what hintsFor knows a call by: "mount proc", or the name of the system call.
-func callKey(call nsenter.Call) string {
-	name := callNames[call.Nr]
-	if call.Nr == unix.SYS_MOUNT {
-		if kind, ok := call.Args[2].(string); ok {
-			return name + " " + kind
-		}
-	}
-	return name
 }

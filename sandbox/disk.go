@@ -14,13 +14,14 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // volumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
 // to whom the image has in their place.
-func volumeOwners(c *pod.Container) map[string]owner {
-	owners := map[string]owner{}
+func volumeOwners(c *pod.Container) map[string]plan.Owner {
+	owners := map[string]plan.Owner{}
 	for _, v := range c.Spec.PodVolumes {
 		dir := volumePath(c.In, v.Name)
 		if os.Mkdir(dir, 0o755) != nil {
@@ -37,7 +38,7 @@ func volumeOwners(c *pod.Container) map[string]owner {
 		if inside, ok := ids.Translate(c.In.GIDMap, gid, false); ok {
 			gid = inside
 		}
-		owners[dir] = owner{uid, gid, mode & 0o7777}
+		owners[dir] = plan.Owner{UID: uid, GID: gid, Mode: mode & 0o7777}
 	}
 	return owners
 }
@@ -51,14 +52,6 @@ func missingVolumes(c *pod.Container) []string {
 		}
 	}
 	return missing
-}
-
-// removeVolumes removes the volumes that are new, and so still empty: who comes next finds them new once more, and they
-// get their owners.
-func (m *containerFacts) removeVolumes() {
-	for dir := range m.owners {
-		_ = os.Remove(dir) // one that somebody uses by now stays
-	}
 }
 
 // volumePath is the folder of one of the pod's volumes.
@@ -171,5 +164,5 @@ func carriesOverlay(dir string) bool {
 	if unix.Statfs(dir, &fs) != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC || fs.Type == unix.NFS_SUPER_MAGIC {
 		return false
 	}
-	return fs.Type != unix.TMPFS_MAGIC || KernelVersion().atLeast(6, 6) || os.Geteuid() == 0
+	return fs.Type != unix.TMPFS_MAGIC || KernelVersion().AtLeast(6, 6) || os.Geteuid() == 0
 }

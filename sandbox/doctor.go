@@ -9,6 +9,7 @@ import (
 
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -77,38 +78,38 @@ func probing(check func(m machine) Finding) func(m machine) Finding {
 }
 
 // minKernel is the oldest that podsh can make pods on; below goodKernel it does with less.
-var minKernel, goodKernel = Version{5, 9}, Version{5, 11}
+var minKernel, goodKernel = plan.Version{Major: 5, Minor: 9}, plan.Version{Major: 5, Minor: 11}
 
 // news is what younger kernels have that podsh uses.
 var news = []struct {
-	since Version
+	since plan.Version
 	what  string
 	users bool // root does without
 }{
-	{Version{5, 9}, "close_range(2)", false},
-	{Version{5, 11}, "overlays without root", true}, // and with them images
-	{Version{5, 12}, "mount_setattr(2)", false},
-	{Version{6, 6}, "user xattrs on tmpfs", true},
-	{Version{6, 9}, "inodes of pidfds", false},
+	{plan.Version{Major: 5, Minor: 9}, "close_range(2)", false},
+	{plan.Version{Major: 5, Minor: 11}, "overlays without root", true}, // and with them images
+	{plan.Version{Major: 5, Minor: 12}, "mount_setattr(2)", false},
+	{plan.Version{Major: 6, Minor: 6}, "user xattrs on tmpfs", true},
+	{plan.Version{Major: 6, Minor: 9}, "inodes of pidfds", false},
 }
 
 func checkKernel(m machine) Finding {
 	v := m.kernel()
-	f := Finding{OK: !v.before(goodKernel), Finding: "Linux " + m.sysctl("kernel.osrelease")}
+	f := Finding{OK: !v.Before(goodKernel), Finding: "Linux " + m.sysctl("kernel.osrelease")}
 	var lacks []string
 	for _, n := range news {
-		if v.before(n.since) && !(n.users && m.root()) {
+		if v.Before(n.since) && !(n.users && m.root()) {
 			lacks = append(lacks, fmt.Sprintf("%s (%v)", n.what, n.since))
 		}
 	}
 	switch {
-	case v.before(goodKernel):
+	case v.Before(goodKernel):
 		f.Finding += fmt.Sprintf(", older than %v", goodKernel)
 		f.Lost = fault.Enumerate(lacks)
 	case len(lacks) > 0:
 		f.Finding += ", without " + fault.Enumerate(lacks)
 	}
-	f.Required = f.OK || v.before(minKernel)
+	f.Required = f.OK || v.Before(minKernel)
 	return f
 }
 

@@ -5,13 +5,15 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+
+	"github.com/podsh/podsh/sandbox/plan"
 )
 
 // refused makes the check for a call that the kernel does not have, or that a filter stops before the kernel
 // sees it.
 func refused(call string) func(machine) verdict {
 	return func(m machine) verdict {
-		if since := callSince[call]; m.kernel().before(since) {
+		if since := callSince[call]; m.kernel().Before(since) {
 			return verdict{fmt.Sprintf("Linux %v has no %s(2): it came with %v", m.kernel(), call, since), ""}
 		}
 		if m.status("Seccomp") != "2" || m.reaches(call) {
@@ -27,7 +29,7 @@ func missing(call string) func(machine) verdict {
 	return func(m machine) verdict {
 		since := callSince[call]
 		switch {
-		case m.kernel().before(since):
+		case m.kernel().Before(since):
 			return refused(call)(m)
 		case m.status("Seccomp") == "2":
 			return verdict{fmt.Sprintf("a seccomp filter that this shell has inherited refuses %s(2), which Linux %v has", call, m.kernel()),
@@ -49,17 +51,15 @@ func (m machine) container(option string) string {
 }
 
 // callSince says with which Linux the younger calls came.
-var callSince = map[string]Version{
-	"open_tree": {5, 2}, "move_mount": {5, 2}, "fsopen": {5, 2}, "fsconfig": {5, 2}, "fsmount": {5, 2},
-	"pidfd_open": {5, 3}, "openat2": {5, 6}, "close_range": {5, 9}, "mount_setattr": {5, 12},
+var callSince = map[string]plan.Version{
+	"open_tree": {Major: 5, Minor: 2}, "move_mount": {Major: 5, Minor: 2}, "fsopen": {Major: 5, Minor: 2}, "fsconfig": {Major: 5, Minor: 2}, "fsmount": {Major: 5, Minor: 2},
+	"pidfd_open": {Major: 5, Minor: 3}, "openat2": {Major: 5, Minor: 6}, "close_range": {Major: 5, Minor: 9}, "mount_setattr": {Major: 5, Minor: 12},
 }
-
-func (v Version) before(other Version) bool { return !v.atLeast(other.Major, other.Minor) }
 
 // older makes the check for a kernel from before a version.
 func older(major, minor int, what string) func(machine) verdict {
 	return func(m machine) verdict {
-		if m.kernel().atLeast(major, minor) {
+		if m.kernel().AtLeast(major, minor) {
 			return verdict{}
 		}
 		return verdict{fmt.Sprintf("Linux %v %s; %d.%d does", m.kernel(), what, major, minor), ""}
@@ -128,9 +128,9 @@ func appArmor(m machine) verdict {
 func profileCommand(exe string) string {
 	escaped := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`,
 		`{`, `\{`, `}`, `\}`, `^`, `\^`, `@`, `\@`).Replace(exe)
-	file := quote("/etc/apparmor.d/podsh" + strings.NewReplacer("%", "%25", ".", "%2E", "/", ".").Replace(exe))
+	file := plan.Quote("/etc/apparmor.d/podsh" + strings.NewReplacer("%", "%25", ".", "%2E", "/", ".").Replace(exe))
 	return fmt.Sprintf("printf '%%s\\n' 'abi <abi/4.0>,' %s | tee %s && apparmor_parser -r %s",
-		quote(fmt.Sprintf(`"%s" flags=(unconfined) { userns, }`, escaped)), file, file)
+		plan.Quote(fmt.Sprintf(`"%s" flags=(unconfined) { userns, }`, escaped)), file, file)
 }
 
 // memoryNoExec: no program may be started from memory, memfd_create(2). The setting came with Linux 6.3.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 )
 
 // machine is what checks ask. It reads nothing before it is asked, and tests put a made-up one in its place.
@@ -126,7 +127,7 @@ func (m machine) userns() int {
 	return unix.CLONE_NEWUSER
 }
 
-func (m machine) kernel() (v Version) {
+func (m machine) kernel() (v plan.Version) {
 	parts := strings.FieldsFunc(m.sysctl("kernel.osrelease"), func(r rune) bool { return r < '0' || r > '9' })
 	if len(parts) > 1 {
 		v.Major, _ = strconv.Atoi(parts[0])
@@ -148,9 +149,9 @@ func (m machine) asRoot(command string) string {
 	case m.uid == 0:
 		return command
 	case m.has("sudo") == "":
-		return "su - -c " + quote(command) // without the dash, PATH lacks /usr/sbin
+		return "su - -c " + plan.Quote(command) // without the dash, PATH lacks /usr/sbin
 	case strings.ContainsAny(command, "|&;><"):
-		return "sudo sh -c " + quote(command)
+		return "sudo sh -c " + plan.Quote(command)
 	}
 	return "sudo " + command
 }

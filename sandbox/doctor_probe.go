@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 )
 
 // try performs calls in new namespaces, as `podsh create` would, and says which call failed and how. With the
@@ -46,7 +47,7 @@ func try(flags int, calls []nsenter.Call) (call string, err error) {
 	}
 	var failed *nsenter.CallError
 	if errors.As(err, &failed) {
-		return callName(calls[failed.Place]), failed.Errno
+		return plan.CallName(calls[failed.Place]), failed.Errno
 	}
 	return "", err
 }
@@ -108,64 +109,64 @@ func tryMap(uids, gids []ids.Map) (said string, err error) {
 // probe's own mount namespace nobody else sees it.
 
 // probePod does in new namespaces what every pod needs, with the calls that `podsh create` makes.
-func probePod(kernel Version) []nsenter.Call {
-	b := &builder{}
-	b.call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, allFDs, 0)
-	b.makePrivate()
-	tree := b.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if kernel.atLeast(5, 12) {
-		b.call(unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH, mountAttributes(unix.MOUNT_ATTR_RDONLY), mountAttrSize)
+func probePod(kernel plan.Version) []nsenter.Call {
+	b := &plan.Builder{}
+	b.Call(unix.SYS_CLOSE_RANGE, nsenter.PlanFD+1, plan.AllFDs, 0)
+	makePrivate(b)
+	tree := b.Call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if kernel.AtLeast(5, 12) {
+		b.Call(unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH, plan.MountAttributes(unix.MOUNT_ATTR_RDONLY), plan.MountAttrSize)
 	}
-	fs := b.call(unix.SYS_FSOPEN, "tmpfs", unix.FSOPEN_CLOEXEC)
-	b.call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
-	mnt := b.call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	b.call(unix.SYS_MOVE_MOUNT, mnt, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH)
-	b.call(unix.SYS_FCHDIR, mnt)
-	b.call(unix.SYS_PIVOT_ROOT, ".", ".")
-	b.callTolerating(unix.EINVAL, unix.SYS_UNSHARE, unix.CLONE_NEWTIME) // a kernel can be built without
-	return b.steps.calls()
+	fs := b.Call(unix.SYS_FSOPEN, "tmpfs", unix.FSOPEN_CLOEXEC)
+	b.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	mnt := b.Call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	b.Call(unix.SYS_MOVE_MOUNT, mnt, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	b.Call(unix.SYS_FCHDIR, mnt)
+	b.Call(unix.SYS_PIVOT_ROOT, ".", ".")
+	b.CallTolerating(unix.EINVAL, unix.SYS_UNSHARE, unix.CLONE_NEWTIME) // a kernel can be built without
+	return b.Steps.Calls()
 }
 
 // makePrivate comes first: nothing that is mounted in a probe may reach the host, whatever propagation it has
 // there.
-func (b *builder) makePrivate() {
-	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+func makePrivate(b *plan.Builder) {
+	b.Call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 }
 
-func (b *builder) probeMount(m rootfs.Mount, target string) {
-	b.call(unix.SYS_MOUNT, m.Type, target, m.Type, int(m.Flags), m.Data)
+func mountProbe(b *plan.Builder, m rootfs.Mount, target string) {
+	b.Call(unix.SYS_MOUNT, m.Type, target, m.Type, int(m.Flags), m.Data)
 }
 
 // probeMount mounts one file system that the kernel makes, as pods do.
 func probeMount(m rootfs.Mount) []nsenter.Call {
-	b := &builder{}
-	b.makePrivate()
-	b.probeMount(m, "/proc")
-	return b.steps.calls()
+	b := &plan.Builder{}
+	makePrivate(b)
+	mountProbe(b, m, "/proc")
+	return b.Steps.Calls()
 }
 
 // probeOverlay mounts an overlay whose folders all lie on one tmpfs. Its marks are user xattrs where the
 // kernel gives no others, that is in a user namespace: option userxattr, Linux 5.11.
 func probeOverlay(userns bool) []nsenter.Call {
-	b := &builder{}
-	b.makePrivate()
-	b.probeMount(rootfs.Shm, "/proc")
+	b := &plan.Builder{}
+	makePrivate(b)
+	mountProbe(b, rootfs.Shm, "/proc")
 	for _, dir := range []string{"lower", "upper", "work", "merged"} {
-		b.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "/proc/"+dir, 0o700)
+		b.Call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "/proc/"+dir, 0o700)
 	}
 	data := "lowerdir=/proc/lower,upperdir=/proc/upper,workdir=/proc/work"
 	if userns {
 		data += ",userxattr"
 	}
-	b.probeMount(rootfs.Mount{Type: "overlay", Flags: unix.MS_NODEV, Data: data}, "/proc/merged")
-	return b.steps.calls()
+	mountProbe(b, rootfs.Mount{Type: "overlay", Flags: unix.MS_NODEV, Data: data}, "/proc/merged")
+	return b.Steps.Calls()
 }
 
 // probeUserXattr does to a tmpfs what an overlay in a user namespace does to its upper folder (Linux 6.6).
 func probeUserXattr() []nsenter.Call {
-	b := &builder{}
-	b.makePrivate()
-	b.probeMount(rootfs.Shm, "/proc")
-	b.call(unix.SYS_SETXATTR, "/proc", "user.overlay.opaque", "y", 1, 0)
-	return b.steps.calls()
+	b := &plan.Builder{}
+	makePrivate(b)
+	mountProbe(b, rootfs.Shm, "/proc")
+	b.Call(unix.SYS_SETXATTR, "/proc", "user.overlay.opaque", "y", 1, 0)
+	return b.Steps.Calls()
 }

@@ -7,22 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
-// Entrance is namespaces of someone else that the executor enters before it clones the pod. The descriptor
-// is handed to it: what was checked is what is entered.
-type Entrance struct {
-	File  *os.File
-	Flags int // for setns(2)
-	What  string
-	Cmd   string   // options of nsenter(1)
-	Pod   *pod.Pod // or nil
-}
-
 // readEntrances opens the namespaces of others that the spec names.
-func (f *Facts) readEntrances(wanted *spec.Spec, store *Store) error {
+func readEntrances(f *plan.Facts, wanted *spec.Spec, store *Store) error {
 	for _, name := range wanted.Others() {
 		pod, err := store.Find(name)
 		if err != nil {
@@ -32,7 +22,7 @@ func (f *Facts) readEntrances(wanted *spec.Spec, store *Store) error {
 		if err != nil {
 			return err
 		}
-		e := Entrance{File: pidfd, What: "pod " + pod.Title(), Pod: pod, Cmd: fmt.Sprintf("--target %d", pod.Holder.PID)}
+		e := plan.Entrance{File: pidfd, What: "pod " + pod.Title(), Pod: pod, Cmd: fmt.Sprintf("--target %d", pod.Holder.PID)}
 		if userns := pod.Namespaces["user"].Kind; !f.Root && userns != "host" {
 			e.Flags |= unix.CLONE_NEWUSER
 			e.Cmd += " --user --preserve-credentials"
@@ -47,7 +37,7 @@ func (f *Facts) readEntrances(wanted *spec.Spec, store *Store) error {
 	}
 	for _, ns := range spec.Namespaces {
 		if c := wanted.Namespaces[ns.Name]; c.Kind == "path" {
-			if err := f.readPath(ns, c.Value); err != nil {
+			if err := readPath(f, ns, c.Value); err != nil {
 				return err
 			}
 		}
@@ -57,7 +47,7 @@ func (f *Facts) readEntrances(wanted *spec.Spec, store *Store) error {
 
 // readPath opens a namespace by its file, and the user namespace that owns it where that must be entered
 // first.
-func (f *Facts) readPath(ns spec.Namespace, path string) error {
+func readPath(f *plan.Facts, ns spec.Namespace, path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return fault.WithHint(err, "--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)
@@ -69,16 +59,16 @@ func (f *Facts) readPath(ns spec.Namespace, path string) error {
 			"%s is no %s namespace", path, ns.Name)
 	}
 	if !f.Root && ns.Name != "user" {
-		if err := f.readOwner(file, path, ns); err != nil {
+		if err := readOwner(f, file, path, ns); err != nil {
 			file.Close()
 			return err
 		}
 	}
-	f.Enter = append(f.Enter, Entrance{File: file, Flags: ns.Flag, What: path, Cmd: ns.Nsenter + "=" + path})
+	f.Enter = append(f.Enter, plan.Entrance{File: file, Flags: ns.Flag, What: path, Cmd: ns.Nsenter + "=" + path})
 	return nil
 }
 
-func (f *Facts) readOwner(file *os.File, path string, ns spec.Namespace) error {
+func readOwner(f *plan.Facts, file *os.File, path string, ns spec.Namespace) error {
 	hint := []string{"without root only namespaces can be entered that belong to a user namespace of yours"}
 	fd, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_USERNS)
 	if err != nil {
@@ -88,7 +78,7 @@ func (f *Facts) readOwner(file *os.File, path string, ns spec.Namespace) error {
 	if sameNamespace(owner, "/proc/self/ns/user") {
 		return fault.New(nil, hint, "%s: the %s namespace belongs to the user namespace that you are in", path, ns.Name)
 	}
-	f.Enter = append(f.Enter, Entrance{File: owner, Flags: unix.CLONE_NEWUSER, What: "the user namespace that owns " + path, Cmd: "--user=" + path})
+	f.Enter = append(f.Enter, plan.Entrance{File: owner, Flags: unix.CLONE_NEWUSER, What: "the user namespace that owns " + path, Cmd: "--user=" + path})
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -237,8 +238,8 @@ func notExecutable(command string, errno syscall.Errno) error {
 
 // execFailed says why the container's command could not be executed.
 func execFailed(c *pod.Container, errno syscall.Errno) error {
-	env := containerEnv(asPod(c), pod.Identity{}, &spec.JoinSpec{})
-	return (&attempt{argv: c.Argv, path: variable(env, "PATH"), workdir: c.Workdir, where: WhereOf(c), open: func(name string) (*os.File, error) { return openPath(c, name) }}).failed(errno)
+	env := plan.ContainerEnv(asPod(c), pod.Identity{}, &spec.JoinSpec{})
+	return (&attempt{argv: c.Argv, path: plan.Variable(env, "PATH"), workdir: c.Workdir, where: WhereOf(c), open: func(name string) (*os.File, error) { return openPath(c, name) }}).failed(errno)
 }
 
 // openPath opens a path of the container's root, O_PATH, as far as it can be seen while that is not mounted.
@@ -268,10 +269,10 @@ func asFile(fd int, name string, err error) (*os.File, error) {
 
 // execFailed says why the command could not be executed.
 func (j *Joining) execFailed(errno syscall.Errno) error {
-	flags, _ := joinFlags(j.Pod, j.spec.Only)
+	flags, _ := plan.JoinFlags(j.Pod, j.spec.Only)
 	mounts := flags&unix.CLONE_NEWNS != 0
-	env := commandEnv(j.Pod, j.spec, j.who, mounts)
-	a := &attempt{argv: j.spec.Command, path: variable(env, "PATH"), workdir: cmp.Or(j.spec.Workdir, j.Pod.Workdir, j.who.Home), where: fmt.Sprintf("pod %q", j.Pod.Title())}
+	env := plan.CommandEnv(j.Pod, j.spec, j.who, mounts)
+	a := &attempt{argv: j.spec.Command, path: plan.Variable(env, "PATH"), workdir: cmp.Or(j.spec.Workdir, j.Pod.Workdir, j.who.Home), where: fmt.Sprintf("pod %q", j.Pod.Title())}
 	switch {
 	case !mounts:
 		a.where = "this host"

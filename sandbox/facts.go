@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -20,72 +19,14 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
-// Facts are what this machine and this root file system are like, read before planning; the plan is a pure
-// function of them and of the spec.
-type Facts struct {
-	UID, GID    uint32
-	Root        bool // may do without a user namespace
-	SubUIDs     []ids.Range
-	SubGIDs     []ids.Range
-	NoRanges    string    // why there are none
-	RangesHint  []string  // and what to do about it
-	YourMap     string    // a map that may be asked for all the same
-	OwnGIDs     []ids.Map // groups that exist where podsh runs: all, but in a user namespace
-	NoSetgroups bool      // setgroups(2) is denied here, and so in every user namespace below: user_namespaces(7)
-	NewUIDMap   bool      // newuidmap and newgidmap must write ranges: we may not
-	Kernel      Version
-	LastCap     capability.Cap
-	Keys        bool // the kernel has keyrings
-	CgroupV2    bool
-	Exe         exeFile
-	Store       string          // path of the store
-	Data        string          // folder on disk for what must not be in memory
-	Namespaces  map[string]bool // kinds that the kernel has
-	Masked      []string        // of rootfs.Masked, those that are there
-	MaskedFiles map[string]bool // that are files
-	ReadOnly    []string        // of rootfs.ReadOnly, those that are there
-	ProcEntries []string        // what /proc has beside processes, where the pod's root is the host's
-	Resolver    string          // the host's /etc/resolv.conf
-	Hosts       string          // more lines for /etc/hosts
-	Passwd      string          // the root's /etc/passwd
-	Group       string          // the root's /etc/group
-	Host        []rootfs.Entry  // of a host root
-	Dir         dirFacts        // of a rootfs that is a folder
-	Volumes     []bool          // is each a folder?
-	Enter       []Entrance      // namespaces of others
-	Net         netFacts
-	Mounts      []*mountinfo.Info
-
-	releaseHub func()
-}
-
-// dirFacts are of a folder that becomes the root. Nothing in it is trusted: paths are looked up as if it were
-// the root, and symbolic links can't lead out.
-type dirFacts struct {
-	Missing map[string]bool // folders that podsh mounts on, and that are not there
-	Files   map[string]bool // /etc/hosts and its like, where they are regular files
-	Root    *rootFacts      // what an image says of "/"; nil: nothing
-}
-
-// rootFacts are whom a root belongs to, as the pod counts, and its mode.
-type rootFacts struct{ Mode, UID, GID uint32 }
-
-// Version of a kernel.
-type Version struct{ Major, Minor int }
-
-func (v Version) atLeast(major, minor int) bool {
-	return v.Major > major || v.Major == major && v.Minor >= minor
-}
-
-func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
-
 // KernelVersion is that of the running kernel.
-func KernelVersion() Version {
+func KernelVersion() plan.Version {
 	var uts unix.Utsname
-	var v Version
+	var v plan.Version
 	if unix.Uname(&uts) == nil {
 		_, _ = fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &v.Major, &v.Minor)
 	}
@@ -94,8 +35,8 @@ func KernelVersion() Version {
 
 // readFacts looks at what must be known to start a pod: the user, the kernel, the namespaces of others.
 // readRoot does the rest, while that start is already under way.
-func readFacts(wanted *spec.Spec, store *Store) (*Facts, error) {
-	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.Path}
+func readFacts(wanted *spec.Spec, store *Store) (*plan.Facts, error) {
+	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.Path}
 	var err error
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
@@ -110,10 +51,10 @@ func readFacts(wanted *spec.Spec, store *Store) (*Facts, error) {
 	for _, ns := range spec.Namespaces {
 		f.Namespaces[ns.Name] = files.Exists("/proc/self/ns/" + ns.Name)
 	}
-	if err := f.readIDs(wanted); err != nil {
+	if err := readIDs(f, wanted); err != nil {
 		return nil, err
 	}
-	if err := f.readEntrances(wanted, store); err != nil {
+	if err := readEntrances(f, wanted, store); err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -142,7 +83,7 @@ func hasCapability(c capability.Cap) bool {
 }
 
 // readIDs finds the ranges that may be mapped.
-func (f *Facts) readIDs(spec *spec.Spec) error {
+func readIDs(f *plan.Facts, spec *spec.Spec) error {
 	f.NewUIDMap = !f.Root
 	var err error
 	if f.OwnGIDs, err = ownGIDs(); err != nil {
@@ -234,12 +175,12 @@ func noNewPrivs() bool {
 	return err == nil && on == 1
 }
 
-// readRoot looks at what the pod's root is made of. detailed is for a plan that is shown.
-func (f *Facts) readRoot(spec *spec.Spec, detailed bool) (err error) {
+// readRootFacts looks at what the pod's root is made of. detailed is for a plan that is shown.
+func readRootFacts(f *plan.Facts, spec *spec.Spec, detailed bool) (err error) {
 	if mnt := spec.Choice("mnt"); mnt != "new" && mnt != "" {
 		return nil
 	}
-	if detailed || !f.Kernel.atLeast(5, 12) {
+	if detailed || !f.Kernel.AtLeast(5, 12) {
 		if f.Mounts, err = mountinfo.GetMounts(nil); err != nil {
 			return err
 		}
@@ -266,7 +207,7 @@ func (f *Facts) readRoot(spec *spec.Spec, detailed bool) (err error) {
 	}
 	var fs unix.Statfs_t
 	f.CgroupV2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
-	if err := f.readNames(spec); err != nil {
+	if err := readNames(f, spec); err != nil {
 		return err
 	}
 	for _, v := range spec.Volumes {
@@ -278,9 +219,9 @@ func (f *Facts) readRoot(spec *spec.Spec, detailed bool) (err error) {
 	}
 	switch spec.Rootfs.Kind {
 	case "dir":
-		return f.readDir(spec.Rootfs.Dir)
+		return readDir(f, spec.Rootfs.Dir)
 	case "layers":
-		f.readLayers(spec.Rootfs.Layers)
+		readLayers(f, spec.Rootfs.Layers)
 		return nil
 	}
 	if f.Host, err = rootfs.Host(); err != nil {
@@ -314,15 +255,9 @@ func procEntries() ([]string, error) {
 	return list, nil
 }
 
-// mountPoints are the folders that podsh mounts on in every root.
-var mountPoints = []string{"/proc", "/sys", "/dev"}
-
-// etcFiles are what podsh writes for the pod.
-var etcFiles = []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
-
-func (f *Facts) readDir(dir string) error {
+func readDir(f *plan.Facts, dir string) error {
 	const hint = "--rootfs takes a folder with a root file system in it, or host"
-	f.Dir = dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
+	f.Dir = plan.DirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fault.WithHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
@@ -331,7 +266,7 @@ func (f *Facts) readDir(dir string) error {
 	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.R_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 		return fault.WithHint(fmt.Errorf("rootfs %s: %w", dir, err), hint)
 	}
-	for _, path := range mountPoints {
+	for _, path := range plan.MountPoints {
 		var st unix.Stat_t
 		err := unix.Fstatat(root, strings.TrimPrefix(path, "/"), &st, unix.AT_SYMLINK_NOFOLLOW)
 		f.Dir.Missing[path] = err != nil
@@ -340,7 +275,7 @@ func (f *Facts) readDir(dir string) error {
 				"rootfs %s: %s is no folder", dir, path)
 		}
 	}
-	for _, path := range etcFiles {
+	for _, path := range plan.EtcFiles {
 		fd, err := files.OpenIn(root, path, unix.O_PATH)
 		if err != nil {
 			continue
@@ -353,36 +288,13 @@ func (f *Facts) readDir(dir string) error {
 	return nil
 }
 
-// Close lets go of what the facts hold open.
-func (f *Facts) Close() {
+// closeFacts lets go of what the facts hold open.
+func closeFacts(f *plan.Facts) {
 	for _, e := range f.Enter {
 		e.File.Close()
 	}
-	if f.releaseHub != nil {
-		f.releaseHub()
-		f.releaseHub = nil
+	if f.ReleaseHub != nil {
+		f.ReleaseHub()
+		f.ReleaseHub = nil
 	}
-}
-
-// under lists the mounts below path, outermost first, and what is set on them and on the one that path is on.
-func (f *Facts) under(path string) (own *mountinfo.Info, below []*mountinfo.Info) {
-	for _, m := range f.Mounts {
-		if m.Mountpoint == path || m.Mountpoint == "/" || strings.HasPrefix(path, m.Mountpoint+"/") {
-			if own == nil || len(m.Mountpoint) >= len(own.Mountpoint) {
-				own = m
-			}
-		} else if rel, err := filepath.Rel(path, m.Mountpoint); err == nil && filepath.IsLocal(rel) {
-			below = append(below, m)
-		}
-	}
-	return own, below
-}
-
-// nativeWords lays 32-bit words out as the kernel reads them.
-func nativeWords(words []uint32) []byte {
-	var data []byte
-	for _, w := range words {
-		data = binary.NativeEndian.AppendUint32(data, w)
-	}
-	return data
 }

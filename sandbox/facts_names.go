@@ -7,11 +7,12 @@ import (
 	"os"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
 // readNames reads what the host knows of names, as far as the pod is to know it.
-func (f *Facts) readNames(wanted *spec.Spec) error {
+func readNames(f *plan.Facts, wanted *spec.Spec) error {
 	if net := wanted.Choice("net"); net != "" && net != "new" || wanted.Net.FollowsHost() {
 		text, err := os.ReadFile("/etc/resolv.conf")
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

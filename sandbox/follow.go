@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
@@ -84,7 +85,7 @@ func (w *wiring) follow(path int) error {
 		return fmt.Errorf("open /etc/resolv.conf of the pod: %w", err)
 	}
 	defer file.Close()
-	where := &netFacts{OnHost: w.pod.Hub != "" && networksOnHost(), OnlyIPv6: len(w.state.Addresses) > 0 && !slices.ContainsFunc(w.state.Addresses, netip.Addr.Is4)}
-	_, err = w.helper.ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: resolverOf(&w.pod.Spec.Net, where)}, file)
+	where := &plan.NetFacts{OnHost: w.pod.Hub != "" && networksOnHost(), OnlyIPv6: len(w.state.Addresses) > 0 && !slices.ContainsFunc(w.state.Addresses, netip.Addr.Is4)}
+	_, err = w.helper.ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: plan.ResolverOf(&w.pod.Spec.Net, where)}, file)
 	return err
 }

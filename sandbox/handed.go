@@ -5,14 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
-	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -72,65 +68,4 @@ func (v *supervised) listen(stdio *Stdio) (err error) {
 	}
 	stdio.Sockets = v.sockets
 	return err
-}
-
-// lastFD is the last descriptor that the executor of the container finds open.
-func (p *creation) lastFD() int { return memberTTYFD + len(p.member.container.Spec.Listen) }
-
-// giveSockets puts the container's sockets where sd_listen_fds(3) has them. There stands what the executor tells failures on,
-// among others: it goes elsewhere, and with the exec.
-func (p *creation) giveSockets() {
-	end, last := spec.FirstSocketFD+len(p.member.container.Spec.Listen), p.lastFD()
-	p.explain("hand over the sockets that podsh has opened on the host, and nothing else", "sd_listen_fds(3)", "")
-	p.call(unix.SYS_CLOSE_RANGE, last+1, allFDs, 0)
-	p.call(nsenter.Report, p.call(unix.SYS_FCNTL, nsenter.PlanFD, unix.F_DUPFD_CLOEXEC, end))
-	for i := range p.member.container.Spec.Listen { // each to a place that is free by then
-		p.call(unix.SYS_DUP3, memberListenFD+i, spec.FirstSocketFD+i, 0)
-	}
-	for fd := max(end, memberTTYFD); fd <= last; fd++ {
-		p.call(unix.SYS_CLOSE, fd)
-	}
-}
-
-// giveSockets puts the sockets of a command that joins where sd_listen_fds(3) has them.
-func (j *builder) giveSockets(sockets []spec.Socket) {
-	if len(sockets) == 0 {
-		return
-	}
-	j.explain("hand over the sockets that podsh has opened on the host, and nothing else", "sd_listen_fds(3)", "")
-	for i := range sockets {
-		j.call(unix.SYS_DUP3, nsenter.ListenFD+i, spec.FirstSocketFD+i, 0)
-	}
-	j.call(unix.SYS_CLOSE_RANGE, nsenter.ListenFD, allFDs, 0)
-}
-
-const listenPID = "LISTEN_PID="
-
-// variables lays out a command's environment, with those that tell of its sockets. Its process id only the process itself knows.
-func (b *builder) variables(env []string, sockets []spec.Socket) nsenter.Words {
-	if len(sockets) == 0 {
-		return nsenter.Strings(env)
-	}
-	pid := &nsenter.Buffer{Bytes: append([]byte(listenPID), make([]byte, nsenter.PIDBytes)...)}
-	b.call(nsenter.Getpid, nsenter.At{Buffer: pid, Offset: len(listenPID)}, nsenter.PIDBytes)
-	words := nsenter.Strings(withSockets(env, sockets))
-	return slices.Insert(words, 0, any(nsenter.At{Buffer: pid}))
-}
-
-// withSockets is an environment that says what sockets there are, but for whose they are.
-func withSockets(env []string, sockets []spec.Socket) []string {
-	env = slices.DeleteFunc(slices.Clone(env), func(v string) bool { return strings.HasPrefix(v, "LISTEN_") })
-	var names []string
-	for _, s := range sockets {
-		names = append(names, s.Name)
-	}
-	return append(env, "LISTEN_FDS="+strconv.Itoa(len(sockets)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-}
-
-// envByHand is what starts a command with an environment, in sh.
-func envByHand(env []string, sockets []spec.Socket) string {
-	if len(sockets) == 0 {
-		return "exec env -i " + quoteAll(env...)
-	}
-	return "exec env -i " + listenPID + "$$ " + quoteAll(withSockets(env, sockets)...)
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -56,19 +57,19 @@ func TestValidateSockets(t *testing.T) {
 // TestNothingElseIsOpen: when a command starts, beside its standard streams there is what it was to be given, and nothing else.
 // By sockets no path is walked: openat(2) says ENOTDIR of one, and open(2) of its /proc/self/fd ENXIO.
 func TestNothingElseIsOpen(t *testing.T) {
-	for name, plan := range examplePlans(t) {
+	for name, steps := range examplePlans(t) {
 		first, given := 3, map[string]int{"run-sockets": 7, "join-sockets": 2}[name]
 		open := map[int]bool{} // without FD_CLOEXEC
 		for fd := range 100 {
 			open[fd] = fd >= first && (!strings.HasPrefix(name, "join-") || fd < nsenter.PodFD || fd > nsenter.TTYFD) // those have it: nsenter.c
 		}
-		for _, call := range plan.calls() {
+		for _, call := range steps.Calls() {
 			number := func(arg int) int { n, _ := call.Args[arg].(int); return n } // a Result has FD_CLOEXEC
 			switch call.Nr {
 			case unix.SYS_CLOSE:
 				delete(open, number(0))
 			case unix.SYS_CLOSE_RANGE:
-				maps.DeleteFunc(open, func(fd int, _ bool) bool { return fd >= number(0) && (call.Args[1] == allFDs || fd <= number(1)) })
+				maps.DeleteFunc(open, func(fd int, _ bool) bool { return fd >= number(0) && (call.Args[1] == plan.AllFDs || fd <= number(1)) })
 			case unix.SYS_DUP3:
 				open[number(1)] = number(1) >= first && number(2) == 0
 			case unix.SYS_FCNTL:

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -60,42 +61,42 @@ func startProgram(what string, pidfd *os.File, namespaces int) (conn *os.File, e
 		return nil, nil, fmt.Errorf("start the network's program: %w", err)
 	}
 	b := programPlan(what, namespaces)
-	if err = executor.Send(b.steps.calls(), 0); err == nil {
+	if err = executor.Send(b.Steps.Calls(), 0); err == nil {
 		err = executor.Became()
 	}
 	if err != nil {
 		conn.Close()
 		executor.Kill()
-		return nil, nil, fmt.Errorf("start the network's program: %w", b.named(err))
+		return nil, nil, fmt.Errorf("start the network's program: %w", nameFailed(b, err))
 	}
 	return conn, executor, nil
 }
 
 // programPlan is what becomes the network's program does: the helper has no capability and no way to any; who
 // works on networks has all, where those are.
-func programPlan(what string, namespaces int) *builder {
-	b := &builder{}
+func programPlan(what string, namespaces int) *plan.Builder {
+	b := &plan.Builder{}
 	if namespaces != 0 {
-		b.call(unix.SYS_SETNS, requestFD+1, namespaces)
+		b.Call(unix.SYS_SETNS, requestFD+1, namespaces)
 	}
-	b.call(unix.SYS_CLOSE_RANGE, requestFD+1, allFDs, 0)
-	b.call(unix.SYS_UMASK, 0o077)
-	b.call(unix.SYS_CHDIR, "/")
+	b.Call(unix.SYS_CLOSE_RANGE, requestFD+1, plan.AllFDs, 0)
+	b.Call(unix.SYS_UMASK, 0o077)
+	b.Call(unix.SYS_CHDIR, "/")
 	if what != workRole {
 		if os.Geteuid() == 0 {
-			b.call(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, noRoot, 0, 0, 0)
-			b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(nil, nil, nil))
+			b.Call(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, noRoot, 0, 0, 0)
+			b.Call(unix.SYS_CAPSET, plan.CapabilityHeader(), plan.CapabilityData(nil, nil, nil))
 		}
-		b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		b.Call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
 	for _, fd := range []int{nsenter.PlanFD, programFD} {
-		b.call(unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC)
+		b.Call(unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC)
 	}
 	env := []string{}
 	if what == workRole {
-		env = append(env, "PATH="+defaultPath)
+		env = append(env, "PATH="+plan.DefaultPath)
 	}
-	b.call(unix.SYS_EXECVEAT, programFD, "", nsenter.Strings([]string{program.Name, what}), nsenter.Strings(env), unix.AT_EMPTY_PATH)
+	b.Call(unix.SYS_EXECVEAT, programFD, "", nsenter.Strings([]string{program.Name, what}), nsenter.Strings(env), unix.AT_EMPTY_PATH)
 	return b
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
@@ -183,15 +184,15 @@ func writeMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
 		return err
 	}
 	defer m.Close()
-	b := &builder{}
+	b := &plan.Builder{}
 	files := []struct{ name, text string }{{"setgroups", "deny"}, {"uid_map", ids.Lines(uids)}, {"gid_map", ids.Lines(gids)}}
 	if !p.OneID {
 		files = files[1:]
 	}
 	for _, file := range files {
-		fd := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, fmt.Sprintf("/proc/%d/%s", pid, file.name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
-		b.call(unix.SYS_WRITE, fd, file.text, len(file.text))
-		b.call(unix.SYS_CLOSE, fd)
+		fd := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, fmt.Sprintf("/proc/%d/%s", pid, file.name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		b.Call(unix.SYS_WRITE, fd, file.text, len(file.text))
+		b.Call(unix.SYS_CLOSE, fd)
 	}
 	_, err = m.do(b)
 	return err

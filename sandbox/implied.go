@@ -8,6 +8,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
@@ -59,7 +60,7 @@ func inside(p *pod.Pod, f image.Folder) image.Folder {
 }
 
 // imageRoot is what an image says of its root, whose layers these are; nil, where it says nothing.
-func imageRoot(p *pod.Pod, layers []string) (*rootFacts, error) {
+func imageRoot(p *pod.Pod, layers []string) (*plan.RootFacts, error) {
 	if len(layers) == 0 || filepath.Base(filepath.Dir(layers[0])) != p.MapName() {
 		return nil, nil // a folder of somebody's
 	}
@@ -72,5 +73,5 @@ func imageRoot(p *pod.Pod, layers []string) (*rootFacts, error) {
 		return nil, nil
 	}
 	root = inside(p, root)
-	return &rootFacts{root.Mode, root.UID, root.GID}, nil
+	return &plan.RootFacts{Mode: root.Mode, UID: root.UID, GID: root.GID}, nil
 }

@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/moby/sys/capability"
-	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
@@ -17,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -25,7 +25,7 @@ import (
 // Joining is a command that could run in a pod, and the plan for it.
 type Joining struct {
 	Pod  *pod.Pod
-	Plan Plan
+	Plan plan.Plan
 
 	spec  *spec.JoinSpec
 	who   pod.Identity
@@ -59,11 +59,11 @@ func ProposeJoin(pod *pod.Pod, spec *spec.JoinSpec) (*Joining, error) {
 			return nil, noShell(pod)
 		}
 	}
-	f := joinFacts{who, last, joinerHolds(pod), files.Exists("/proc/sys/kernel/keys")}
-	if err := checkHeld(slices.Concat(pod.Spec.CapAdd, spec.CapAdd), f.held); err != nil {
+	f := plan.JoinFacts{Who: who, Last: last, Held: joinerHolds(pod), Keys: files.Exists("/proc/sys/kernel/keys")}
+	if err := checkHeld(slices.Concat(pod.Spec.CapAdd, spec.CapAdd), f.Held); err != nil {
 		return nil, err
 	}
-	return &Joining{pod, planJoin(pod, spec, f), spec, who, pidfd}, nil
+	return &Joining{pod, plan.Join(pod, spec, f), spec, who, pidfd}, nil
 }
 
 // openRoot opens the root that a joiner will have.
@@ -87,7 +87,7 @@ func openRootOf(p *pod.Pod, pid int, pidfd *os.File) (int, error) {
 // identify looks a user up as a login would, in the pod's own files.
 func identify(p *pod.Pod, root int, text string) (pod.Identity, error) {
 	passwd, group := files.ReadIn(root, "/etc/passwd"), files.ReadIn(root, "/etc/group")
-	who, err := lookUp(text, p.UID, p.GID, passwd, group)
+	who, err := plan.LookUp(text, p.UID, p.GID, passwd, group)
 	if err != nil {
 		return who, withoutFolders(err, func(name string) (*os.File, error) {
 			fd, err := files.OpenIn(root, name, unix.O_PATH)
@@ -98,36 +98,6 @@ func identify(p *pod.Pod, root int, text string) (pod.Identity, error) {
 		return who, err
 	}
 	p.Confine(&who)
-	return who, nil
-}
-
-// whom is in words what --user asks for.
-func whom(text string) string {
-	if name, group, ok := strings.Cut(text, ":"); ok {
-		return fmt.Sprintf("user %q, or group %q,", name, group)
-	}
-	return fmt.Sprintf("user %q", text)
-}
-
-// lookUp reads UID[:GID], NAME or NAME:GROUP, with passwd(5) and group(5) as texts.
-func lookUp(text string, uid, gid uint32, passwd, group string) (pod.Identity, error) {
-	who := pod.Identity{UID: uid, GID: gid, Home: "/"}
-	defaults := &user.ExecUser{Uid: int(uid), Gid: int(gid), Home: "/"}
-	found, err := user.GetExecUser(text, defaults, strings.NewReader(passwd), strings.NewReader(group))
-	if err != nil {
-		return who, fault.New(nil, []string{"--user UID[:GID], or a name from the pod's own /etc/passwd"}, "no %s in the pod", whom(text))
-	}
-	who.UID, who.GID, who.Home = uint32(found.Uid), uint32(found.Gid), found.Home
-	for _, g := range found.Sgids {
-		who.Groups = append(who.Groups, uint32(g))
-	}
-	entries, _ := user.ParsePasswdFilter(strings.NewReader(passwd), func(u user.User) bool { return u.Uid == found.Uid })
-	if len(entries) > 0 { // a broken line is no entry
-		who.Name, who.Shell = entries[0].Name, entries[0].Shell
-	}
-	if who.Home == "" {
-		who.Home = "/"
-	}
 	return who, nil
 }
 
@@ -171,7 +141,7 @@ func (j *Joining) joiner(args []string) (*nsenter.Joiner, error) {
 		return nil, err
 	}
 	sockets, err := openSockets(j.spec.Listen)
-	return &nsenter.Joiner{Exe: exe, Pod: j.pidfd, Calls: j.Plan.calls(), Args: args, Sockets: sockets}, err
+	return &nsenter.Joiner{Exe: exe, Pod: j.pidfd, Calls: j.Plan.Calls(), Args: args, Sockets: sockets}, err
 }
 
 // Exec runs the command in place of this process, which ends with its status; it returns only on error. args
@@ -197,7 +167,7 @@ func (j *Joining) Start(args []string) (joiner *os.Process, terminal *os.File, e
 
 // Warning says what the command will see that one could take for the pod's; nil if there is no such thing.
 func (j *Joining) Warning() error {
-	flags, _ := joinFlags(j.Pod, j.spec.Only)
+	flags, _ := plan.JoinFlags(j.Pod, j.spec.Only)
 	pid, mounts := flags&unix.CLONE_NEWPID != 0, flags&unix.CLONE_NEWNS != 0
 	both := strings.Join(append(slices.Clone(j.spec.Only), "mnt"), ",")
 	switch {
@@ -238,7 +208,7 @@ func (j *Joining) StartBeside(args []string, streams *Streams) (*os.Process, err
 
 // Failed says why a joiner could not carry out its plan: the call at place failed with errno.
 func (j *Joining) Failed(place int, errno syscall.Errno) error {
-	step, why, ok := j.Plan.at(place)
+	step, why, ok := j.Plan.At(place)
 	switch {
 	case !ok:
 		return fault.New(nil, []string{"was it killed, or is memory short?"}, "the joiner of pod %q ended without a word", j.Pod.Title())
@@ -246,8 +216,8 @@ func (j *Joining) Failed(place int, errno syscall.Errno) error {
 		return fault.New(fault.ErrExited, []string{"podsh rm " + j.Pod.Title()}, "pod %q has ended", j.Pod.Title())
 	case step.Call.Nr == nsenter.Exec:
 		return j.execFailed(errno)
-	case why.Role == folder:
-		return folderFailed(firstText(why.Call), errno, "--workdir names a folder of the pod's")
+	case why.Role == plan.Folder:
+		return plan.FolderFailed(plan.FirstText(why.Call), errno, "--workdir names a folder of the pod's")
 	}
-	return j.Plan.explainFailure(&nsenter.CallError{Place: place, Errno: errno})
+	return explainFailure(j.Plan, &nsenter.CallError{Place: place, Errno: errno})
 }

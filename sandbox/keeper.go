@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
@@ -36,7 +37,7 @@ func startKeeper(p *pod.Pod, helper, stowed *os.File) (proc.ID, error) {
 	defer executor.Close()
 	keeper, err := proc.Identify(executor.PID, executor.PIDFD)
 	if err == nil {
-		err = executor.Send(keeperPlan(p).steps.calls(), 0)
+		err = executor.Send(keeperPlan(p).Steps.Calls(), 0)
 	}
 	if err != nil {
 		executor.Kill()
@@ -46,17 +47,17 @@ func startKeeper(p *pod.Pod, helper, stowed *os.File) (proc.ID, error) {
 }
 
 // keeperPlan is what a keeper does.
-func keeperPlan(p *pod.Pod) *builder {
-	b := &builder{}
-	pollfd := native.AppendUint16(native.AppendUint16(native.AppendUint32(nil, uint32(nsenter.EnterFD)), unix.POLLIN), 0)
-	b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a pod with the host's pid namespace could look into it
-	b.call(unix.SYS_PRCTL, unix.PR_SET_NAME, "podsh-keeper")
-	b.call(unix.SYS_CHDIR, "/")
-	b.call(unix.SYS_PPOLL, pollfd, 1, 0, 0, 0)
-	b.call(unix.SYS_FCNTL, nsenter.PlanFD, unix.F_SETFD, unix.FD_CLOEXEC)
-	b.call(unix.SYS_FCNTL, nsenter.EnterFD, unix.F_SETFD, unix.FD_CLOEXEC)
+func keeperPlan(p *pod.Pod) *plan.Builder {
+	b := &plan.Builder{}
+	pollfd := plan.Native.AppendUint16(plan.Native.AppendUint16(plan.Native.AppendUint32(nil, uint32(nsenter.EnterFD)), unix.POLLIN), 0)
+	b.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a pod with the host's pid namespace could look into it
+	b.Call(unix.SYS_PRCTL, unix.PR_SET_NAME, "podsh-keeper")
+	b.Call(unix.SYS_CHDIR, "/")
+	b.Call(unix.SYS_PPOLL, pollfd, 1, 0, 0, 0)
+	b.Call(unix.SYS_FCNTL, nsenter.PlanFD, unix.F_SETFD, unix.FD_CLOEXEC)
+	b.Call(unix.SYS_FCNTL, nsenter.EnterFD, unix.F_SETFD, unix.FD_CLOEXEC)
 	args := []string{KeepName, p.Root, p.ID, strconv.Itoa(p.Kept)}
-	b.call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings(args), nsenter.Strings(supervisorEnv()), 0)
+	b.Call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings(args), nsenter.Strings(supervisorEnv()), 0)
 	return b
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -110,22 +110,6 @@ func UnpackLayer(p *pod.Pod, store *image.Store, layer image.Layer, tell func(im
 func removeTree(p *pod.Pod, dir string) error {
 	lost := pod.Pod{Upper: dir, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
 	return removeUpper(&lost)
-}
-
-// beRoot makes the executor the pod's root, as a program of ours is to be that works on its files: it ends with podsh, and
-// gains nothing by what it executes.
-func (b *builder) beRoot(p *pod.Pod) {
-	if _, root := ids.Translate(p.UIDMap, 0, true); root {
-		if !p.KeepGroups {
-			b.callTolerating(setgroupsDenied(p), unix.SYS_SETGROUPS, 0, 0)
-		}
-		b.call(unix.SYS_SETRESGID, 0, 0, 0)
-		b.call(unix.SYS_SETRESUID, 0, 0, 0)
-	}
-	b.call(unix.SYS_UMASK, 0)
-	b.call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
-	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	b.call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
 }
 
 // converse sends the program of images a request, and hears what it tells, to the end.
@@ -239,17 +223,17 @@ func removeLayer(dir string) error {
 
 // usualPod is a pod with the ids that one has of which nothing else is said.
 func usualPod() (*pod.Pod, error) {
-	f := &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion()}
+	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion()}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
 	p := &pod.Pod{Namespaces: map[string]spec.Choice{"user": {Kind: "host"}}}
 	if f.Root {
 		return p, nil
 	}
-	if err := f.readIDs(&p.Spec); err != nil {
+	if err := readIDs(f, &p.Spec); err != nil {
 		return nil, err
 	}
 	p.Namespaces["user"] = spec.Choice{Kind: "new"}
-	_, err := chooseMaps(p, &p.Spec, f)
+	_, err := plan.ChooseMaps(p, &p.Spec, f)
 	p.KeepGroups = p.OneID || f.NoSetgroups
 	return p, err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/seccomp"
 )
@@ -42,9 +43,9 @@ func makerRules() []seccomp.Rule {
 // confine leaves a maker no other calls, before it is given away: the helper reads what hostile pods send, and whoever
 // takes it over has its makers, too. seccomp(2); no_new_privs is set.
 func (m *maker) confine() error {
-	b := &builder{}
+	b := &plan.Builder{}
 	filter := seccomp.Bytes(seccomp.Assemble(makerRules()))
-	b.call(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, nsenter.Words{len(filter) / 8, filter}, 0, 0)
+	b.Call(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, nsenter.Words{len(filter) / 8, filter}, 0, 0)
 	_, err := m.do(b)
 	return err
 }
@@ -57,22 +58,22 @@ func startMaker(pidfd *os.File, flags int, keep ...capability.Cap) (*maker, erro
 		return nil, err
 	}
 	m := &maker{executor.Maker()}
-	b := builder{}
-	notDumpable := func() { b.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+	b := plan.Builder{}
+	notDumpable := func() { b.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 	notDumpable() // a pod with the host's pid namespace could look into it
 	if flags != 0 {
-		b.call(unix.SYS_SETNS, nsenter.EnterFD, flags)
+		b.Call(unix.SYS_SETNS, nsenter.EnterFD, flags)
 		notDumpable()
 	}
-	b.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	b.Call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	if os.Geteuid() == 0 || flags&unix.CLONE_NEWUSER != 0 {
-		b.call(unix.SYS_CAPSET, capabilityHeader(), capabilityData(keep, keep, nil))
+		b.Call(unix.SYS_CAPSET, plan.CapabilityHeader(), plan.CapabilityData(keep, keep, nil))
 	}
-	b.call(unix.SYS_CHDIR, "/")
-	b.call(unix.SYS_PRCTL, unix.PR_SET_NAME, "podsh-maker")
-	if _, err := m.Make(b.steps.calls()); err != nil {
+	b.Call(unix.SYS_CHDIR, "/")
+	b.Call(unix.SYS_PRCTL, unix.PR_SET_NAME, "podsh-maker")
+	if _, err := m.Make(b.Steps.Calls()); err != nil {
 		m.Close()
-		return nil, fmt.Errorf("enter the pod's network: %w", b.named(err))
+		return nil, fmt.Errorf("enter the pod's network: %w", nameFailed(&b, err))
 	}
 	return m, nil
 }
@@ -90,29 +91,29 @@ func startHand(extra ...*os.File) (*nsenter.Executor, error) {
 	return nsenter.Start("/proc/self/exe", null, extra, &syscall.SysProcAttr{Setsid: true})
 }
 
-// named names the call that failed.
-func (b *builder) named(err error) error {
+// nameFailed names the call that failed.
+func nameFailed(b *plan.Builder, err error) error {
 	var failed *nsenter.CallError
 	if errors.As(err, &failed) {
-		if step, _, ok := b.steps.at(failed.Place); ok {
-			name := callName(step.Call)
-			return fault.WithHints(fmt.Errorf("%s: %w", name, failed.Errno), hintsFor(callKey(step.Call), failed.Errno))
+		if step, _, ok := b.Steps.At(failed.Place); ok {
+			name := plan.CallName(step.Call)
+			return fault.WithHints(fmt.Errorf("%s: %w", name, failed.Errno), hintsFor(plan.CallKey(step.Call), failed.Errno))
 		}
 	}
 	return err
 }
 
 // do performs calls, and names the one that failed.
-func (m *maker) do(b *builder, pass ...nsenter.Result) ([]int, error) {
-	fds, err := m.Make(b.steps.calls(), pass...)
-	return fds, b.named(err)
+func (m *maker) do(b *plan.Builder, pass ...nsenter.Result) ([]int, error) {
+	fds, err := m.Make(b.Steps.Calls(), pass...)
+	return fds, nameFailed(b, err)
 }
 
 // request sends requests to the kernel's network side, and fails with what it answers.
 func (m *maker) request(what string, requests ...[]byte) error {
-	b := &builder{}
-	b.netlink(requests...)
-	if _, err := m.Make(b.steps.calls()); err != nil {
+	b := &plan.Builder{}
+	b.Netlink(requests...)
+	if _, err := m.Make(b.Steps.Calls()); err != nil {
 		var failed *nsenter.CallError
 		if errors.As(err, &failed) {
 			return fmt.Errorf("%s: %w", what, failed.Errno)
@@ -122,24 +123,12 @@ func (m *maker) request(what string, requests ...[]byte) error {
 	return nil
 }
 
-func (b *builder) netlink(requests ...[]byte) {
-	socket := b.call(unix.SYS_SOCKET, unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	for _, request := range requests {
-		place := b.calls
-		b.call(unix.SYS_SENDTO, socket, request, len(request), 0, 0, 0)
-		for _, call := range nsenter.Answer(socket, place) {
-			b.call(call.Nr, call.Args...)
-		}
-	}
-	b.call(unix.SYS_CLOSE, socket)
-}
-
 // setSysctl writes a setting of the network that the maker is in: /proc/sys/net shows each process its own.
 func (m *maker) setSysctl(key, value string) error {
-	b := &builder{}
-	fd := b.call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/sys/"+key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	b.call(unix.SYS_WRITE, fd, value, len(value))
-	b.call(unix.SYS_CLOSE, fd)
+	b := &plan.Builder{}
+	fd := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/sys/"+key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	b.Call(unix.SYS_WRITE, fd, value, len(value))
+	b.Call(unix.SYS_CLOSE, fd)
 	if _, err := m.do(b); err != nil {
 		return fmt.Errorf("set %s: %w", strings.ReplaceAll(key, "/", "."), err)
 	}

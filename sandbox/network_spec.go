@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -56,24 +57,11 @@ func (s *Store) CreateNetwork(spec *spec.NetworkSpec) (*network.Network, error) 
 	} else if n.Conflist, err = namedConflist(spec.Conflist, spec.Name); err != nil {
 		return nil, err
 	}
-	n.Resolver = resolverFor(networksOnHost(), n.OnlyIPv6())
+	n.Resolver = plan.ResolverFor(networksOnHost(), n.OnlyIPv6())
 	if err := os.MkdirAll(s.path("networks"), 0o700); err != nil {
 		return nil, s.full(err)
 	}
 	return n, s.full(files.WriteJSON(s.path("networks", n.Name), n))
-}
-
-// resolverFor is whom pods on networks ask for names.
-func resolverFor(onHost, onlyIPv6 bool) netip.Addr {
-	switch {
-	case onHost && onlyIPv6:
-		return network.HostResolver6
-	case onHost:
-		return network.HostResolver
-	case onlyIPv6:
-		return network.Resolver6
-	}
-	return network.Resolver4
 }
 
 // namedConflist checks a CNI configuration as far as this can be done without libcni, and gives it the name
@@ -180,7 +168,7 @@ func hostRoutes(subnet netip.Prefix) bool {
 		if err1 != nil || err2 != nil || mask == 0 {
 			continue
 		}
-		ip := netip.AddrFrom4([4]byte(native.AppendUint32(nil, uint32(destination)))) // as in memory: proc_pid_net(5)
+		ip := netip.AddrFrom4([4]byte(plan.Native.AppendUint32(nil, uint32(destination)))) // as in memory: proc_pid_net(5)
 		if netip.PrefixFrom(ip, bits.OnesCount32(uint32(mask))).Overlaps(subnet) {
 			return true
 		}

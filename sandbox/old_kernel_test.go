@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -18,18 +19,18 @@ import (
 // the folder that is the root, from being mounted in the host's own tree as well.
 func TestSourcesAreTakenFromPrivateMounts(t *testing.T) {
 	f := machineFacts()
-	f.Root, f.Kernel, f.Volumes = true, Version{5, 10}, []bool{true}
-	pod, _, err := resolve(&spec.Spec{Rootfs: rootfs.Source{Kind: "host"}, Volumes: []rootfs.Volume{{Source: "/srv", Destination: "/srv"}}}, f, "0123456789ab")
+	f.Root, f.Kernel, f.Volumes = true, plan.Version{Major: 5, Minor: 10}, []bool{true}
+	pod, _, err := plan.Resolve(&spec.Spec{Rootfs: rootfs.Source{Kind: "host"}, Volumes: []rootfs.Volume{{Source: "/srv", Destination: "/srv"}}}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
 	private := false
-	for _, call := range planCreate(pod, f, exeMemfd).calls() {
+	for _, call := range plan.Create(pod, f, plan.ExeMemfd).Calls() {
 		switch {
 		case call.Nr == unix.SYS_MOUNT && call.Args[1] == "/" && call.Args[3] == unix.MS_REC|unix.MS_PRIVATE:
 			private = true
 		case call.Nr == unix.SYS_OPEN_TREE && !private:
-			t.Errorf("%s comes before all mounts are private", showCall(call))
+			t.Errorf("%s comes before all mounts are private", plan.ShowCall(call))
 		}
 	}
 }
@@ -38,7 +39,7 @@ func TestSourcesAreTakenFromPrivateMounts(t *testing.T) {
 // mount private, with mounts that are shared as systemd leaves them: nothing shows up in the host's tree.
 func TestOldKernel(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "volume")
-	for _, folder := range append([]string{"/sub"}, mountPoints...) {
+	for _, folder := range append([]string{"/sub"}, plan.MountPoints...) {
 		if err := os.MkdirAll(dir+folder, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +57,7 @@ func TestOldKernel(t *testing.T) {
 				shareMounts(t)
 			}
 			before := threadMounts(t)
-			pod, err := createAsOn(Version{5, 11}, spec)
+			pod, err := createAsOn(plan.Version{Major: 5, Minor: 11}, spec)
 			if after := threadMounts(t); after != before {
 				t.Errorf("mounts before:\n%s\nafter:\n%s", before, after)
 			}
@@ -76,16 +77,16 @@ func TestImagesOnOldKernels(t *testing.T) {
 	dir := func(mode string) rootfs.Source { return rootfs.Source{Kind: "dir", Dir: "/srv", Mode: mode} }
 	for _, test := range []struct {
 		spec   spec.ContainerSpec
-		kernel Version
+		kernel plan.Version
 		root   bool
 		ok     bool
 	}{
-		{spec.ContainerSpec{Image: "nginx"}, Version{5, 10}, false, false},
-		{spec.ContainerSpec{Image: "nginx"}, Version{5, 10}, true, true},
-		{spec.ContainerSpec{Image: "nginx"}, Version{5, 11}, false, true},
-		{spec.ContainerSpec{Rootfs: dir("overlay")}, Version{5, 10}, false, false},
-		{spec.ContainerSpec{Rootfs: dir("ro")}, Version{5, 10}, false, true},
-		{spec.ContainerSpec{Rootfs: dir("rw")}, Version{5, 10}, false, true},
+		{spec.ContainerSpec{Image: "nginx"}, plan.Version{Major: 5, Minor: 10}, false, false},
+		{spec.ContainerSpec{Image: "nginx"}, plan.Version{Major: 5, Minor: 10}, true, true},
+		{spec.ContainerSpec{Image: "nginx"}, plan.Version{Major: 5, Minor: 11}, false, true},
+		{spec.ContainerSpec{Rootfs: dir("overlay")}, plan.Version{Major: 5, Minor: 10}, false, false},
+		{spec.ContainerSpec{Rootfs: dir("ro")}, plan.Version{Major: 5, Minor: 10}, false, true},
+		{spec.ContainerSpec{Rootfs: dir("rw")}, plan.Version{Major: 5, Minor: 10}, false, true},
 	} {
 		err := checkContainerRoot(&test.spec, test.kernel, test.root)
 		if test.ok != (err == nil) || err != nil && !strings.Contains(Hints(err)[0], "podsh run --rootfs DIR:ro") {
@@ -95,7 +96,7 @@ func TestImagesOnOldKernels(t *testing.T) {
 }
 
 // createAsOn is Propose and Create where an older kernel is to be thought of.
-func createAsOn(kernel Version, spec *spec.Spec) (*pod.Pod, error) {
+func createAsOn(kernel plan.Version, spec *spec.Spec) (*pod.Pod, error) {
 	store, err := OpenStore()
 	if err != nil {
 		return nil, err

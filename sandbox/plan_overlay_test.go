@@ -8,6 +8,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -18,12 +19,12 @@ func TestManyLayers(t *testing.T) {
 		layers = append(layers, "/home/ada/.local/share/podsh/images/layers/0-1000-1_1-100000-65536/"+strings.Repeat("5a", 32))
 	}
 	f := machineFacts()
-	pod, _, err := resolve(&spec.Spec{Rootfs: rootfs.Layers(layers)}, f, "0123456789ab")
+	pod, _, err := plan.Resolve(&spec.Spec{Rootfs: rootfs.Layers(layers)}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan := planCreate(pod, f, exePlain)
-	if _, err := nsenter.Encode(plan.calls(), 0); err != nil {
+	plan := plan.Create(pod, f, plan.ExePlain)
+	if _, err := nsenter.Encode(plan.Calls(), 0); err != nil {
 		t.Error(err)
 	}
 	mounted := false

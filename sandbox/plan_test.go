@@ -13,13 +13,13 @@ import (
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runc/libcontainer/specconv"
-	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -28,11 +28,11 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // machineFacts are those of a made-up machine, the same on every real one.
-func machineFacts() *Facts {
-	f := &Facts{
+func machineFacts() *plan.Facts {
+	f := &plan.Facts{
 		UID: 1000, GID: 1000, NewUIDMap: true, SubUIDs: []ids.Range{{Start: 100000, Count: 65536}}, SubGIDs: []ids.Range{{Start: 100000, Count: 65536}},
-		OwnGIDs: []ids.Map{{Inside: 0, Outside: 0, Count: 1<<32 - 1}}, Kernel: Version{6, 8}, LastCap: capability.CAP_CHECKPOINT_RESTORE, Keys: true, CgroupV2: true,
-		Exe: exeFile{Path: "/usr/local/bin/podsh"}, Store: "/run/user/1000/podsh", Data: "/home/ada/.local/share",
+		OwnGIDs: []ids.Map{{Inside: 0, Outside: 0, Count: 1<<32 - 1}}, Kernel: plan.Version{Major: 6, Minor: 8}, LastCap: capability.CAP_CHECKPOINT_RESTORE, Keys: true, CgroupV2: true,
+		Exe: plan.ExeFile{Path: "/usr/local/bin/podsh"}, Store: "/run/user/1000/podsh", Data: "/home/ada/.local/share",
 		Namespaces: map[string]bool{}, Masked: []string{"/proc/kcore", "/sys/firmware"},
 		MaskedFiles: map[string]bool{"/proc/kcore": true}, ReadOnly: []string{"/proc/sys"},
 		Passwd: "root:x:0:0:root:/root:/bin/sh\n",
@@ -64,42 +64,42 @@ func TestGoldenPlans(t *testing.T) {
 }
 
 // examplePlans are plans of every kind.
-func examplePlans(t *testing.T) map[string]Plan {
-	plans := map[string]Plan{}
-	for _, some := range []map[string]Plan{createPlans(t), joinPlans(t), runPlans(t)} {
+func examplePlans(t *testing.T) map[string]plan.Plan {
+	plans := map[string]plan.Plan{}
+	for _, some := range []map[string]plan.Plan{createPlans(t), joinPlans(t), runPlans(t)} {
 		maps.Copy(plans, some)
 	}
 	return plans
 }
 
-func createPlans(t *testing.T) map[string]Plan {
-	plans := map[string]Plan{}
+func createPlans(t *testing.T) map[string]plan.Plan {
+	plans := map[string]plan.Plan{}
 	host := rootfs.Source{Kind: "host"}
 	dir := rootfs.Source{Kind: "dir", Dir: "/srv/debian", Mode: "overlay"}
 	for name, c := range map[string]struct {
 		spec  spec.Spec
-		facts func(*Facts)
+		facts func(*plan.Facts)
 	}{
-		"user": {spec.Spec{Name: "web", Rootfs: host}, func(*Facts) {}},
-		"one-id": {spec.Spec{Name: "web", Rootfs: host}, func(f *Facts) {
+		"user": {spec.Spec{Name: "web", Rootfs: host}, func(*plan.Facts) {}},
+		"one-id": {spec.Spec{Name: "web", Rootfs: host}, func(f *plan.Facts) {
 			f.SubUIDs, f.SubGIDs, f.NoRanges = nil, nil, "/etc/subuid has no line for ada"
 		}},
-		"root": {spec.Spec{Name: "web", Rootfs: host}, func(f *Facts) {
+		"root": {spec.Spec{Name: "web", Rootfs: host}, func(f *plan.Facts) {
 			f.UID, f.GID, f.Root, f.NewUIDMap = 0, 0, true, false
 		}},
-		"overlay":    {spec.Spec{Name: "web", Rootfs: dir, ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}}, func(*Facts) {}},
-		"linux-5.11": {spec.Spec{Name: "web", Rootfs: dir, KeepID: true}, func(f *Facts) { f.Kernel = Version{5, 11} }},
+		"overlay":    {spec.Spec{Name: "web", Rootfs: dir, ReadOnly: true, Tmpfs: []rootfs.Tmpfs{{Destination: "/cache"}}}, func(*plan.Facts) {}},
+		"linux-5.11": {spec.Spec{Name: "web", Rootfs: dir, KeepID: true}, func(f *plan.Facts) { f.Kernel = plan.Version{Major: 5, Minor: 11} }},
 		"host-network": {spec.Spec{Name: "web", Rootfs: host, Namespaces: map[string]spec.Choice{"net": {Kind: "host"}, "pid": {Kind: "host"}},
 			Volumes: []rootfs.Volume{{Source: "/home/ada/src", Destination: "/src", ReadOnly: true}}},
-			func(f *Facts) { f.Volumes = []bool{true} }},
+			func(f *plan.Facts) { f.Volumes = []bool{true} }},
 		"clocks": {spec.Spec{Name: "web", Rootfs: host, Namespaces: map[string]spec.Choice{"time": {Kind: "new"}},
-			Clocks: []spec.Clock{{Name: "boottime", Seconds: 86400}}}, func(*Facts) {}},
+			Clocks: []spec.Clock{{Name: "boottime", Seconds: 86400}}}, func(*plan.Facts) {}},
 		"publish": {spec.Spec{Name: "web", Rootfs: host, Net: spec.Net{Ports: parsePorts(t, "8080:80", "127.0.0.1:5353:53/udp")}},
-			func(f *Facts) { f.Net.IPv6 = true }},
+			func(f *plan.Facts) { f.Net.IPv6 = true }},
 		"outbound": {spec.Spec{Name: "web", Rootfs: host, Net: spec.Net{WayOut: spec.WayOutStack, Search: []string{"example.test"}}},
-			func(f *Facts) { f.Net.IPv6 = true }},
+			func(f *plan.Facts) { f.Net.IPv6 = true }},
 		"network": {spec.Spec{Name: "web", Rootfs: host, Net: spec.Net{Networks: []string{"app", "db"}, Ports: parsePorts(t, "8080:80")}},
-			func(f *Facts) {
+			func(f *plan.Facts) {
 				f.Net.Networks = []*network.Network{aNetwork("app", "10.89.0.0/24"), aNetwork("db", "10.90.0.0/28")}
 				f.Net.Hub = &pod.Pod{ID: "ba9876543210", UIDMap: ids.RootMap(1000, f.SubUIDs), GIDMap: ids.RootMap(1000, f.SubGIDs), Holder: proc.ID{PID: 4711}, Namespaces: map[string]spec.Choice{"user": {Kind: "new"}, "net": {Kind: "new"}}}
 			}},
@@ -109,20 +109,20 @@ func createPlans(t *testing.T) map[string]Plan {
 		if c.spec.Rootfs.Kind == "dir" {
 			f.Host = nil
 		}
-		pod, _, err := resolve(&c.spec, f, "0123456789ab")
+		pod, _, err := plan.Resolve(&c.spec, f, "0123456789ab")
 		if err != nil {
 			t.Fatal(err)
 		}
 		pod.Upper = upperDir(pod, f)
-		plans["create-"+name] = planCreate(pod, f, chooseExe(pod, f))
+		plans["create-"+name] = plan.Create(pod, f, chooseExe(pod, f))
 	}
 	return plans
 }
 
-func joinPlans(t *testing.T) map[string]Plan {
-	plans := map[string]Plan{}
+func joinPlans(t *testing.T) map[string]plan.Plan {
+	plans := map[string]plan.Plan{}
 	f := machineFacts()
-	p, _, err := resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+	p, _, err := plan.Resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,13 +134,13 @@ func joinPlans(t *testing.T) map[string]Plan {
 		"only":     {Command: []string{"ss", "-ltn"}, Only: []string{"net"}, HostEnv: []string{"PATH=/bin"}},
 	} {
 		who := pod.Identity{Home: "/root", Name: "root", Shell: "/bin/sh"}
-		plans["join-"+name] = planJoin(p, spec, joinFacts{who, f.LastCap, capability.ListKnown(), true})
+		plans["join-"+name] = plan.Join(p, spec, plan.JoinFacts{Who: who, Last: f.LastCap, Held: capability.ListKnown(), Keys: true})
 	}
 	return plans
 }
 
-func runPlans(t *testing.T) map[string]Plan {
-	plans := map[string]Plan{}
+func runPlans(t *testing.T) map[string]plan.Plan {
+	plans := map[string]plan.Plan{}
 	img := &image.Image{ID: "sha256:1d", Config: image.Config{
 		Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"PATH=/usr/bin:/bin", "LANG=C"}, WorkingDir: "/srv",
 		Volumes: map[string]struct{}{"/var/lib/app": {}},
@@ -162,9 +162,9 @@ func runPlans(t *testing.T) map[string]Plan {
 			f.UID, f.GID, f.Root, f.NewUIDMap = 0, 0, true, false
 		}
 		if strings.HasSuffix(name, "5.11") {
-			f.Kernel = Version{5, 11}
+			f.Kernel = plan.Version{Major: 5, Minor: 11}
 		}
-		p, _, err := resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+		p, _, err := plan.Resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,20 +176,20 @@ func runPlans(t *testing.T) map[string]Plan {
 		}
 		c.ID, c.Name, c.Disk = "ba9876543210", "app", "/home/ada/.local/share/podsh/upper/ba9876543210"
 		f.Volumes = []bool{true, true} // folders, where there are any
-		f.Host, f.Dir = nil, dirFacts{Missing: map[string]bool{}, Files: map[string]bool{"/etc/hosts": true}}
+		f.Host, f.Dir = nil, plan.DirFacts{Missing: map[string]bool{}, Files: map[string]bool{"/etc/hosts": true}}
 		who := pod.Identity{Home: "/root", Name: "root", Shell: "/bin/sh"}
 		if wanted.User != "" {
 			who = pod.Identity{UID: 1000, GID: 1000, Home: "/home/ann", Name: "ann", Shell: "/bin/sh"}
 		}
 		view := asPod(c)
 		view.Confine(&who)
-		member := &containerFacts{container: c, view: view, who: who, join: joinFacts{who, f.LastCap, capability.ListKnown(), true},
-			etc: []etcFile{{path: "/etc/hosts", text: "127.0.0.1\tlocalhost\n"}}, nulls: []int{0}, rows: 24, columns: 80, term: "xterm",
-			owners: map[string]owner{"/data": {33, 33, 0o750}}}
-		plans["run-"+name] = planContainer(f, member)
+		member := &plan.ContainerFacts{Container: c, View: view, Who: who, Join: plan.JoinFacts{Who: who, Last: f.LastCap, Held: capability.ListKnown(), Keys: true},
+			Etc: []plan.EtcFile{{Path: "/etc/hosts", Text: "127.0.0.1\tlocalhost\n"}}, Nulls: []int{0}, Rows: 24, Columns: 80, Term: "xterm",
+			Owners: map[string]plan.Owner{"/data": {UID: 33, GID: 33, Mode: 0o750}}}
+		plans["run-"+name] = plan.Container(f, member)
 		if name == "image" { // the pod's resolver follows the host's
-			member.etc = append(member.etc, etcFile{path: "/etc/resolv.conf", text: "nameserver 10.0.2.3\n", shared: true})
-			plans["run-follows"] = planContainer(f, member)
+			member.Etc = append(member.Etc, plan.EtcFile{Path: "/etc/resolv.conf", Text: "nameserver 10.0.2.3\n", Shared: true})
+			plans["run-follows"] = plan.Container(f, member)
 		}
 	}
 	return plans
@@ -228,19 +228,19 @@ func golden(t *testing.T, name, text string) {
 func TestPlansCanBeEncoded(t *testing.T) {
 	plans := examplePlans(t)
 	f := machineFacts()
-	pod, _, err := resolve(&spec.Spec{Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
+	pod, _, err := plan.Resolve(&spec.Spec{Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, exe := range []exeKind{exePlain, exeMount, exeMemfd} {
-		plans[fmt.Sprintf("exe %v", exe)] = planCreate(pod, f, exe)
+	for _, exe := range []plan.ExeKind{plan.ExePlain, plan.ExeMount, plan.ExeMemfd} {
+		plans[fmt.Sprintf("exe %v", exe)] = plan.Create(pod, f, exe)
 	}
-	for name, plan := range plans {
-		if _, err := nsenter.Encode(plan.calls(), 0); err != nil {
+	for name, steps := range plans {
+		if _, err := nsenter.Encode(steps.Calls(), 0); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		for _, call := range plan.calls() {
-			if callNames[call.Nr] == "" {
+		for _, call := range steps.Calls() {
+			if plan.CallNames[call.Nr] == "" {
 				t.Errorf("%s: system call %d has no name in callNames", name, call.Nr)
 			}
 		}
@@ -278,16 +278,6 @@ func FuzzSubIDs(f *testing.F) {
 	})
 }
 
-func FuzzLookUp(f *testing.F) {
-	f.Add("ada", "root:x:0:0::/root:/bin/sh\nada:x:7:7::/home/ada:", "ada:x:7:\n")
-	f.Fuzz(func(t *testing.T, who, passwd, group string) {
-		found, err := lookUp(who, 0, 0, passwd, group)
-		if err == nil && found.Home == "" {
-			t.Errorf("%q has no home", who)
-		}
-	})
-}
-
 func FuzzDescription(f *testing.F) {
 	f.Add([]byte(`{"format":1,"id":"0123456789ab","holder":{"pid":1}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -302,24 +292,6 @@ func FuzzDescription(f *testing.F) {
 		p, err := store.load("0123456789ab")
 		if p == nil || err == nil && p.Format != pod.Format {
 			t.Errorf("%q: %v, %v", text, p, err)
-		}
-	})
-}
-
-// FuzzMountTable: whatever the mount table says, every mount of a bound tree is made read-only, and at a
-// place below where the tree is bound.
-func FuzzMountTable(f *testing.F) {
-	f.Add("22 1 8:1 / / rw - ext4 /dev/sda rw\n23 22 8:2 / /usr/local rw,nosuid - ext4 /dev/sdb rw\n")
-	f.Fuzz(func(t *testing.T, table string) {
-		mounts, err := mountinfo.GetMountsFromReader(strings.NewReader(table), nil)
-		if err != nil {
-			return
-		}
-		p := &creation{facts: &Facts{Mounts: mounts}}
-		for _, r := range p.remounts(source{"/usr", true, readOnlyBind}, "usr") {
-			if r.flags&unix.MS_RDONLY == 0 || r.dst != "usr" && !strings.HasPrefix(r.dst, "usr/") {
-				t.Errorf("%+v", r)
-			}
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/plan"
 )
 
 // pathArgs says which arguments of a call are paths that the kernel walks.
@@ -42,16 +43,16 @@ type walker struct {
 // a link that proc(5) makes. CVE-2024-21626 is what happens otherwise, CVE-2025-52881 what happens to names that are
 // walked twice.
 func TestNamesOfThePodAreWalkedAlone(t *testing.T) {
-	for name, plan := range examplePlans(t) {
-		w := &walker{opened: map[nsenter.Result]nsenter.Call{}, host: map[nsenter.Result]bool{}, calls: plan.calls()}
+	for name, steps := range examplePlans(t) {
+		w := &walker{opened: map[nsenter.Result]nsenter.Call{}, host: map[nsenter.Result]bool{}, calls: steps.Calls()}
 		walks := 0
 		for i, call := range w.calls {
-			if _, known := pathArgs[call.Nr]; !known && firstText(call) != "" && !noPaths[call.Nr] ||
-				call.Nr == unix.SYS_FSOPEN && !slices.Contains(madeUp, textAt(call, 0)) {
-				t.Errorf("%s: %s: nothing is known of its paths", name, showCall(call))
+			if _, known := pathArgs[call.Nr]; !known && plan.FirstText(call) != "" && !noPaths[call.Nr] ||
+				call.Nr == unix.SYS_FSOPEN && !slices.Contains(madeUp, plan.TextAt(call, 0)) {
+				t.Errorf("%s: %s: nothing is known of its paths", name, plan.ShowCall(call))
 			}
 			for _, arg := range pathArgs[call.Nr] {
-				path := textAt(call, arg)
+				path := plan.TextAt(call, arg)
 				if path == "" || path == "." || path == "/" {
 					continue
 				}
@@ -59,7 +60,7 @@ func TestNamesOfThePodAreWalkedAlone(t *testing.T) {
 					walks++
 				}
 				if why := w.refuses(call, arg, path); why != "" {
-					t.Errorf("%s: %s: %s", name, showCall(call), why)
+					t.Errorf("%s: %s: %s", name, plan.ShowCall(call), why)
 				}
 			}
 			if call.Nr == nsenter.Exec && len(w.opened) > 0 {
@@ -117,7 +118,7 @@ func (w *walker) follow(place nsenter.Result, call nsenter.Call) {
 			delete(w.host, place)
 		}
 	case unix.SYS_MOVE_MOUNT:
-		if dst := textAt(call, 3); dst == "lower" || dst == "disk" { // below what the pod sees
+		if dst := plan.TextAt(call, 3); dst == "lower" || dst == "disk" { // below what the pod sees
 			w.host[call.Args[0].(nsenter.Result)] = true
 			w.host[w.at] = true // where it stands
 		}
@@ -158,12 +159,12 @@ func (w *walker) isProc(fd nsenter.Result) bool {
 	if at, ok := call.Args[0].(nsenter.Result); ok {
 		call = w.calls[at]
 	}
-	return textAt(call, 1) == rootfs.Proc.Target
+	return plan.TextAt(call, 1) == rootfs.Proc.Target
 }
 
 // close follows a close_range(2): all that there is, since what is kept stands below, or copies at numbers that are known.
 func (w *walker) close(call nsenter.Call) {
-	if call.Args[1] == allFDs {
+	if call.Args[1] == plan.AllFDs {
 		clear(w.opened)
 		clear(w.host)
 		return
@@ -185,23 +186,23 @@ func joinsMounts(call nsenter.Call) bool {
 // noMagicLinks says whether an openat2(2) goes through no link of proc(5)'s.
 func noMagicLinks(call nsenter.Call) bool {
 	how, ok := call.Args[2].([]byte)
-	return ok && native.Uint64(how[16:])&(unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS) != 0
+	return ok && plan.Native.Uint64(how[16:])&(unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS) != 0
 }
 
 // TestOwnProcShowsWhoMounts: where mount(2) is called for a descriptor by way of the root's own /proc, as before Linux 5.12,
 // that /proc must show the process that calls it: it has to be in the pid namespace that this shows.
 func TestOwnProcShowsWhoMounts(t *testing.T) {
 	seen := 0
-	for name, plan := range examplePlans(t) {
+	for name, steps := range examplePlans(t) {
 		outside := false
-		for _, call := range plan.calls() {
+		for _, call := range steps.Calls() {
 			if call.Nr == unix.SYS_SETNS && call.Args[1] == unix.CLONE_NEWPID {
 				outside = true // only what it clones is in there
 			}
-			if call.Nr == unix.SYS_MOUNT && strings.HasPrefix(textAt(call, 1), "self/fd/") {
+			if call.Nr == unix.SYS_MOUNT && strings.HasPrefix(plan.TextAt(call, 1), "self/fd/") {
 				seen++
 				if outside {
-					t.Fatalf("%s: %s", name, showCall(call))
+					t.Fatalf("%s: %s", name, plan.ShowCall(call))
 				}
 			}
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -35,7 +36,7 @@ type Stdio struct {
 }
 
 // ProposeContainer plans what start would do, for those who want to see it.
-func ProposeContainer(c *pod.Container) (Plan, error) {
+func ProposeContainer(c *pod.Container) (plan.Plan, error) {
 	if len(c.Spec.PodVolumes) > 0 {
 		if err := ensureVolumes(c.In); err != nil {
 			return nil, err
@@ -54,29 +55,29 @@ func ProposeContainer(c *pod.Container) (Plan, error) {
 }
 
 // ProposeContainer plans a container in the pod that is proposed.
-func (p *Proposal) ProposeContainer(spec *spec.ContainerSpec, img *image.Image, layers []string) (Plan, error) {
+func (p *Proposal) ProposeContainer(spec *spec.ContainerSpec, img *image.Image, layers []string) (plan.Plan, error) {
 	c, err := PlanContainer(p.Pod, spec, img, layers)
 	if err != nil {
 		return nil, err
 	}
-	pod := &creation{pod: p.Pod, facts: p.facts}
-	return planOf(c, pod.etcFiles())
+	pod := &plan.Creation{Pod: p.Pod, Facts: p.facts}
+	return planOf(c, pod.EtcFiles())
 }
 
 // planOf is the plan of a container that is only to be shown.
-func planOf(c *pod.Container, etc []etcFile) (Plan, error) {
+func planOf(c *pod.Container, etc []plan.EtcFile) (plan.Plan, error) {
 	f, member, err := facts(c, etc, &Stdio{})
 	if err != nil {
 		return nil, err
 	}
-	member.removeVolumes()
-	return planContainer(f, member), nil
+	member.RemoveVolumes()
+	return plan.Container(f, member), nil
 }
 
 // facts reads what must be known to start the container. etc are the files that podsh has written for the pod.
-func facts(c *pod.Container, etc []etcFile, stdio *Stdio) (f *Facts, member *containerFacts, err error) {
+func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, member *plan.ContainerFacts, err error) {
 	view := asPod(c)
-	f = &Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: storeOf(c.In).Path}
+	f = &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: storeOf(c.In).Path}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
 		return nil, nil, fmt.Errorf("last capability: %w", err)
@@ -85,69 +86,69 @@ func facts(c *pod.Container, etc []etcFile, stdio *Stdio) (f *Facts, member *con
 		return nil, nil, err
 	}
 	f.Keys = files.Exists("/proc/sys/kernel/keys")
-	member = &containerFacts{container: c, view: view, etc: withHostname(etc, view.Hostname), rows: stdio.Rows, columns: stdio.Cols, term: stdio.Term}
+	member = &plan.ContainerFacts{Container: c, View: view, Etc: plan.WithHostname(etc, view.Hostname), Rows: stdio.Rows, Columns: stdio.Cols, Term: stdio.Term}
 	if !c.Spec.TTY {
-		member.nulls = nullStreams(stdio.In, stdio.Out, stdio.Err)
+		member.Nulls = nullStreams(stdio.In, stdio.Out, stdio.Err)
 	}
-	member.owners = volumeOwners(c)
+	member.Owners = volumeOwners(c)
 	made := member
 	defer func() {
 		if err != nil {
-			made.removeVolumes()
+			made.RemoveVolumes()
 		}
 	}()
 	if err = readRoot(c, f, view); err != nil {
 		return nil, nil, err
 	}
-	member.missing = missingVolumes(c)
-	if member.who, err = identifyContainer(c, f, view); err != nil {
+	member.Missing = missingVolumes(c)
+	if member.Who, err = identifyContainer(c, f, view); err != nil {
 		return nil, nil, err
 	}
-	member.join = joinFacts{member.who, f.LastCap, joinerHolds(view), f.Keys}
-	if err = checkHeld(view.Spec.CapAdd, member.join.held); err != nil {
+	member.Join = plan.JoinFacts{Who: member.Who, Last: f.LastCap, Held: joinerHolds(view), Keys: f.Keys}
+	if err = checkHeld(view.Spec.CapAdd, member.Join.Held); err != nil {
 		return nil, nil, err
 	}
 	for sig := unix.SIGHUP; sig <= unix.SIGTTOU; sig++ {
 		if signal.Ignored(sig) {
-			member.ignored = append(member.ignored, sig)
+			member.Ignored = append(member.Ignored, sig)
 		}
 	}
 	return f, member, nil
 }
 
 // readRoot looks at what the container's root is made of.
-func readRoot(c *pod.Container, f *Facts, view *pod.Pod) error {
+func readRoot(c *pod.Container, f *plan.Facts, view *pod.Pod) error {
 	spec := view.Spec
 	spec.Volumes = c.Spec.Volumes
-	if err := f.readRoot(&spec, false); err != nil {
+	if err := readRootFacts(f, &spec, false); err != nil {
 		return err
 	}
 	for range c.Spec.PodVolumes { // behind those, and folders of podsh's own making
 		f.Volumes = append(f.Volumes, true)
 	}
 	if folders := folders(c); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
-		f.readLayers(folders) // once more, with what the container has written itself
+		readLayers(f, folders) // once more, with what the container has written itself
 	}
 	var err error
 	if f.Dir.Root, err = imageRoot(c.In, c.Root.Layers); err != nil {
 		return err
 	}
-	return checkRoot(view, f)
+	return plan.CheckRoot(view, f)
 }
 
 // CheckRoot refuses, before an image is fetched for it, a container whose root this kernel can't make. pod is where it
 // will be; nil for a new one.
 func CheckRoot(spec *spec.ContainerSpec, pod *pod.Pod) error {
 	kernel := KernelVersion()
-	if kernel.atLeast(5, 11) { // overlays for everyone
+	if kernel.AtLeast(5, 11) { // overlays for everyone
 		return nil
 	}
 	m := thisMachine()
 	return checkContainerRoot(spec, kernel, m.root() && m.initial() && (pod == nil || pod.Namespaces["user"].Kind == "host"))
 }
 
-func checkContainerRoot(c *spec.ContainerSpec, kernel Version, root bool) error {
-	if root || kernel.atLeast(5, 11) || c.Rootfs.Kind == "dir" && c.Rootfs.Mode != "overlay" {
+func checkContainerRoot(c *spec.ContainerSpec, kernel plan.Version, root bool) error {
+	if root || kernel.AtLeast(5, 11) || c.Rootfs.Kind == "dir" && c.Rootfs.Mode != "overlay" {
 		return nil
 	}
 	return fault.New(nil, []string{"what works is a folder with a root file system in it, as it is: podsh run --rootfs DIR:ro, or :rw", "as root images work, too"},
@@ -188,12 +189,12 @@ func readFile(c *pod.Container, name string) string {
 }
 
 // readLayers looks at a root made of layers, the lowest first.
-func (f *Facts) readLayers(layers []string) {
-	f.Dir = dirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
-	for _, dir := range mountPoints {
+func readLayers(f *plan.Facts, layers []string) {
+	f.Dir = plan.DirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
+	for _, dir := range plan.MountPoints {
 		f.Dir.Missing[dir] = true // or not: it is made sure of
 	}
-	for _, name := range etcFiles {
+	for _, name := range plan.EtcFiles {
 		mode, _, _, err := image.StatIn(layers, name)
 		f.Dir.Files[name] = err == nil && mode&unix.S_IFMT == unix.S_IFREG
 	}
@@ -202,10 +203,10 @@ func (f *Facts) readLayers(layers []string) {
 }
 
 // identifyContainer looks the container's user up in its own files.
-func identifyContainer(c *pod.Container, f *Facts, view *pod.Pod) (pod.Identity, error) {
-	who, err := lookUp(c.User, view.UID, view.GID, f.Passwd, f.Group)
+func identifyContainer(c *pod.Container, f *plan.Facts, view *pod.Pod) (pod.Identity, error) {
+	who, err := plan.LookUp(c.User, view.UID, view.GID, f.Passwd, f.Group)
 	if err != nil {
-		err = fault.New(fault.ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", whom(c.User), WhereOf(c))
+		err = fault.New(fault.ErrInvalid, []string{"--user UID[:GID], or a name from the image's own /etc/passwd"}, "no %s in %s", plan.Whom(c.User), WhereOf(c))
 		return who, withoutFolders(err, func(name string) (*os.File, error) { return openPath(c, name) })
 	}
 	if unmapped := view.Unmapped(who); len(unmapped) > 0 {
@@ -239,7 +240,7 @@ func startInPod(c *pod.Container, stdio *Stdio, running func(*started) error) (s
 		err = running(s)
 	}
 	if err == nil {
-		if err = b.executor.Send(b.plan[b.held:].calls(), b.held); err == nil {
+		if err = b.executor.Send(b.plan[b.held:].Calls(), b.held); err == nil {
 			err = b.executor.Became()
 		}
 	}
@@ -253,14 +254,14 @@ func startInPod(c *pod.Container, stdio *Stdio, running func(*started) error) (s
 // built is a container of which all is there but the command.
 type built struct {
 	executor *nsenter.Executor
-	member   *containerFacts
-	plan     Plan
+	member   *plan.ContainerFacts
+	plan     plan.Plan
 	held     int // so many steps of it are done
 }
 
 func (b *built) undo() {
 	b.executor.Kill()
-	b.member.removeVolumes()
+	b.member.RemoveVolumes()
 }
 
 // build starts what is to be the container's command, and has it do all that comes before that. It ends with the thread
@@ -275,8 +276,8 @@ func build(c *pod.Container, stdio *Stdio) (b *built, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var f *Facts
-	var member *containerFacts
+	var f *plan.Facts
+	var member *plan.ContainerFacts
 	etc, err := etc(c.In, pidfd)
 	if err == nil {
 		f, member, err = facts(c, etc, stdio)
@@ -285,9 +286,9 @@ func build(c *pod.Container, stdio *Stdio) (b *built, err error) {
 		executor.Kill()
 		return nil, err
 	}
-	b = &built{executor: executor, member: member, plan: planContainer(f, member)}
+	b = &built{executor: executor, member: member, plan: plan.Container(f, member)}
 	b.held = chunk(b.plan)
-	if err := b.plan[:b.held].send(executor); err != nil {
+	if err := sendPlan(b.plan[:b.held], executor); err != nil {
 		b.undo()
 		return nil, explain(c, b.plan, err)
 	}
@@ -316,9 +317,9 @@ func executor(c *pod.Container, pidfd *os.File, stdio *Stdio) (*nsenter.Executor
 	return nsenter.StartFile(exe, null, extra, &syscall.SysProcAttr{Setsid: true})
 }
 
-// send sends calls to an executor, and waits until they are done. It may become a clone of its own on the way, and that
+// sendPlan sends calls to an executor, and waits until they are done. It may become a clone of its own on the way, and that
 // one once more, which says READY: in a pid namespace below ours its parent knows another number for it.
-func (plan Plan) send(executor *nsenter.Executor) error {
+func sendPlan(plan plan.Plan, executor *nsenter.Executor) error {
 	clones := 0
 	for _, step := range plan {
 		if step.Call.Nr == nsenter.Clone {
@@ -330,7 +331,7 @@ func (plan Plan) send(executor *nsenter.Executor) error {
 			return err
 		}
 	}
-	if err := executor.Send(plan.calls(), 0); err != nil {
+	if err := executor.Send(plan.Calls(), 0); err != nil {
 		return err
 	}
 	for i := range clones {
@@ -346,32 +347,32 @@ func (plan Plan) send(executor *nsenter.Executor) error {
 }
 
 // explain says what a call that failed was for, where only a container has that cause.
-func explain(c *pod.Container, plan Plan, err error) error {
+func explain(c *pod.Container, steps plan.Plan, err error) error {
 	var failed *nsenter.CallError
 	if !errors.As(err, &failed) {
-		return plan.explainFailure(err)
+		return explainFailure(steps, err)
 	}
 	if gone := lives(c.In); gone != nil { // whatever the call says
 		return gone
 	}
-	step, why, _ := plan.at(failed.Place)
+	step, why, _ := steps.At(failed.Place)
 	switch errno := failed.Errno; {
 	case step.Call.Nr == nsenter.Exec:
 		return execFailed(c, errno)
 	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
 		// It goes just now: setns(2) of a zombie, clone(2) where the first process of a pid namespace is one.
 		return fault.New(fault.ErrExited, []string{"podsh rm " + c.In.Title()}, "pod %q has ended", c.In.Title())
-	case why.Role == folder:
-		return folderFailed(c.Workdir, errno, "--workdir names another folder")
+	case why.Role == plan.Folder:
+		return plan.FolderFailed(c.Workdir, errno, "--workdir names another folder")
 	case (errno == unix.EACCES || errno == unix.EOVERFLOW) && (step.Call.Nr == unix.SYS_MKNODAT || step.Call.Nr == unix.SYS_MKDIRAT || step.Call.Nr == unix.SYS_UNLINKAT):
-		return fault.WithHint(plan.explainFailure(err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", WhereOf(c))
+		return fault.WithHint(explainFailure(steps, err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", WhereOf(c))
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
 		return fault.New(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}
 	if why := mismatched(c.Spec.Volumes, folders(c)); why != nil {
 		return why
 	}
-	return hintAtMounts(plan.explainFailure(err), c.Spec.Rootfs)
+	return hintAtMounts(explainFailure(steps, err), c.Spec.Rootfs)
 }
 
 // openExe opens the program that performs plans in the pod: podsh itself, or the pod's own unreachable copy of it.
@@ -388,7 +389,7 @@ func openExe(p *pod.Pod, pidfd *os.File) (*os.File, error) {
 	path := "/proc/self/exe"
 	if p.OwnFile {
 		path = "/proc/" + strconv.Itoa(p.Holder.PID) + "/exe"
-	} else if exe, err := readExe(); err != nil || exe.reachable(p.IdsOutside()) { // the pod was made by another podsh
+	} else if exe, err := readExe(); err != nil || exe.Reachable(p.IdsOutside()) { // the pod was made by another podsh
 		return sealedCopy()
 	}
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)

@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
@@ -44,7 +45,7 @@ func unpack(p *pod.Pod, blob *os.File, dir string, layer *image.Layer, tell func
 	defer executor.Kill()
 	plan, then := planUnpack(p, dir)
 	if err := leadAway(executor, plan, then); err != nil {
-		return plan.explainFailure(err)
+		return explainFailure(plan, err)
 	}
 	_, err = converse(ours, &image.Request{Do: image.Unpack, Layer: layer, Limits: limits, Squash: p.OneID}, tell)
 	return err
@@ -116,27 +117,27 @@ func unpacker(p *pod.Pod, blob, talk, file *os.File) (*nsenter.Executor, error) 
 }
 
 // planUnpack lists what is done to leave the program of images alone with a folder.
-func planUnpack(p *pod.Pod, dir string) (plan Plan, then int) {
-	b := &builder{}
-	b.explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
-	b.call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, allFDs, 0)
-	b.call(unix.SYS_DUP3, unpackBlobFD, 0, 0)
-	b.call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC|unix.CLONE_NEWPID)
-	b.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
-	b.call(unix.SYS_MOUNT, dir, dir, 0, unix.MS_BIND, 0)
-	b.call(unix.SYS_CHDIR, dir) // as ourselves: the way to it may be closed to the pod's root
-	b.explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
-	b.beRoot(p)
-	b.explain("become the program that unpacks, which does the rest before it starts", "execveat(2)", "")
-	b.closeOnExec(unpackProgramFD, nsenter.PlanFD, unpackTalkFD)
-	b.call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{image.UnpackName}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
-	then = b.calls
+func planUnpack(p *pod.Pod, dir string) (planned plan.Plan, then int) {
+	b := &plan.Builder{}
+	b.Explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
+	b.Call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, plan.AllFDs, 0)
+	b.Call(unix.SYS_DUP3, unpackBlobFD, 0, 0)
+	b.Call(nsenter.Clone, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWIPC|unix.CLONE_NEWPID)
+	b.Call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	b.Call(unix.SYS_MOUNT, dir, dir, 0, unix.MS_BIND, 0)
+	b.Call(unix.SYS_CHDIR, dir) // as ourselves: the way to it may be closed to the pod's root
+	b.Explain("be root, where the layer's files belong to whom they should", "user_namespaces(7)", "")
+	b.BeRoot(p)
+	b.Explain("become the program that unpacks, which does the rest before it starts", "execveat(2)", "")
+	b.CloseOnExec(unpackProgramFD, nsenter.PlanFD, unpackTalkFD)
+	b.Call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{image.UnpackName}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
+	then = b.Calls
 	keep := toUnpack
 	if p.MapName() == "host" {
 		keep = append(slices.Clip(keep), capability.CAP_SYS_ADMIN) // overlayfs knows opaque folders of root's by trusted.*, xattr(7)
 	}
-	b.beAlone(lastCap(), ours(p, keep))
-	b.call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
-	b.call(unix.SYS_CLOSE, unpackTalkFD)
-	return b.steps, then
+	b.BeAlone(lastCap(), ours(p, keep))
+	b.Call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
+	b.Call(unix.SYS_CLOSE, unpackTalkFD)
+	return b.Steps, then
 }

@@ -15,15 +15,16 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // upperDir is where a pod's writes go on a kernel whose tmpfs can't carry an overlay for an ordinary user
 // (it has user xattrs since Linux 6.6); "" where they go to a tmpfs, and end with the pod.
-func upperDir(pod *pod.Pod, f *Facts) string {
+func upperDir(pod *pod.Pod, f *plan.Facts) string {
 	root := pod.Spec.Rootfs
-	if !pod.Own("mnt") || !root.IsFolder() || root.Mode != "overlay" || pod.Namespaces["user"].Kind == "host" || f.Kernel.atLeast(6, 6) {
+	if !pod.Own("mnt") || !root.IsFolder() || root.Mode != "overlay" || pod.Namespaces["user"].Kind == "host" || f.Kernel.AtLeast(6, 6) {
 		return ""
 	}
 	return filepath.Join(f.Data, "podsh", "upper", pod.ID)
@@ -128,13 +129,13 @@ func removeInside(p *pod.Pod) error {
 	if err := writeMaps(p, executor.PID, true); err != nil {
 		return err
 	}
-	b := &builder{}
+	b := &plan.Builder{}
 	if _, root := ids.Translate(p.UIDMap, 0, true); root {
-		b.call(unix.SYS_SETRESGID, 0, 0, 0)
-		b.call(unix.SYS_SETRESUID, 0, 0, 0)
+		b.Call(unix.SYS_SETRESGID, 0, 0, 0)
+		b.Call(unix.SYS_SETRESUID, 0, 0, 0)
 	}
-	b.call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings([]string{RemoveName, p.Upper}), nsenter.Strings(nil), 0)
-	if err := executor.Send(b.steps.calls(), 0); err != nil {
+	b.Call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings([]string{RemoveName, p.Upper}), nsenter.Strings(nil), 0)
+	if err := executor.Send(b.Steps.Calls(), 0); err != nil {
 		return err
 	}
 	return executor.Ended()

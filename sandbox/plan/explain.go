@@ -1,4 +1,4 @@
-package sandbox
+package plan
 
 import (
 	"fmt"
@@ -52,7 +52,7 @@ func (plan Plan) Lines() []Line {
 	for _, step := range plan {
 		call := step.Host
 		if step.Side == Inside {
-			call = showCall(step.Call)
+			call = ShowCall(step.Call)
 		}
 		lines = append(lines, Line{string(step.Side), call, step.Why, step.Cmd, step.Man})
 	}
@@ -83,8 +83,8 @@ set -eu
 root=$1
 `
 
-// script writes a plan as a script in plain sh.
-func script(w io.Writer, p *pod.Pod, f *Facts, plan Plan) error {
+// Script writes a plan as a script in plain sh.
+func Script(w io.Writer, p *pod.Pod, f *Facts, plan Plan) error {
 	if _, root := ids.Translate(p.UIDMap, 0, true); len(p.UIDMap) > 0 && !root {
 		return fault.New(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
 			"a pod without a root user can't be built by a script: umount(8) is for root alone")
@@ -124,7 +124,7 @@ func script(w io.Writer, p *pod.Pod, f *Facts, plan Plan) error {
 	if becomes == "" {
 		becomes = "exec "
 	}
-	text := fmt.Sprintf(scriptHead, "podsh create, by hand", quote(filepath.Join(f.Store, "mnt"))) + inside.String() + "END_OF_POD\n" +
+	text := fmt.Sprintf(scriptHead, "podsh create, by hand", Quote(filepath.Join(f.Store, "mnt"))) + inside.String() + "END_OF_POD\n" +
 		fmt.Sprintf(host.String(), becomes) + scriptEnd
 	_, err := io.WriteString(w, text)
 	return err

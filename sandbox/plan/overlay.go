@@ -1,4 +1,4 @@
-package sandbox
+package plan
 
 import (
 	"fmt"
@@ -11,14 +11,14 @@ import (
 
 // makeOverlayFolder makes one of the folders of an overlay, or leaves it as it is, where a container starts once more.
 // What is true of the root is what is true of the folder for writes, overlayfs.rst: so that is made as the image says.
-func (p *creation) makeOverlayFolder(name string) {
-	root := rootFacts{Mode: 0o755}
-	if path.Base(name) == "upper" && p.facts.Dir.Root != nil {
-		root = *p.facts.Dir.Root
+func (p *Creation) makeOverlayFolder(name string) {
+	root := RootFacts{Mode: 0o755}
+	if path.Base(name) == "upper" && p.Facts.Dir.Root != nil {
+		root = *p.Facts.Dir.Root
 	}
-	p.callTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, name, int(root.Mode))
+	p.CallTolerating(unix.EEXIST, unix.SYS_MKDIRAT, unix.AT_FDCWD, name, int(root.Mode))
 	if root.UID != 0 || root.GID != 0 {
-		p.call(unix.SYS_FCHOWNAT, unix.AT_FDCWD, name, int(root.UID), int(root.GID), unix.AT_SYMLINK_NOFOLLOW)
+		p.Call(unix.SYS_FCHOWNAT, unix.AT_FDCWD, name, int(root.UID), int(root.GID), unix.AT_SYMLINK_NOFOLLOW)
 	}
 }
 
@@ -31,18 +31,18 @@ const (
 
 // mountOverlay mounts it from where descriptors have names of three digits: all the options are to fit into the page that
 // mount(2) takes, and an overlay may have 500 layers.
-func (p *creation) mountOverlay(layers int, upper, userxattr string) {
+func (p *Creation) mountOverlay(layers int, upper, userxattr string) {
 	stage, lower := "", "lower"
 	if layers > 0 {
-		p.call(unix.SYS_DUP3, p.stage, stageFD, unix.O_CLOEXEC)
-		p.call(unix.SYS_CHDIR, "/proc/self/fd")
+		p.Call(unix.SYS_DUP3, p.stage, stageFD, unix.O_CLOEXEC)
+		p.Call(unix.SYS_CHDIR, "/proc/self/fd")
 		stage, lower = fmt.Sprintf("%d/", stageFD), layerNumbers(layers)
 	}
-	p.call(unix.SYS_MOUNT, "overlay", stage+"root", "overlay", unix.MS_NODEV,
+	p.Call(unix.SYS_MOUNT, "overlay", stage+"root", "overlay", unix.MS_NODEV,
 		fmt.Sprintf("lowerdir=%s,upperdir=%supper,workdir=%[2]swork%s", lower, stage+upper, userxattr))
 	if layers > 0 {
-		p.call(unix.SYS_FCHDIR, p.stage)
-		p.call(unix.SYS_CLOSE_RANGE, stageFD, firstLayerFD+layers-1, 0)
+		p.Call(unix.SYS_FCHDIR, p.stage)
+		p.Call(unix.SYS_CLOSE_RANGE, stageFD, firstLayerFD+layers-1, 0)
 	}
 }
 

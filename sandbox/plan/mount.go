@@ -1,4 +1,4 @@
-package sandbox
+package plan
 
 import (
 	"fmt"
@@ -29,18 +29,18 @@ const (
 )
 
 // take makes a detached mount of a source. Each path of the host is looked up once, here.
-func (p *creation) take(s source) {
+func (p *Creation) take(s source) {
 	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 	if s.isDir {
 		flags |= unix.AT_RECURSIVE // the mounts below it are locked to it: mount_namespaces(7)
 	}
-	p.taken[s] = p.call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, s.path, flags)
+	p.taken[s] = p.Call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, s.path, flags)
 	p.restrict(p.taken[s], s)
 }
 
 // restrict gives a mount its attributes, and cuts it off from the host's: what is mounted there is not mounted here, and
 // the other way round.
-func (p *creation) restrict(mount nsenter.Result, s source) {
+func (p *Creation) restrict(mount nsenter.Result, s source) {
 	if !p.canSetAttributes() {
 		return // putOn does it
 	}
@@ -48,31 +48,31 @@ func (p *creation) restrict(mount nsenter.Result, s source) {
 	if s.isDir {
 		flags |= unix.AT_RECURSIVE
 	}
-	p.call(unix.SYS_MOUNT_SETATTR, mount, "", flags, mountAttributes(s.attributes), mountAttrSize)
+	p.Call(unix.SYS_MOUNT_SETATTR, mount, "", flags, MountAttributes(s.attributes), MountAttrSize)
 }
 
-func (p *creation) canSetAttributes() bool { return p.facts.Kernel.atLeast(5, 12) }
+func (p *Creation) canSetAttributes() bool { return p.Facts.Kernel.AtLeast(5, 12) }
 
 // attach puts a taken source at a path that podsh has made itself, in a folder in memory that nobody else knows.
-func (p *creation) attach(s source, dst string) {
-	p.call(unix.SYS_MOVE_MOUNT, p.taken[s], "", unix.AT_FDCWD, dst, unix.MOVE_MOUNT_F_EMPTY_PATH)
+func (p *Creation) attach(s source, dst string) {
+	p.Call(unix.SYS_MOVE_MOUNT, p.taken[s], "", unix.AT_FDCWD, dst, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	p.remount(p.taken[s], s)
 }
 
 // putOn puts a taken source on what is open as at.
-func (p *creation) putOn(s source, at nsenter.Result) {
+func (p *Creation) putOn(s source, at nsenter.Result) {
 	p.put(p.taken[s], at)
 	p.remount(p.taken[s], s)
 }
 
 // put puts a detached mount on what is open as at.
-func (p *creation) put(mount, at nsenter.Result) {
-	p.call(unix.SYS_MOVE_MOUNT, mount, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+func (p *Creation) put(mount, at nsenter.Result) {
+	p.Call(unix.SYS_MOVE_MOUNT, mount, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
 // remount does before Linux 5.12 what restrict does from then on: there only what is mounted gets attributes. Nothing
 // has been mounted on it yet, so nothing has got to the host's own mount.
-func (p *creation) remount(mount nsenter.Result, s source) {
+func (p *Creation) remount(mount nsenter.Result, s source) {
 	if p.canSetAttributes() {
 		return
 	}
@@ -91,17 +91,17 @@ func (p *creation) remount(mount nsenter.Result, s source) {
 
 // mountOn calls mount(2) for what is open as fd, by its descriptor: through the host's /proc, or from the pod's own, which
 // is known by its descriptor.
-func (p *creation) mountOn(fd nsenter.Result, flags int) {
-	p.call(unix.SYS_DUP3, fd, mountFD, unix.O_CLOEXEC)
+func (p *Creation) mountOn(fd nsenter.Result, flags int) {
+	p.Call(unix.SYS_DUP3, fd, mountFD, unix.O_CLOEXEC)
 	path := "/proc/self/fd/"
 	if p.inside {
 		path = "self/fd/"
-		p.call(unix.SYS_FCHDIR, p.proc)
+		p.Call(unix.SYS_FCHDIR, p.proc)
 	}
-	p.call(unix.SYS_MOUNT, 0, path+fmt.Sprint(mountFD), 0, flags, 0)
-	p.call(unix.SYS_CLOSE, mountFD)
+	p.Call(unix.SYS_MOUNT, 0, path+fmt.Sprint(mountFD), 0, flags, 0)
+	p.Call(unix.SYS_CLOSE, mountFD)
 	if p.inside {
-		p.call(unix.SYS_CHDIR, "/")
+		p.Call(unix.SYS_CHDIR, "/")
 	}
 }
 
@@ -115,8 +115,8 @@ type remount struct {
 
 // remounts lists how a bound tree gets its attributes mount by mount: each must repeat the flags that it has
 // already, since they are locked in a user namespace.
-func (p *creation) remounts(s source, dst string) []remount {
-	own, below := p.facts.under(s.path)
+func (p *Creation) remounts(s source, dst string) []remount {
+	own, below := p.Facts.under(s.path)
 	flags := uintptr(s.attributes) // MOUNT_ATTR_RDONLY, NOSUID, NODEV and NOEXEC are MS_*
 	list := []remount{{dst, flags}}
 	if own != nil {
@@ -139,7 +139,7 @@ func lockedFlags(options string) uintptr {
 }
 
 // bindByHand is what take and attach do, in sh; here is dst as the shell sees it.
-func (p *creation) bindByHand(s source, here string) string {
+func (p *Creation) bindByHand(s source, here string) string {
 	how := "--bind"
 	if s.isDir {
 		how = "--rbind"
@@ -154,35 +154,35 @@ func (p *creation) bindByHand(s source, here string) string {
 }
 
 // make has the kernel make a file system, detached: fsopen(2).
-func (p *creation) make(m rootfs.Mount) nsenter.Result {
-	fs := p.call(unix.SYS_FSOPEN, m.Type, unix.FSOPEN_CLOEXEC)
-	p.call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "source", m.Type, 0)
+func (p *Creation) make(m rootfs.Mount) nsenter.Result {
+	fs := p.Call(unix.SYS_FSOPEN, m.Type, unix.FSOPEN_CLOEXEC)
+	p.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "source", m.Type, 0)
 	if m.Flags&unix.MS_RDONLY != 0 { // the file system as well as the mount, as mount(2) has it
-		p.call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, "ro", 0, 0)
+		p.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, "ro", 0, 0)
 	}
 	for option := range strings.SplitSeq(m.Data, ",") {
 		switch key, value, hasValue := strings.Cut(option, "="); {
 		case key == "":
 		case hasValue:
-			p.call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, key, value, 0)
+			p.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, key, value, 0)
 		default:
-			p.call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, key, 0, 0)
+			p.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, key, 0, 0)
 		}
 	}
-	p.call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
-	return p.call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, int(m.Flags)) // MOUNT_ATTR_* are MS_*
+	p.Call(unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	return p.Call(unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, int(m.Flags)) // MOUNT_ATTR_* are MS_*
 }
 
 // below finds what stands at a path below a mount of podsh's own making, and nowhere else.
-func (p *creation) below(mount nsenter.Result, path string) nsenter.Result {
+func (p *Creation) below(mount nsenter.Result, path string) nsenter.Result {
 	return p.open(mount, path, unix.O_PATH)
 }
 
-func (p *creation) open(mount nsenter.Result, path string, flags uint64) nsenter.Result {
-	return p.call(unix.SYS_OPENAT2, mount, path, openHow(flags|unix.O_CLOEXEC, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS), openHowSize)
+func (p *Creation) open(mount nsenter.Result, path string, flags uint64) nsenter.Result {
+	return p.Call(unix.SYS_OPENAT2, mount, path, openHow(flags|unix.O_CLOEXEC, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS), openHowSize)
 }
 
-const mountAttrSize = 32
+const MountAttrSize = 32
 
 const openHowSize = 24
 

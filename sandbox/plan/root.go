@@ -1,4 +1,4 @@
-package sandbox
+package plan
 
 import (
 	"fmt"
@@ -34,29 +34,29 @@ func here(path string) string {
 
 func hostSource(e rootfs.Entry) source { return source{e.Source, e.IsDir, readOnlyBind} }
 
-func (p *creation) volumeSource(i int) source {
-	v := p.pod.Spec.Volumes[i]
+func (p *Creation) volumeSource(i int) source {
+	v := p.Pod.Spec.Volumes[i]
 	attributes := noDev
 	if v.ReadOnly {
 		attributes |= unix.MOUNT_ATTR_RDONLY
 	}
-	return source{v.Source, p.facts.Volumes[i], attributes}
+	return source{v.Source, p.Facts.Volumes[i], attributes}
 }
 
-func (p *creation) dirSource() source {
+func (p *Creation) dirSource() source {
 	attributes := noDev
-	if spec := p.pod.Spec; spec.Rootfs.Mode != "rw" || spec.ReadOnly {
+	if spec := p.Pod.Spec; spec.Rootfs.Mode != "rw" || spec.ReadOnly {
 		attributes |= unix.MOUNT_ATTR_RDONLY
 	}
-	return source{p.pod.Spec.Rootfs.Dir, true, attributes}
+	return source{p.Pod.Spec.Rootfs.Dir, true, attributes}
 }
 
-func (p *creation) upperSource() source { return source{p.pod.Upper, true, noDev} }
+func (p *Creation) upperSource() source { return source{p.Pod.Upper, true, noDev} }
 
 // ownIn says whether the kernel lets us mount what belongs to a namespace: root everywhere, else only in
 // those that belong to the pod's own user namespace.
-func (p *creation) ownIn(namespace string) bool {
-	return p.facts.Root && p.pod.Namespaces["user"].Kind == "host" || p.pod.Namespaces[namespace].Kind != "host"
+func (p *Creation) ownIn(namespace string) bool {
+	return p.Facts.Root && p.Pod.Namespaces["user"].Kind == "host" || p.Pod.Namespaces[namespace].Kind != "host"
 }
 
 var (
@@ -66,12 +66,12 @@ var (
 
 func deviceSource(name string) source { return source{"/dev/" + name, false, readOnlyDevice} }
 
-func (p *creation) takeSources() {
+func (p *Creation) takeSources() {
 	// First: a clone of a shared mount is a peer of it, and what is mounted on the one is mounted on the other.
-	p.explain("keep every change of mounts in the pod", "mount_namespaces(7)", "mount --make-rprivate /")
-	p.call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
-	p.explain("take hold of what the pod will see of the host, while its paths still mean what you meant", "open_tree(2)", "")
-	for _, e := range p.facts.Host {
+	p.Explain("keep every change of mounts in the pod", "mount_namespaces(7)", "mount --make-rprivate /")
+	p.Call(unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	p.Explain("take hold of what the pod will see of the host, while its paths still mean what you meant", "open_tree(2)", "")
+	for _, e := range p.Facts.Host {
 		if e.Source != "" {
 			p.take(hostSource(e))
 		}
@@ -85,31 +85,31 @@ func (p *creation) takeSources() {
 	if !p.ownIn("net") {
 		p.take(hostSys)
 	}
-	if p.pod.Spec.Rootfs.Kind == "dir" {
+	if p.Pod.Spec.Rootfs.Kind == "dir" {
 		p.take(p.dirSource())
 	}
-	for i, layer := range p.pod.Spec.Rootfs.Layers {
-		fd := p.call(unix.SYS_OPENAT, unix.AT_FDCWD, layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-		p.call(unix.SYS_DUP3, fd, firstLayerFD+i, unix.O_CLOEXEC) // at once: many that stay open reach up to there
-		p.call(unix.SYS_CLOSE, fd)
+	for i, layer := range p.Pod.Spec.Rootfs.Layers {
+		fd := p.Call(unix.SYS_OPENAT, unix.AT_FDCWD, layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+		p.Call(unix.SYS_DUP3, fd, firstLayerFD+i, unix.O_CLOEXEC) // at once: many that stay open reach up to there
+		p.Call(unix.SYS_CLOSE, fd)
 	}
-	if p.pod.Upper != "" {
+	if p.Pod.Upper != "" {
 		p.take(p.upperSource())
 	}
-	for i := range p.pod.Spec.Volumes {
+	for i := range p.Pod.Spec.Volumes {
 		if o, ok := p.volumeOwner(i); ok {
-			p.call(unix.SYS_FCHOWNAT, unix.AT_FDCWD, p.volumeSource(i).path, int(o.uid), int(o.gid), unix.AT_SYMLINK_NOFOLLOW)
-			p.call(unix.SYS_FCHMODAT, unix.AT_FDCWD, p.volumeSource(i).path, int(o.mode))
+			p.Call(unix.SYS_FCHOWNAT, unix.AT_FDCWD, p.volumeSource(i).path, int(o.UID), int(o.GID), unix.AT_SYMLINK_NOFOLLOW)
+			p.Call(unix.SYS_FCHMODAT, unix.AT_FDCWD, p.volumeSource(i).path, int(o.Mode))
 		}
 		p.take(p.volumeSource(i))
 	}
-	p.stage = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, p.facts.Store+"/mnt", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	p.stage = p.Call(unix.SYS_OPENAT, unix.AT_FDCWD, p.Facts.Store+"/mnt", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 }
 
-func (p *creation) buildRoot() {
+func (p *Creation) buildRoot() {
 	p.mountStage()
 	enter := ""
-	if p.pod.Spec.Rootfs.IsFolder() {
+	if p.Pod.Spec.Rootfs.IsFolder() {
 		enter = "cd root"
 		p.mountFolder()
 	} else {
@@ -121,7 +121,7 @@ func (p *creation) buildRoot() {
 	p.pivot(enter)
 	p.putSystem(rootfs.Proc, "pid", hostProc, p.proc)
 	p.putSystem(rootfs.Sys, "net", hostSys, p.sys)
-	if p.facts.CgroupV2 && p.ownIn("cgroup") {
+	if p.Facts.CgroupV2 && p.ownIn("cgroup") {
 		p.mountCgroup()
 	}
 	p.devices()
@@ -129,58 +129,58 @@ func (p *creation) buildRoot() {
 
 // mountStage mounts the tmpfs that holds the pod's own files. A mount made by fsopen(2) needs no path to
 // where it goes, which an unmapped user could not walk.
-func (p *creation) mountStage() {
-	p.explain("make a root in memory, which ends with the pod", "tmpfs(5)", "mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs $root && cd $root")
+func (p *Creation) mountStage() {
+	p.Explain("make a root in memory, which ends with the pod", "tmpfs(5)", "mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs $root && cd $root")
 	stage := p.make(rootfs.Mount{Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=755"})
 	p.put(stage, p.stage)
-	p.call(unix.SYS_CLOSE, p.stage)
-	p.call(unix.SYS_FCHDIR, stage)
+	p.Call(unix.SYS_CLOSE, p.stage)
+	p.Call(unix.SYS_FCHDIR, stage)
 	p.stage = stage
 }
 
 // pivot makes the new root the only one. No name in it has been looked at so far, and none is as long as something of the
 // host's is open.
-func (p *creation) pivot(byHand string) {
-	p.explain("make the new root the only one; by hand that comes last, as the tools lie on the old one", "pivot_root(2)", byHand)
+func (p *Creation) pivot(byHand string) {
+	p.Explain("make the new root the only one; by hand that comes last, as the tools lie on the old one", "pivot_root(2)", byHand)
 	root := p.stage
-	if p.pod.Spec.Rootfs.IsFolder() {
-		root = p.call(unix.SYS_OPENAT, unix.AT_FDCWD, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
-		p.call(unix.SYS_FCHDIR, root)
-		p.call(unix.SYS_CLOSE, p.stage)
+	if p.Pod.Spec.Rootfs.IsFolder() {
+		root = p.Call(unix.SYS_OPENAT, unix.AT_FDCWD, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+		p.Call(unix.SYS_FCHDIR, root)
+		p.Call(unix.SYS_CLOSE, p.stage)
 	}
-	p.call(unix.SYS_CLOSE, root)
-	p.call(unix.SYS_PIVOT_ROOT, ".", ".")
-	p.call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
-	p.call(unix.SYS_CHDIR, "/")
+	p.Call(unix.SYS_CLOSE, root)
+	p.Call(unix.SYS_PIVOT_ROOT, ".", ".")
+	p.Call(unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	p.Call(unix.SYS_CHDIR, "/")
 	p.inside = true
 }
 
 // mountFolder makes folders of the host the root: one as it is, or some as the lower layers of an overlay.
-func (p *creation) mountFolder() {
+func (p *Creation) mountFolder() {
 	p.writeEtcFiles()
-	if p.pod.Spec.Rootfs.Mode == "overlay" {
+	if p.Pod.Spec.Rootfs.Mode == "overlay" {
 		p.overlay()
 		return
 	}
 	dir := p.dirSource()
-	p.explain("make "+dir.path+" the root", "mount(2)", "mkdir root && "+p.bindByHand(dir, "root"))
-	p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "root", 0o755)
+	p.Explain("make "+dir.path+" the root", "mount(2)", "mkdir root && "+p.bindByHand(dir, "root"))
+	p.Call(unix.SYS_MKDIRAT, unix.AT_FDCWD, "root", 0o755)
 	p.attach(dir, "root")
 }
 
 // overlay lays a folder that takes all writes over those that take none.
-func (p *creation) overlay() {
+func (p *Creation) overlay() {
 	whose := "the pod's"
 	if p.member != nil {
 		whose = "the container's"
 	}
 	upper, folders := "", []string{"root"}
-	if p.pod.Upper == "" {
+	if p.Pod.Upper == "" {
 		folders = append(folders, "upper", "work")
 	} else {
 		upper, folders = "disk/", append(folders, "disk")
 	}
-	dir, layers := p.dirSource(), p.pod.Spec.Rootfs.Layers
+	dir, layers := p.dirSource(), p.Pod.Spec.Rootfs.Layers
 	below, byHand := "the layers of its root", strings.Join(reversed(layers), ":")
 	var cmd []string
 	if dir.path != "" {
@@ -188,26 +188,26 @@ func (p *creation) overlay() {
 		folders = append(folders, "lower")
 		cmd = append(cmd, p.bindByHand(dir, "lower"))
 	}
-	if p.pod.Upper != "" {
-		cmd = append(cmd, "mkdir -p "+quote(p.pod.Upper), p.bindByHand(p.upperSource(), "disk"), "mkdir disk/upper disk/work")
+	if p.Pod.Upper != "" {
+		cmd = append(cmd, "mkdir -p "+Quote(p.Pod.Upper), p.bindByHand(p.upperSource(), "disk"), "mkdir disk/upper disk/work")
 	}
 	userxattr := ""
-	if p.pod.Namespaces["user"].Kind != "host" {
+	if p.Pod.Namespaces["user"].Kind != "host" {
 		userxattr = ",userxattr" // Linux 5.11: trusted.* is for root alone
 	}
 	options := fmt.Sprintf("nodev,lowerdir=%s,upperdir=%supper,workdir=%[2]swork%s", byHand, upper, userxattr)
 	cmd = append([]string{"mkdir " + strings.Join(folders, " ")}, append(cmd, quoteAll("mount", "-t", "overlay", "-o", options, "overlay", "root"))...)
-	p.explain("lay a folder for "+whose+" writes over "+below, "mount(8) overlay", strings.Join(cmd, "\n"))
+	p.Explain("lay a folder for "+whose+" writes over "+below, "mount(8) overlay", strings.Join(cmd, "\n"))
 	for _, folder := range folders {
 		p.makeOverlayFolder(folder)
 	}
 	if dir.path != "" {
 		p.attach(dir, "lower")
-		p.call(unix.SYS_CLOSE, p.taken[dir])
+		p.Call(unix.SYS_CLOSE, p.taken[dir])
 	}
-	if p.pod.Upper != "" {
+	if p.Pod.Upper != "" {
 		p.attach(p.upperSource(), "disk")
-		p.call(unix.SYS_CLOSE, p.taken[p.upperSource()])
+		p.Call(unix.SYS_CLOSE, p.taken[p.upperSource()])
 		for _, folder := range []string{"disk/upper", "disk/work"} {
 			p.makeOverlayFolder(folder)
 		}
@@ -222,7 +222,7 @@ func reversed(list []string) []string {
 }
 
 // hostEntries puts the parts of a host root in place.
-func (p *creation) hostEntries() {
+func (p *Creation) hostEntries() {
 	groups := []struct {
 		why     string
 		entries []rootfs.Entry
@@ -231,7 +231,7 @@ func (p *creation) hostEntries() {
 		{why: "make folders to write in"},
 		{why: "show the settings that programs need, read-only; never secrets"},
 	}
-	for _, e := range p.facts.Host {
+	for _, e := range p.Facts.Host {
 		switch {
 		case strings.HasPrefix(e.Path, "/etc/"):
 			groups[2].entries = append(groups[2].entries, e)
@@ -246,7 +246,7 @@ func (p *creation) hostEntries() {
 		for _, e := range group.entries {
 			cmd = append(cmd, p.entryByHand(e))
 		}
-		p.explain(group.why, "mount(8)", strings.Join(cmd, "\n"))
+		p.Explain(group.why, "mount(8)", strings.Join(cmd, "\n"))
 		for _, e := range group.entries {
 			p.entry(e)
 		}
@@ -254,30 +254,30 @@ func (p *creation) hostEntries() {
 }
 
 // entry makes it by a path from the folder in memory that this process stands in: nobody else is there.
-func (p *creation) entry(e rootfs.Entry) {
+func (p *Creation) entry(e rootfs.Entry) {
 	at := here(e.Path)
 	switch {
 	case e.Link != "":
-		p.call(unix.SYS_SYMLINKAT, e.Link, unix.AT_FDCWD, at)
+		p.Call(unix.SYS_SYMLINKAT, e.Link, unix.AT_FDCWD, at)
 		return
 	case e.Source == "":
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, unixMode(e.Mode))
+		p.Call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, unixMode(e.Mode))
 		return
 	case e.IsDir:
-		p.call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, 0o755)
+		p.Call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, 0o755)
 	default:
-		p.call(unix.SYS_MKNODAT, unix.AT_FDCWD, at, unix.S_IFREG|0o644, 0)
+		p.Call(unix.SYS_MKNODAT, unix.AT_FDCWD, at, unix.S_IFREG|0o644, 0)
 	}
 	p.attach(hostSource(e), at)
 }
 
-func (p *creation) entryByHand(e rootfs.Entry) string {
+func (p *Creation) entryByHand(e rootfs.Entry) string {
 	at := here(e.Path)
 	switch {
 	case e.Link != "":
 		return quoteAll("ln", "-s", e.Link, at)
 	case e.Source == "":
-		return fmt.Sprintf("mkdir -m %o %s", unixMode(e.Mode), quote(at))
+		return fmt.Sprintf("mkdir -m %o %s", unixMode(e.Mode), Quote(at))
 	case e.IsDir:
 		return quoteAll("mkdir", "-m", "755", at) + " && " + p.bindByHand(hostSource(e), at)
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package plan
 
 import (
 	"fmt"
@@ -12,16 +12,16 @@ import (
 )
 
 // mask hides what shows or changes more than a pod should.
-func (p *creation) mask() {
+func (p *Creation) mask() {
 	lifted := map[string]bool{}
-	for _, path := range p.pod.Spec.Unmask {
+	for _, path := range p.Pod.Spec.Unmask {
 		lifted[strings.TrimSuffix(path, "/")] = true
 	}
 	if lifted["all"] {
 		return
 	}
 	isLifted := func(path string) bool { return lifted[path] }
-	masked, readOnly := slices.DeleteFunc(slices.Clone(p.facts.Masked), isLifted), slices.DeleteFunc(p.readOnlyPaths(), isLifted)
+	masked, readOnly := slices.DeleteFunc(slices.Clone(p.Facts.Masked), isLifted), slices.DeleteFunc(p.readOnlyPaths(), isLifted)
 	var cmd []string
 	for _, path := range masked {
 		cmd = append(cmd, p.maskByHand(path))
@@ -29,12 +29,12 @@ func (p *creation) mask() {
 	for _, path := range readOnly {
 		cmd = append(cmd, fmt.Sprintf("mount --rbind %s %[1]s && mount -o remount,bind,ro,nosuid,nodev,noexec %[1]s", here(path)))
 	}
-	p.explain("hide what tells or changes too much of the kernel (--unmask lifts it)", "proc(5)", strings.Join(cmd, "\n"))
+	p.Explain("hide what tells or changes too much of the kernel (--unmask lifts it)", "proc(5)", strings.Join(cmd, "\n"))
 	null, empty := p.taken[deviceSource("null")], nsenter.Result(-1)
 	for _, path := range masked {
 		mount := nsenter.Result(0)
 		switch {
-		case p.facts.MaskedFiles[path]:
+		case p.Facts.MaskedFiles[path]:
 			mount = p.copyOf(null, 0)
 		case empty < 0:
 			empty = p.make(emptyMount)
@@ -50,29 +50,29 @@ func (p *creation) mask() {
 
 // keepReadOnly makes read-only mounts of what stands in the pod's own /proc, from within: nobody exchanges names there. For
 // a pod of root's these are some fifty, and to make them detached would take five times as long.
-func (p *creation) keepReadOnly(paths []string) {
+func (p *Creation) keepReadOnly(paths []string) {
 	if len(paths) == 0 {
 		return
 	}
-	p.call(unix.SYS_FCHDIR, p.proc)
+	p.Call(unix.SYS_FCHDIR, p.proc)
 	for _, path := range paths {
 		name := strings.TrimPrefix(path, rootfs.Proc.Target+"/")
-		p.call(unix.SYS_MOUNT, name, name, 0, unix.MS_BIND|unix.MS_REC, 0)
+		p.Call(unix.SYS_MOUNT, name, name, 0, unix.MS_BIND|unix.MS_REC, 0)
 		if p.canSetAttributes() {
-			p.call(unix.SYS_MOUNT_SETATTR, unix.AT_FDCWD, name, unix.AT_RECURSIVE, mountAttributes(maskAttributes), mountAttrSize)
+			p.Call(unix.SYS_MOUNT_SETATTR, unix.AT_FDCWD, name, unix.AT_RECURSIVE, MountAttributes(maskAttributes), MountAttrSize)
 		} else {
-			p.call(unix.SYS_MOUNT, 0, name, 0, int(unix.MS_REMOUNT|unix.MS_BIND|maskAttributes), 0)
+			p.Call(unix.SYS_MOUNT, 0, name, 0, int(unix.MS_REMOUNT|unix.MS_BIND|maskAttributes), 0)
 		}
 	}
-	p.call(unix.SYS_CHDIR, "/")
+	p.Call(unix.SYS_CHDIR, "/")
 }
 
 const maskAttributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
 var emptyMount = rootfs.Mount{Type: "tmpfs", Flags: maskAttributes, Data: "size=0k"}
 
-func (p *creation) maskByHand(path string) string {
-	if p.facts.MaskedFiles[path] {
+func (p *Creation) maskByHand(path string) string {
+	if p.Facts.MaskedFiles[path] {
 		return "mount --bind dev/null " + here(path)
 	}
 	m := emptyMount
@@ -82,11 +82,11 @@ func (p *creation) maskByHand(path string) string {
 
 // readOnlyPaths are those that nobody in the pod may change. Where its root is the host's, that is all that proc(5) has
 // beside processes: what belongs to root there can be given another mode, and that is seen in every /proc.
-func (p *creation) readOnlyPaths() []string {
-	list := slices.Clone(p.facts.ReadOnly)
-	if p.pod.Namespaces["user"].Kind == "host" {
-		for _, path := range p.facts.ProcEntries {
-			if !slices.Contains(list, path) && !slices.Contains(p.facts.Masked, path) {
+func (p *Creation) readOnlyPaths() []string {
+	list := slices.Clone(p.Facts.ReadOnly)
+	if p.Pod.Namespaces["user"].Kind == "host" {
+		for _, path := range p.Facts.ProcEntries {
+			if !slices.Contains(list, path) && !slices.Contains(p.Facts.Masked, path) {
 				list = append(list, path)
 			}
 		}
@@ -95,7 +95,7 @@ func (p *creation) readOnlyPaths() []string {
 }
 
 // system opens what stands at a path of the pod's own /proc or /sys.
-func (p *creation) system(path string) nsenter.Result {
+func (p *Creation) system(path string) nsenter.Result {
 	if below, ok := strings.CutPrefix(path, rootfs.Proc.Target+"/"); ok {
 		return p.below(p.proc, below)
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package plan
 
 import (
 	"fmt"
@@ -12,9 +12,9 @@ import (
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
-// resolve fills in what the spec leaves open, from the facts: which namespaces are new, which ids are mapped.
+// Resolve fills in what the spec leaves open, from the facts: which namespaces are new, which ids are mapped.
 // It refuses what the kernel would. Warnings say what is lost.
-func resolve(wanted *spec.Spec, f *Facts, id string) (p *pod.Pod, warnings []error, err error) {
+func Resolve(wanted *spec.Spec, f *Facts, id string) (p *pod.Pod, warnings []error, err error) {
 	p = &pod.Pod{Format: pod.Format, ID: id, Spec: *wanted, Namespaces: map[string]spec.Choice{}, Hostname: wanted.Hostname}
 	if p.Hostname == "" {
 		p.Hostname = p.DefaultHostname()
@@ -123,7 +123,7 @@ func userInode(e Entrance) uint64 {
 func mapIDs(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
 	switch c := pod.Namespaces["user"]; c.Kind {
 	case "new":
-		return chooseMaps(pod, spec, f)
+		return ChooseMaps(pod, spec, f)
 	case "pod":
 		for _, e := range f.Enter {
 			if e.Pod != nil && e.Pod.Title() == c.Value || e.Pod != nil && e.Pod.ID == c.Value {
@@ -136,7 +136,7 @@ func mapIDs(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err erro
 	return nil, nil
 }
 
-func chooseMaps(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
+func ChooseMaps(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
 	switch {
 	case len(spec.UIDMap)+len(spec.GIDMap) > 0:
 		pod.UIDMap, pod.GIDMap = spec.UIDMap, spec.GIDMap
@@ -171,13 +171,13 @@ func chooseMaps(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err 
 	return warnings, nil
 }
 
-// checkRoot refuses a root file system that can't be completed.
-func checkRoot(pod *pod.Pod, f *Facts) error {
+// CheckRoot refuses a root file system that can't be completed.
+func CheckRoot(pod *pod.Pod, f *Facts) error {
 	source := pod.Spec.Rootfs
 	if source.Kind != "dir" || pod.Namespaces["mnt"].Kind != "new" {
 		return nil
 	}
-	for _, path := range mountPoints {
+	for _, path := range MountPoints {
 		if f.Dir.Missing[path] && source.Mode == "ro" {
 			return fault.New(nil, []string{"--rootfs " + source.Dir + ":overlay makes it without changing the folder"},
 				"rootfs %s has no %s to mount on, and is read-only", source.Dir, path)
@@ -186,15 +186,15 @@ func checkRoot(pod *pod.Pod, f *Facts) error {
 	return nil
 }
 
-// withoutRanges is what is left when the ranges turn out not to be usable; hints say what to do about that.
-func (f *Facts) withoutRanges(why string, hints []string) *Facts {
-	g := f.anew()
+// WithoutRanges is what is left when the ranges turn out not to be usable; hints say what to do about that.
+func (f *Facts) WithoutRanges(why string, hints []string) *Facts {
+	g := f.Anew()
 	g.SubUIDs, g.SubGIDs, g.NoRanges, g.RangesHint = nil, nil, why, hints
 	return g
 }
 
-// anew are the facts as they were before the root was looked at, which is to come once more.
-func (f *Facts) anew() *Facts {
+// Anew are the facts as they were before the root was looked at, which is to come once more.
+func (f *Facts) Anew() *Facts {
 	g := *f
 	g.Masked, g.MaskedFiles, g.ReadOnly, g.Volumes, g.Mounts = nil, nil, nil, nil, nil
 	g.Namespaces = maps.Clone(f.Namespaces)

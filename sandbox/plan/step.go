@@ -1,15 +1,53 @@
-package sandbox
+package plan
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
 )
+
+// CallName is callName, and what is mounted, where that was said by an earlier call: "fsmount proc".
+func (plan Plan) CallName(call nsenter.Call) string {
+	return strings.TrimSpace(CallName(call) + " " + plan.mounted(call))
+}
+
+// CallKey is what hintsFor knows a call by. It takes those that have the kernel make a file system for one mount(2).
+func (plan Plan) CallKey(call nsenter.Call, errno syscall.Errno) string {
+	if kind := plan.mounted(call); kind != "" && errno != unix.ENOSYS {
+		return "mount " + kind
+	}
+	return CallKey(call)
+}
+
+// mounted is the type of the file system that a call of fsconfig(2) or fsmount(2) is about.
+func (plan Plan) mounted(call nsenter.Call) string {
+	if call.Nr != unix.SYS_FSCONFIG && call.Nr != unix.SYS_FSMOUNT {
+		return ""
+	}
+	place, ok := call.Args[0].(nsenter.Result)
+	if !ok {
+		return ""
+	}
+	opened, _, _ := plan.At(int(place))
+	return TextAt(opened.Call, 0)
+}
+
+// CallKey is what hintsFor knows a call by: "mount proc", or the name of the system call.
+func CallKey(call nsenter.Call) string {
+	name := CallNames[call.Nr]
+	if call.Nr == unix.SYS_MOUNT {
+		if kind, ok := call.Args[2].(string); ok {
+			return name + " " + kind
+		}
+	}
+	return name
+}
 
 // Side says who performs a step.
 type Side string
@@ -42,14 +80,14 @@ const (
 	start       // starts the holder: all that follows on the pod's side runs in it
 	become      // replaces the shell in the holder by one with other ids
 	last        // replaces the shell in the holder by the pause program
-	folder      // goes to the folder where the command starts, which is run as any other
+	Folder      // goes to the folder where the command starts, which is run as any other
 )
 
 // Plan is all that podsh does to make or enter a pod, in this order.
 type Plan []Step
 
-// callNames are the system calls that plans use.
-var callNames = map[int]string{
+// CallNames are the system calls that plans use.
+var CallNames = map[int]string{
 	nsenter.Clone: "clone", nsenter.Exec: "execve", nsenter.Pause: "pause", nsenter.Init: "fork", nsenter.Getcwd: "getcwd", nsenter.Getpid: "getpid", nsenter.Report: "report", nsenter.Nulls: "openat2",
 	unix.SYS_CAPSET: "capset", unix.SYS_CHDIR: "chdir", unix.SYS_CLOSE: "close",
 	unix.SYS_CLOSE_RANGE: "close_range", unix.SYS_DUP3: "dup3", unix.SYS_EXECVEAT: "execveat",
@@ -65,13 +103,13 @@ var callNames = map[int]string{
 	unix.SYS_UNSHARE: "unshare", unix.SYS_WRITE: "write",
 }
 
-// callName is a system call and, where it helps, what it was applied to: "mount proc on /proc".
-func callName(call nsenter.Call) string {
-	name := callNames[call.Nr]
+// CallName is a system call and, where it helps, what it was applied to: "mount proc on /proc".
+func CallName(call nsenter.Call) string {
+	name := CallNames[call.Nr]
 	if name == "" {
 		name = fmt.Sprintf("system call %d", call.Nr)
 	}
-	text := func(i int) string { return textAt(call, i) }
+	text := func(i int) string { return TextAt(call, i) }
 	if call.Nr == unix.SYS_MOUNT && text(2) != "" {
 		return fmt.Sprintf("mount %s on %s", text(2), text(1))
 	}
@@ -84,8 +122,8 @@ func callName(call nsenter.Call) string {
 	return strings.TrimSpace(name + " " + strings.Join(objects, " "))
 }
 
-// textAt is an argument that is a string, else nothing.
-func textAt(call nsenter.Call, i int) string {
+// TextAt is an argument that is a string, else nothing.
+func TextAt(call nsenter.Call, i int) string {
 	if i < len(call.Args) {
 		if s, ok := call.Args[i].(string); ok {
 			return s
@@ -94,10 +132,10 @@ func textAt(call nsenter.Call, i int) string {
 	return ""
 }
 
-// firstText is the first argument of a call that is a string.
-func firstText(call nsenter.Call) string {
+// FirstText is the first argument of a call that is a string.
+func FirstText(call nsenter.Call) string {
 	for i := range call.Args {
-		if s := textAt(call, i); s != "" {
+		if s := TextAt(call, i); s != "" {
 			return s
 		}
 	}
@@ -105,12 +143,12 @@ func firstText(call nsenter.Call) string {
 }
 
 // String shows a call much as strace(1) would.
-func showCall(call nsenter.Call) string {
+func ShowCall(call nsenter.Call) string {
 	var args []string
 	for _, arg := range call.Args {
 		args = append(args, showArg(arg))
 	}
-	return callNames[call.Nr] + "(" + strings.Join(args, ", ") + ")"
+	return CallNames[call.Nr] + "(" + strings.Join(args, ", ") + ")"
 }
 
 func showArg(arg any) string {
@@ -138,8 +176,8 @@ func showArg(arg any) string {
 	return fmt.Sprintf("%#x", arg)
 }
 
-// calls returns the calls of the pod's side, in order.
-func (p Plan) calls() []nsenter.Call {
+// Calls returns the calls of the pod's side, in order.
+func (p Plan) Calls() []nsenter.Call {
 	var calls []nsenter.Call
 	for _, step := range p {
 		if step.Side == Inside {
@@ -149,8 +187,8 @@ func (p Plan) calls() []nsenter.Call {
 	return calls
 }
 
-// at finds the step whose call stands at place among the pod's, and the step that says why.
-func (p Plan) at(place int) (step, why Step, ok bool) {
+// At finds the step whose call stands at place among the pod's, and the step that says why.
+func (p Plan) At(place int) (step, why Step, ok bool) {
 	n := 0
 	for _, s := range p {
 		if s.Why != "" {
@@ -167,64 +205,64 @@ func (p Plan) at(place int) (step, why Step, ok bool) {
 	return Step{}, Step{}, false
 }
 
-// builder collects the steps of a plan.
-type builder struct {
-	steps Plan
-	calls int
+// Builder collects the steps of a plan.
+type Builder struct {
+	Steps Plan
+	Calls int
 	head  Step // what is said of the next step
 }
 
-// explain says why the next call is made, and how to do the same by hand.
-func (b *builder) explain(why, man, cmd string) {
+// Explain says why the next call is made, and how to do the same by hand.
+func (b *Builder) Explain(why, man, cmd string) {
 	b.head = Step{Why: why, Man: man, Cmd: cmd}
 }
 
 // explainNeeding is explain, for what fails where a name that somebody gave means nothing in the pod.
-func (b *builder) explainNeeding(need, why, man, cmd string) {
-	b.explain(why, man, cmd)
+func (b *Builder) explainNeeding(need, why, man, cmd string) {
+	b.Explain(why, man, cmd)
 	b.head.Need = need
 }
 
-// call adds a system call on the pod's side; its result can be an argument of later ones.
-func (b *builder) call(nr int, args ...any) nsenter.Result {
-	return b.callTolerating(0, nr, args...)
+// Call adds a system call on the pod's side; its result can be an argument of later ones.
+func (b *Builder) Call(nr int, args ...any) nsenter.Result {
+	return b.CallTolerating(0, nr, args...)
 }
 
-// callTolerating adds a call that may fail with one errno.
-func (b *builder) callTolerating(errno unix.Errno, nr int, args ...any) nsenter.Result {
+// CallTolerating adds a call that may fail with one errno.
+func (b *Builder) CallTolerating(errno unix.Errno, nr int, args ...any) nsenter.Result {
 	step := b.head
 	b.head = Step{}
 	step.Side, step.Call = Inside, nsenter.Call{Nr: nr, Args: args, Tolerate: errno}
-	b.steps = append(b.steps, step)
-	b.calls++
-	return nsenter.Result(b.calls - 1)
+	b.Steps = append(b.Steps, step)
+	b.Calls++
+	return nsenter.Result(b.Calls - 1)
 }
 
 // host adds a step on the host's side.
-func (b *builder) host(key string) {
+func (b *Builder) host(key string) {
 	step := b.head
 	b.head = Step{}
 	step.Side, step.Host = Host, key
-	b.steps = append(b.steps, step)
+	b.Steps = append(b.Steps, step)
 }
 
 // enterFolder goes to a folder of the pod's, as it is seen from the root that this process has; it need not be there where
 // ENOENT is tolerated. No link that proc(5) makes is followed on the way: it could lead to whatever this process has open.
-func (b *builder) enterFolder(dir string, tolerate unix.Errno) {
-	b.explain("go to the folder where it starts", "openat2(2)", "cd "+quote(dir))
-	b.head.Role = folder
-	fd := b.callTolerating(tolerate, unix.SYS_OPENAT2, unix.AT_FDCWD, dir, openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS), openHowSize)
+func (b *Builder) enterFolder(dir string, tolerate unix.Errno) {
+	b.Explain("go to the folder where it starts", "openat2(2)", "cd "+Quote(dir))
+	b.head.Role = Folder
+	fd := b.CallTolerating(tolerate, unix.SYS_OPENAT2, unix.AT_FDCWD, dir, openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS), openHowSize)
 	notOpen := unix.Errno(0)
 	if tolerate != 0 {
 		notOpen = unix.EBADF
 	}
-	b.callTolerating(notOpen, unix.SYS_FCHDIR, fd)
-	b.call(nsenter.Getcwd)
-	b.callTolerating(notOpen, unix.SYS_CLOSE, fd)
+	b.CallTolerating(notOpen, unix.SYS_FCHDIR, fd)
+	b.Call(nsenter.Getcwd)
+	b.CallTolerating(notOpen, unix.SYS_CLOSE, fd)
 }
 
-// folderFailed says why the folder where a command starts can't be that.
-func folderFailed(dir string, errno unix.Errno, hint string) error {
+// FolderFailed says why the folder where a command starts can't be that.
+func FolderFailed(dir string, errno unix.Errno, hint string) error {
 	switch errno {
 	case unix.ELOOP:
 		return fault.New(nil, []string{hint}, "folder %q: it leads through a link of /proc, or through links without end, which is not followed", dir)
@@ -234,15 +272,15 @@ func folderFailed(dir string, errno unix.Errno, hint string) error {
 	return fault.New(nil, []string{hint}, "folder %q: %v", dir, errno)
 }
 
-// closeOnExec leaves nothing open for the program that comes but 0, 1 and 2: what the executor was given, up to last, goes
+// CloseOnExec leaves nothing open for the program that comes but 0, 1 and 2: what the executor was given, up to last, goes
 // with the exec, so that a failure of it can still be told, and all behind that at once. CLOSE_RANGE_CLOEXEC, which would
 // do it in one call, came with Linux 5.11.
-func (b *builder) closeOnExec(last int, keep ...int) {
-	b.call(unix.SYS_CLOSE_RANGE, last+1, allFDs, 0)
+func (b *Builder) CloseOnExec(last int, keep ...int) {
+	b.Call(unix.SYS_CLOSE_RANGE, last+1, AllFDs, 0)
 	for fd := nsenter.PlanFD; fd <= last; fd++ {
 		if slices.Contains(keep, fd) {
 			continue
 		}
-		b.callTolerating(unix.EBADF, unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC)
+		b.CallTolerating(unix.EBADF, unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC)
 	}
 }

@@ -1,9 +1,11 @@
-package sandbox
+package plan
 
-import "strings"
+import (
+	"strings"
+)
 
-// quote writes a word so that sh reads it as one.
-func quote(word string) string {
+// Quote writes a word so that sh reads it as one.
+func Quote(word string) string {
 	const safe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%"
 	if word != "" && strings.Trim(word, safe) == "" {
 		return word
@@ -15,7 +17,7 @@ func quote(word string) string {
 func quoteAll(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, word := range words {
-		quoted[i] = quote(word)
+		quoted[i] = Quote(word)
 	}
 	return strings.Join(quoted, " ")
 }

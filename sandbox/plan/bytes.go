@@ -1,0 +1,7 @@
+package plan
+
+import (
+	"encoding/binary"
+)
+
+var Native = binary.NativeEndian
