@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Cp() *cli.Command {
@@ -111,7 +112,7 @@ func splitTarget(text string) (ref, path string, ok bool) {
 
 // copyTarget finds whose files are meant; done lets go of them.
 func copyTarget(ref string) (pod *pod.Pod, done func(), err error) {
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return nil, nil, err
 	}

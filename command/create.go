@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Create() *cli.Command {
@@ -55,7 +56,7 @@ func create(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func sayPorts(w io.Writer, pod *pod.Pod) error {
 	if !slices.ContainsFunc(asked, func(p network.Port) bool { return p.HostPort == 0 }) {
 		return nil
 	}
-	state, err := sandbox.Net(pod)
+	state, err := store.Net(pod)
 	if err != nil {
 		return err
 	}

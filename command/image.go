@@ -7,6 +7,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Image() *cli.Command {
@@ -39,11 +40,11 @@ func imagesInUse() (*image.Store, *image.Use, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return nil, nil, err
 	}
-	use, err := store.ImageUse()
+	use, err := sandbox.ImageUse(store)
 	return images, use, err
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Inspect() *cli.Command {
@@ -35,7 +36,7 @@ Examples:
 func inspect(c *cli.Context) error {
 	inspections := []any{}
 	err := eachTarget(c, func(p *pod.Pod) error {
-		if sandbox.StatusOf(p) == pod.Running {
+		if store.StatusOf(p) == pod.Running {
 			ensureHelpers([]*pod.Pod{p})
 		}
 		i, err := sandbox.Inspect(p)
@@ -70,7 +71,7 @@ func warnNoMembers(p *pod.Pod) {
 
 // inspectContainer prints all that is known of a container.
 func inspectContainer(container *pod.Container) (any, error) {
-	state, err := sandbox.StateOf(container)
+	state, err := store.StateOf(container)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +83,6 @@ func inspectContainer(container *pod.Container) (any, error) {
 	if err := json.Unmarshal(text, &whole); err != nil {
 		return nil, err
 	}
-	whole["state"], whole["pod_name"], whole["log"] = state, container.InPod().Title(), sandbox.LogPath(container)
+	whole["state"], whole["pod_name"], whole["log"] = state, container.InPod().Title(), store.LogPath(container)
 	return whole, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Join() *cli.Command {
@@ -103,7 +104,7 @@ func join(c *cli.Context) error {
 
 // joinTarget finds a pod, or a container, which to a command that joins is one.
 func joinTarget(ref string) (*pod.Pod, error) {
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Sessions called net_* need other machines: they run in a lab, scripts/lab, which is a host for them all. So
@@ -124,14 +124,14 @@ func verbHelper(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: helper POD")
 	}
-	store := &sandbox.Store{Path: ts.Getenv("PODSH_ROOT")}
-	pod, err := store.Find(args[0])
+	s := &store.Store{Path: ts.Getenv("PODSH_ROOT")}
+	pod, err := s.Find(args[0])
 	ts.Check(err)
 	if pod.Hub != "" {
-		pod, err = store.Hub()
+		pod, err = s.Hub()
 		ts.Check(err)
 	}
-	state, err := sandbox.Net(pod)
+	state, err := store.Net(pod)
 	ts.Check(err)
 	if state.Helper == nil || state.Keeper == nil {
 		ts.Fatalf("pod %s has no helper", args[0])
@@ -142,7 +142,7 @@ func verbHelper(ts *testscript.TestScript, neg bool, args []string) {
 
 // hub: the variable HUB becomes the pid of the hub's holder.
 func verbHub(ts *testscript.TestScript, neg bool, args []string) {
-	store := &sandbox.Store{Path: ts.Getenv("PODSH_ROOT")}
+	store := &store.Store{Path: ts.Getenv("PODSH_ROOT")}
 	hub, err := store.Hub()
 	ts.Check(err)
 	if neg || len(args) != 0 || hub == nil {

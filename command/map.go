@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Map() *cli.Command {
@@ -35,7 +36,7 @@ Examples:
 }
 
 func drawMap(c *cli.Context) error {
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/network"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Network() *cli.Command {
@@ -56,8 +56,8 @@ func (n *networkView) wayOut() string {
 }
 
 // views looks which pods are on networks.
-func views(store *sandbox.Store, networks []*network.Network) ([]*networkView, error) {
-	hub, err := store.Hub()
+func views(s *store.Store, networks []*network.Network) ([]*networkView, error) {
+	hub, err := s.Hub()
 	if err != nil {
 		return nil, err
 	}
@@ -75,12 +75,12 @@ func views(store *sandbox.Store, networks []*network.Network) ([]*networkView, e
 		view := &networkView{Network: *n, Where: where, Pods: []networkPod{}}
 		list, byName[n.Name] = append(list, view), view
 	}
-	pods, err := runningPods(store)
+	pods, err := runningPods(s)
 	if err != nil {
 		return nil, err
 	}
 	for _, pod := range pods {
-		state, err := sandbox.Net(pod)
+		state, err := store.Net(pod)
 		if err != nil {
 			return nil, err
 		}
@@ -94,9 +94,9 @@ func views(store *sandbox.Store, networks []*network.Network) ([]*networkView, e
 }
 
 // needNetworks opens the store for a command that takes networks.
-func needNetworks(c *cli.Context) (*sandbox.Store, error) {
+func needNetworks(c *cli.Context) (*store.Store, error) {
 	if !c.Args().Present() {
 		return nil, usagef(c.Command.HelpName+" front; `podsh network ls` lists them", "%s needs a network", called(c))
 	}
-	return sandbox.OpenStore()
+	return store.OpenStore()
 }

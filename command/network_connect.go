@@ -10,6 +10,7 @@ import (
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func networkConnectCommand() *cli.Command {
@@ -94,7 +95,7 @@ func networkAndPod(c *cli.Context) (name string, pod *pod.Pod, err error) {
 	if c.NArg() != 2 {
 		return "", nil, usagef(c.Command.HelpName+" front web", "%s takes a network and a pod", called(c))
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return "", nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func networkCreateCommand() *cli.Command {
@@ -58,11 +59,11 @@ func networkCreate(c *cli.Context) error {
 			return usagef("--conflist FILE, such as /etc/cni/net.d/10-lan.conflist", "--conflist: %v", err)
 		}
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return err
 	}
-	n, err := store.CreateNetwork(spec)
+	n, err := sandbox.CreateNetwork(store, spec)
 	switch {
 	case err == nil:
 		_, err = fmt.Println(n.Name)

@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/network"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func networkLsCommand() *cli.Command {
@@ -34,7 +34,7 @@ func networkLs(c *cli.Context) error {
 	case c.Bool("quiet") && c.Bool("json"):
 		return usagef("choose one of them", "-q and --json exclude each other")
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func networkRmCommand() *cli.Command {
@@ -26,7 +27,7 @@ func networkRm(c *cli.Context) error {
 	}
 	var failed errorList
 	for _, name := range c.Args().Slice() {
-		failed.add(store.RemoveNetwork(name))
+		failed.add(sandbox.RemoveNetwork(store, name))
 	}
 	return failed.last
 }
@@ -48,10 +49,10 @@ func networkPrune(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef("podsh network rm "+c.Args().First(), "network prune takes no arguments, not %q", c.Args().First())
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return err
 	}
-	removed, err := store.PruneNetworks()
+	removed, err := sandbox.PruneNetworks(store)
 	return errors.Join(printLines(os.Stdout, removed), err)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Port() *cli.Command {
@@ -84,7 +85,7 @@ type portRow struct {
 }
 
 func portLs(c *cli.Context) error {
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func portLs(c *cli.Context) error {
 
 // portRows asks the pod's helper, if it has something to do with ports.
 func portRows(pod *pod.Pod) ([]portRow, error) {
-	state, err := sandbox.Net(pod)
+	state, err := store.Net(pod)
 	if err != nil || len(state.Ports) == 0 {
 		return nil, err
 	}
@@ -174,7 +175,7 @@ func podAndPorts(c *cli.Context, parse func(string) ([]network.Port, error), for
 		}
 		ports = append(ports, more...)
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Ps() *cli.Command {
@@ -134,7 +135,7 @@ func ps(c *cli.Context) error {
 
 // allPods lists the pods, and clears away what killed commands have left.
 func allPods(c *cli.Context) ([]*pod.Pod, error) {
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +154,7 @@ func ensureHelpers(pods []*pod.Pod) {
 }
 
 // sweep clears away what killed commands have left. That it could not is worth a word, and no more.
-func sweep(store *sandbox.Store) {
+func sweep(store *store.Store) {
 	if err := store.Sweep(); err != nil {
 		warn(fmt.Errorf("leftovers of a command that was killed stay in %s: %v", store.Path, err))
 	}
@@ -161,7 +162,7 @@ func sweep(store *sandbox.Store) {
 
 // tellLost tells of what containers wrote whose pods are not described any more.
 func tellLost() {
-	lost, err := sandbox.Lost()
+	lost, err := store.Lost()
 	switch {
 	case err != nil:
 		warn(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // containerRow is a container as `podsh ps -c` shows it.
@@ -79,13 +80,13 @@ func psContainers(c *cli.Context) error {
 }
 
 func containerRows(p *pod.Pod) ([]containerRow, error) {
-	containers, err := sandbox.Containers(p)
+	containers, err := store.Containers(p)
 	if err != nil {
 		return nil, err
 	}
 	var rows []containerRow
 	for _, container := range containers {
-		state, err := sandbox.StateOf(container)
+		state, err := store.StateOf(container)
 		if err != nil {
 			continue // removed meanwhile
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Rm() *cli.Command {
@@ -46,24 +47,24 @@ func rm(c *cli.Context) error {
 	case !all && !c.Args().Present():
 		return needsPod(c)
 	}
-	store, err := sandbox.OpenStore()
+	s, err := store.OpenStore()
 	if err != nil {
 		return err
 	}
-	sweep(store)
+	sweep(s)
 	remove := func(p *pod.Pod) (func(), error) { return func() {}, sandbox.Remove(p, c.Bool("force")) }
 	if !all {
 		return eachTargetAtOnce(c, remove, func(container *pod.Container) (func(), error) {
 			return func() {}, sandbox.RemoveContainer(container, c.Bool("force"))
 		})
 	}
-	pods, err := store.List()
+	pods, err := s.List()
 	if err != nil {
 		return err
 	}
 	var failed errorList
-	isHub := func(p *pod.Pod) bool { return p.IsHub && sandbox.StatusOf(p) == pod.Running }
+	isHub := func(p *pod.Pod) bool { return p.IsHub && store.StatusOf(p) == pod.Running }
 	failed.add(atOnce(slices.DeleteFunc(pods, isHub), remove))
-	failed.add(store.ReleaseHub()) // the last pod in it takes it along, but there may have been none
+	failed.add(sandbox.ReleaseHub(s)) // the last pod in it takes it along, but there may have been none
 	return failed.last
 }

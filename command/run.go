@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Run() *cli.Command {
@@ -77,7 +78,7 @@ func run(c *cli.Context) error {
 	if dryRunOf(c) == "sh" {
 		return usagef("--dry-run=text shows each step by hand, --dry-run=json each call", "a container has no script: it needs its pod, and an image unpacked")
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return err
 	}
@@ -186,7 +187,7 @@ func (m *making) container(c *cli.Context, pod *pod.Pod, own bool) (*pod.Contain
 }
 
 // show prints what would be done: for the container, and before that for a pod of its own.
-func (m *making) show(c *cli.Context, store *sandbox.Store, pod *pod.Pod) error {
+func (m *making) show(c *cli.Context, store *store.Store, pod *pod.Pod) error {
 	if pod != nil {
 		return m.showIn(c, pod)
 	}
@@ -238,7 +239,7 @@ func (m *making) showIn(c *cli.Context, pod *pod.Pod) error {
 }
 
 // podNamed finds the pod that the container is to run in; nil if it is to have one of its own.
-func podNamed(c *cli.Context, store *sandbox.Store) (*pod.Pod, error) {
+func podNamed(c *cli.Context, store *store.Store) (*pod.Pod, error) {
 	ref := c.String("pod")
 	if ref == "" {
 		return nil, nil
@@ -256,7 +257,7 @@ func podNamed(c *cli.Context, store *sandbox.Store) (*pod.Pod, error) {
 }
 
 // newPod makes a pod for one container.
-func newPod(c *cli.Context, store *sandbox.Store, spec *spec.ContainerSpec) (*pod.Pod, error) {
+func newPod(c *cli.Context, store *store.Store, spec *spec.ContainerSpec) (*pod.Pod, error) {
 	podSpec, err := podSpec(c, spec)
 	if err != nil {
 		return nil, err

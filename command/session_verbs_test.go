@@ -18,7 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // sessionVerbs are what a session can do besides testscript's own verbs. exits, refused and eventually take
@@ -136,7 +136,7 @@ func verbHolder(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: holder POD")
 	}
-	store := sandbox.Store{Path: ts.Getenv("PODSH_ROOT")}
+	store := store.Store{Path: ts.Getenv("PODSH_ROOT")}
 	pod, err := store.Find(args[0])
 	ts.Check(err)
 	ts.Setenv("HOLDER", strconv.Itoa(pod.Holder.PID))

@@ -7,8 +7,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // refuseHub says why the hub is left alone: what is done to it is done to the network of all that are in it.
@@ -17,7 +17,7 @@ func refuseHub(c *cli.Context, hub *pod.Pod) error {
 }
 
 // findTarget finds a pod or a container; a pod whose description can't be read can only be removed.
-func findTarget(c *cli.Context, store *sandbox.Store, ref string) (*pod.Pod, *pod.Container, error) {
+func findTarget(c *cli.Context, store *store.Store, ref string) (*pod.Pod, *pod.Container, error) {
 	pod, container, err := store.FindTarget(ref)
 	if pod != nil && c.Command.Name == "rm" {
 		return pod, nil, nil
@@ -48,11 +48,11 @@ func eachTarget(c *cli.Context, toPod func(*pod.Pod) error, toContainer func(*po
 }
 
 // needPods opens the store for a command that takes pods.
-func needPods(c *cli.Context) (*sandbox.Store, error) {
+func needPods(c *cli.Context) (*store.Store, error) {
 	if !c.Args().Present() {
 		return nil, needsPod(c)
 	}
-	return sandbox.OpenStore()
+	return store.OpenStore()
 }
 
 func needsPod(c *cli.Context) error {
@@ -125,7 +125,7 @@ func eachContainer(c *cli.Context, do func(*pod.Container) error) error {
 	if !c.Args().Present() {
 		return usagef(c.Command.HelpName+" POD/NAME; `podsh ps -c -a` lists them", "%s needs a container", called(c))
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func oneContainer(c *cli.Context) (*pod.Container, error) {
 	if c.NArg() != 1 {
 		return nil, usagef(c.Command.HelpName+" POD/NAME; `podsh ps -c` lists them", "%s takes one container, not %d", called(c), c.NArg())
 	}
-	store, err := sandbox.OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return nil, err
 	}
@@ -153,14 +153,14 @@ func oneContainer(c *cli.Context) (*pod.Container, error) {
 }
 
 // namedPods finds pods that have something to show; one that has ended has nothing.
-func namedPods(store *sandbox.Store, refs []string) ([]*pod.Pod, error) {
+func namedPods(s *store.Store, refs []string) ([]*pod.Pod, error) {
 	var pods []*pod.Pod
 	for _, ref := range refs {
-		pod, err := store.Find(ref)
+		pod, err := s.Find(ref)
 		if err != nil {
 			return nil, err
 		}
-		pidfd, err := sandbox.Open(pod)
+		pidfd, err := store.Open(pod)
 		if err != nil {
 			return nil, err
 		}
@@ -171,7 +171,7 @@ func namedPods(store *sandbox.Store, refs []string) ([]*pod.Pod, error) {
 }
 
 // runningPods lists the pods that have something to show.
-func runningPods(store *sandbox.Store) ([]*pod.Pod, error) {
-	pods, err := store.List()
-	return slices.DeleteFunc(pods, func(p *pod.Pod) bool { return sandbox.StatusOf(p) != pod.Running }), err
+func runningPods(s *store.Store) ([]*pod.Pod, error) {
+	pods, err := s.List()
+	return slices.DeleteFunc(pods, func(p *pod.Pod) bool { return store.StatusOf(p) != pod.Running }), err
 }

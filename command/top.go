@@ -10,6 +10,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func Top() *cli.Command {
@@ -34,14 +35,14 @@ func top(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return usagef("`podsh top POD`: an id, the start of one, or a name", "top takes one pod, not %d", c.NArg())
 	}
-	store, err := sandbox.OpenStore()
+	s, err := store.OpenStore()
 	if err != nil {
 		return err
 	}
-	pod, err := store.Find(c.Args().First())
+	pod, err := s.Find(c.Args().First())
 	if errors.Is(err, fault.ErrNoPod) {
-		if container, otherErr := store.FindContainer(c.Args().First()); otherErr == nil {
-			err = usagef("podsh top "+sandbox.Ref(container.InPod())+" shows the processes of the whole pod", "top takes a pod, and %q is a container", container.Title())
+		if container, otherErr := s.FindContainer(c.Args().First()); otherErr == nil {
+			err = usagef("podsh top "+store.Ref(container.InPod())+" shows the processes of the whole pod", "top takes a pod, and %q is a container", container.Title())
 		}
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // wiring is a pod's network being set up, or changed: whatever was done is undone unless it is kept.
@@ -73,7 +74,7 @@ func (w *wiring) startEarly(hub *pod.Pod) {
 	go func() {
 		err := w.startHelper(hub)
 		if err == nil && hub != nil && len(w.pod.Spec.Net.Networks) > 0 {
-			w.work, err = storeOf(w.pod).startWork(hub)
+			w.work, err = startWork(store.StoreOf(w.pod), hub)
 		}
 		w.started <- err
 	}()
@@ -118,7 +119,7 @@ func (w *wiring) attach(hub *pod.Pod, pid int, n *network.Network, asked spec.En
 		return err
 	}
 	if w.work == nil {
-		work, err := storeOf(w.pod).startWork(hub)
+		work, err := startWork(store.StoreOf(w.pod), hub)
 		if err != nil {
 			return err
 		}
@@ -188,7 +189,7 @@ func (w *wiring) openTun() error {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fault.WithHint(err, "as root: modprobe tun; in a container the device has to be handed in")
 	case errors.Is(err, unix.EBUSY):
-		return fault.WithHint(err, "another helper has the pod's way out: `podsh inspect %s`", Ref(w.pod))
+		return fault.WithHint(err, "another helper has the pod's way out: `podsh inspect %s`", store.Ref(w.pod))
 	case err != nil:
 		return fmt.Errorf("%s: %w", network.Tun, err)
 	}
@@ -260,7 +261,7 @@ func (w *wiring) member() *control.Member {
 			m.Networks[a.Network] = append(m.Networks[a.Network], address.Addr())
 		}
 		m.Aliases[a.Network] = a.Aliases
-		if known, err := storeOf(pod).readNetwork(a.Network); err != nil || !known.Internal {
+		if known, err := store.StoreOf(pod).ReadNetwork(a.Network); err != nil || !known.Internal {
 			m.Internal = false
 		}
 	}
@@ -445,7 +446,7 @@ func (run *performance) listenInPod(dir string) error {
 	if run.net == nil {
 		return nil
 	}
-	if err := files.WriteJSON(dir+"/"+netName, run.net.state); err != nil {
+	if err := files.WriteJSON(dir+"/"+store.NetName, run.net.state); err != nil {
 		return err
 	}
 	listener, err := run.net.listenForRequests(dir)

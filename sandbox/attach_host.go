@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // resolve makes the helper of networks on the host answer names there: in a hub its own stack does.
@@ -19,7 +20,7 @@ func (w *wiring) resolve(hub *pod.Pod) error {
 	if hub.Own("net") {
 		return nil
 	}
-	unlock, err := lockNet(hub) // many pods may come at once, and one of them listens
+	unlock, err := store.LockNet(hub) // many pods may come at once, and one of them listens
 	if err != nil {
 		return err
 	}
@@ -33,7 +34,7 @@ func (w *wiring) resolveLocked(hub *pod.Pod) error {
 	if err != nil {
 		return err
 	}
-	for _, resolver := range storeOf(w.pod).hostResolvers() {
+	for _, resolver := range hostResolvers(store.StoreOf(w.pod)) {
 		if err == nil && !slices.Contains(answer.Status.Resolves, resolver) {
 			err = w.resolveAt(resolver)
 		}
@@ -60,7 +61,7 @@ func (w *wiring) resolveAt(resolver netip.Addr) error {
 }
 
 // hostResolvers are where pods on networks that are on the host ask for names.
-func (s *Store) hostResolvers() []netip.Addr {
+func hostResolvers(s *store.Store) []netip.Addr {
 	networks, err := s.Networks()
 	resolvers := []netip.Addr{network.HostResolver}
 	if slices.ContainsFunc(networks, (*network.Network).OnlyIPv6) || err != nil && files.Exists("/proc/sys/net/ipv6") {

@@ -7,6 +7,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Attachment is what someone who attaches gives: the stream of a terminal, or the files that output goes to.
@@ -101,7 +102,7 @@ func Attach(c *pod.Container, a *Attachment) (*Session, error) {
 
 // notSupervised says why nobody can attach.
 func notSupervised(c *pod.Container) error {
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err != nil {
 		return err
 	}

@@ -15,11 +15,12 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // newContainer puts together what was asked for and what the image says; img may be nil.
 func newContainer(p *pod.Pod, wanted *spec.ContainerSpec, img *image.Image) (*pod.Container, error) {
-	c := &pod.Container{Format: pod.ContainerFormat, ID: newID(), Name: wanted.Name, Pod: p.ID, Created: time.Now().UTC(), Spec: *wanted,
+	c := &pod.Container{Format: pod.ContainerFormat, ID: store.NewID(), Name: wanted.Name, Pod: p.ID, Created: time.Now().UTC(), Spec: *wanted,
 		Root: wanted.Rootfs, User: wanted.User, Workdir: wanted.Workdir, Signal: wanted.StopSignal, In: p}
 	var config image.Config
 	if img != nil {
@@ -115,7 +116,7 @@ func asPod(c *pod.Container) *pod.Pod {
 		CapAdd: slices.Concat(p.Spec.CapAdd, c.Spec.CapAdd), CapDrop: slices.Concat(p.Spec.CapDrop, c.Spec.CapDrop),
 		Unmask: slices.Concat(p.Spec.Unmask, c.Spec.Unmask), Volumes: slices.Clone(c.Spec.Volumes)}
 	for _, volume := range c.Spec.PodVolumes {
-		v.Spec.Volumes = append(v.Spec.Volumes, rootfs.Volume{Source: volumePath(p, volume.Name), Destination: volume.Destination, ReadOnly: volume.ReadOnly})
+		v.Spec.Volumes = append(v.Spec.Volumes, rootfs.Volume{Source: store.VolumePath(p, volume.Name), Destination: volume.Destination, ReadOnly: volume.ReadOnly})
 	}
 	if !c.Memory && c.Root.Mode == "overlay" {
 		v.Upper = c.Disk

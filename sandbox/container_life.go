@@ -19,13 +19,14 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
 // command ends with this process.
 func Run(c *pod.Container, stdio *Stdio, signals chan os.Signal) (status int, err error) {
 	runtime.LockOSThread() // the command ends with the thread that started it
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err != nil {
 		return 0, err
 	}
@@ -43,7 +44,7 @@ func Run(c *pod.Container, stdio *Stdio, signals chan os.Signal) (status int, er
 	}
 	run, err := startInPod(c, &Stdio{In: streams.In, Out: streams.Out, Err: streams.Err, Sockets: sockets}, func(run *started) error {
 		run.runs(state, self)
-		return saveState(c, state)
+		return store.SaveState(c, state)
 	})
 	control.Close(sockets) // whether they listen is the command's
 	if run != nil {
@@ -90,8 +91,8 @@ func over(c *pod.Container, state *pod.ContainerState, status int, reason string
 		return discard(c)
 	}
 	state.Status, state.Finished, state.ExitCode, state.Reason = pod.Ended, time.Now().UTC(), status, reason
-	err := saveState(c, state)
-	if errors.Is(err, fs.ErrNotExist) && !files.Exists(pathOf(c, "")) {
+	err := store.SaveState(c, state)
+	if errors.Is(err, fs.ErrNotExist) && !files.Exists(store.PathOf(c, "")) {
 		return nil // it was removed meanwhile, and with that ended
 	}
 	return err
@@ -105,7 +106,7 @@ func discard(c *pod.Container) error {
 	if err := removeDiskContainer(c); err != nil {
 		return err
 	}
-	return forget(c)
+	return store.Forget(c)
 }
 
 // removeOwnPod removes the pod that was made for the container, if it is the last one there.
@@ -121,21 +122,18 @@ func removeOwnPod(c *pod.Container) (gone bool, err error) {
 
 // closeIfLast says whether a pod has no more than one container; then nobody can make another one there any more.
 func closeIfLast(p *pod.Pod) (last bool, err error) {
-	unlock, err := storeOf(p).lock()
+	unlock, err := store.StoreOf(p).Lock()
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	containers, err := Containers(p)
+	containers, err := store.Containers(p)
 	if err != nil || len(containers) > 1 {
 		return false, err
 	}
-	err = os.WriteFile(storeOf(p).path("pods", p.ID, closedName), nil, 0o600)
+	err = os.WriteFile(store.StoreOf(p).Below("pods", p.ID, store.ClosedName), nil, 0o600)
 	return err == nil, err
 }
-
-// closedName is the file that says that a pod is on its way out.
-const closedName = "closed"
 
 // StopContainer asks the container to end, and makes it after the grace; nil is its own. stubborn says that it had to be made
 // to. One that has ended is stopped.
@@ -162,7 +160,7 @@ func StopContainer(c *pod.Container, sig unix.Signal, grace *time.Duration) (stu
 
 // stopAlone ends a container that no supervisor watches over.
 func stopAlone(c *pod.Container, sig unix.Signal, grace time.Duration) (stubborn bool, err error) {
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err != nil {
 		return false, err
 	}
@@ -187,7 +185,7 @@ func stopAlone(c *pod.Container, sig unix.Signal, grace time.Duration) (stubborn
 
 // KillContainer sends a signal to the container's command. What its restart policy says is done when it ends.
 func KillContainer(c *pod.Container, sig unix.Signal) error {
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err != nil {
 		return err
 	}
@@ -209,7 +207,7 @@ func WaitForContainer(c *pod.Container) (int, error) {
 			return answer.ExitCode, answer.asError()
 		}
 	}
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err != nil {
 		return 0, err
 	}
@@ -222,7 +220,7 @@ func WaitForContainer(c *pod.Container) (int, error) {
 		if err != nil && !errors.Is(err, fault.ErrExited) {
 			return 0, err
 		}
-		if state, err = StateOf(c); err != nil {
+		if state, err = store.StateOf(c); err != nil {
 			return 0, err
 		}
 	}
@@ -231,7 +229,7 @@ func WaitForContainer(c *pod.Container) (int, error) {
 
 // RemoveContainer makes a container be gone: what runs of it, if force says so, what it wrote, and its description.
 func RemoveContainer(c *pod.Container, force bool) error {
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err != nil {
 		return err
 	}
@@ -255,8 +253,8 @@ func RemoveContainer(c *pod.Container, force bool) error {
 
 // Log is the path of the container's log; "" where nothing is written yet.
 func Log(c *pod.Container) (string, error) {
-	if files.Exists(LogPath(c)) {
-		return LogPath(c), nil
+	if files.Exists(store.LogPath(c)) {
+		return store.LogPath(c), nil
 	}
 	state, err := written(c)
 	if err == nil && !state.Started.IsZero() {
@@ -267,7 +265,7 @@ func Log(c *pod.Container) (string, error) {
 
 // HasEnded says that the container does not run, and will not by itself.
 func HasEnded(c *pod.Container) bool {
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	return err != nil || state.Status != pod.Up && state.Status != pod.Restarting
 }
 
@@ -282,7 +280,7 @@ func AwaitEnd(c *pod.Container, ctx context.Context) {
 
 // written is the state as it stands in the store, whether it is true or not.
 func written(c *pod.Container) (*pod.ContainerState, error) {
-	return readState(pathOf(c, "state.json"))
+	return store.ReadState(store.PathOf(c, "state.json"))
 }
 
 // whereItWrote adds to the end of its pod where the container's files are: nothing starts in that pod any more.
@@ -295,7 +293,7 @@ func whereItWrote(c *pod.Container, err error) error {
 
 // AsPod is the container as one that commands can join: a pod that is held by the container's command.
 func AsPod(c *pod.Container) (*pod.Pod, error) {
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err != nil {
 		return nil, err
 	}

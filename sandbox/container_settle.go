@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
@@ -22,7 +23,7 @@ func settle(c *pod.Container, state *pod.ContainerState) error {
 	}
 	err = sweepLost(c, state)
 	state.MountNS = 0 // another may have that number by now
-	return errors.Join(err, saveState(c, state))
+	return errors.Join(err, store.SaveState(c, state))
 }
 
 // sweepLost ends what is left in the mount namespace of a container whose watcher was killed. Only the pod's own
@@ -31,7 +32,7 @@ func sweepLost(c *pod.Container, state *pod.ContainerState) error {
 	if state.MountNS == 0 || isAnothers(c, state.MountNS) {
 		return nil
 	}
-	pidfd, err := Open(c.In)
+	pidfd, err := store.Open(c.In)
 	if err != nil {
 		return nil // with the pod all that was in it has ended
 	}
@@ -61,9 +62,9 @@ func sweepLost(c *pod.Container, state *pod.ContainerState) error {
 
 // isAnothers says whether a mount namespace is that of a container which runs: the kernel gives numbers once more.
 func isAnothers(c *pod.Container, mountNS uint64) bool {
-	containers, err := Containers(c.In)
+	containers, err := store.Containers(c.In)
 	return err != nil || slices.ContainsFunc(containers, func(other *pod.Container) bool {
-		state, err := StateOf(other)
+		state, err := store.StateOf(other)
 		return other.ID != c.ID && err == nil && state.Status == pod.Up && state.MountNS == mountNS
 	})
 }
@@ -71,7 +72,7 @@ func isAnothers(c *pod.Container, mountNS uint64) bool {
 // leftInStore opens the members of the pod that are in a mount namespace, which is the container's: no process of the pod's
 // own is in it, nor is one of a container that runs.
 func leftInStore(c *pod.Container, mountNS uint64) ([]proc.Member, error) {
-	pidfd, err := Open(c.In)
+	pidfd, err := store.Open(c.In)
 	if err != nil {
 		return nil, nil
 	}
@@ -96,7 +97,7 @@ func leftInStore(c *pod.Container, mountNS uint64) ([]proc.Member, error) {
 // stopContainers ends all containers of a pod, at the same time: each by its own signal, and in its own time. It returns
 // those that had to be made to.
 func stopContainers(p *pod.Pod) (stubborn []*pod.Container, err error) {
-	containers, err := Containers(p)
+	containers, err := store.Containers(p)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func stopContainers(p *pod.Pod) (stubborn []*pod.Container, err error) {
 
 // removeContainers removes what the containers of a pod that has ended have on disk.
 func removeContainers(p *pod.Pod) error {
-	containers, err := Containers(p)
+	containers, err := store.Containers(p)
 	for _, c := range containers {
 		err = errors.Join(err, removeDiskContainer(c))
 	}
@@ -130,7 +131,7 @@ func removeContainers(p *pod.Pod) error {
 
 // endSupervisor ends the supervisor of a pod that is on its way out.
 func endSupervisor(p *pod.Pod) error {
-	containers, err := Containers(p)
+	containers, err := store.Containers(p)
 	if err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func endSupervisor(p *pod.Pod) error {
 // RecoverContainers looks after the containers whose watcher was killed: what the kernel has left of them is ended, and
 // those that are to start once more get a new supervisor. What did not work is no reason not to look at the others.
 func RecoverContainers(p *pod.Pod) []error {
-	containers, err := Containers(p)
+	containers, err := store.Containers(p)
 	if err != nil {
 		return []error{err}
 	}
@@ -163,11 +164,11 @@ func RecoverContainers(p *pod.Pod) []error {
 		if err != nil || written.Status != pod.Up && written.Status != pod.Restarting {
 			continue
 		}
-		state, err := StateOf(c)
+		state, err := store.StateOf(c)
 		if err != nil || state.Status != pod.Ended || state.Reason == "" {
 			continue // it is watched over, or was removed
 		}
-		again := c.Spec.Detached && !state.Stopped && c.Spec.Restart.Again(state.ExitCode, state.InARow) && StatusOf(p) == pod.Running
+		again := c.Spec.Detached && !state.Stopped && c.Spec.Restart.Again(state.ExitCode, state.InARow) && store.StatusOf(p) == pod.Running
 		hint := "`podsh start " + c.Title() + "`, or `podsh rm " + c.Title() + "`"
 		if c.Spec.Remove {
 			hint = "it is removed, as its --rm says"

@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
 
@@ -87,7 +88,7 @@ func tellKind(root *os.Root, name string) error {
 
 // startCopier starts podsh@copy in the root of the pod, or of the container that is seen as one.
 func startCopier(p *pod.Pod, stdin, stdout, stderr *os.File, args ...string) (*nsenter.Executor, error) {
-	pidfd, err := Open(p)
+	pidfd, err := store.Open(p)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +136,7 @@ func planCopy(p *pod.Pod, args []string) (planned plan.Plan, then int) {
 		b.Call(unix.SYS_DUP3, exeFD+1+fd, fd, 0)
 	}
 	b.Call(unix.SYS_CLOSE_RANGE, exeFD+1, plan.AllFDs, 0)
-	stage := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, storeOf(p).path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	stage := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, store.StoreOf(p).Below("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	b.Call(unix.SYS_CLOSE, stage) // it is there
 	if p.Namespaces["user"].Kind != "host" {
 		b.Call(unix.SYS_SETNS, podFD, unix.CLONE_NEWUSER)
@@ -147,7 +148,7 @@ func planCopy(p *pod.Pod, args []string) (planned plan.Plan, then int) {
 	b.Call(unix.SYS_SETNS, mountsFD, unix.CLONE_NEWNS)
 	tree := b.Call(unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	b.Call(unix.SYS_SETNS, own, unix.CLONE_NEWNS)
-	at := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, storeOf(p).path("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	at := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, store.StoreOf(p).Below("mnt"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	b.Call(unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	b.Call(unix.SYS_FCHDIR, tree)
 	b.Explain("be root there, and nowhere else", "capabilities(7)", "")

@@ -22,6 +22,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Proposal is a pod that could be made, and the plan to make it.
@@ -31,7 +32,7 @@ type Proposal struct {
 	Warnings []error // what is lost, with hints
 
 	facts *plan.Facts
-	store *Store
+	store *store.Store
 	exe   plan.ExeKind
 	run   *performance // that has begun
 }
@@ -48,60 +49,60 @@ type Options struct {
 
 // Propose reads the facts and plans a pod. But for a dry run, the plan's first steps are under way when it
 // returns: the kernel needs a while for new namespaces, and podsh for the facts. Close the proposal.
-func Propose(spec *spec.Spec, store *Store, o Options) (proposal *Proposal, err error) {
+func Propose(spec *spec.Spec, s *store.Store, o Options) (proposal *Proposal, err error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
 	if spec.Name != "" {
-		if id := store.named(spec.Name); id != "" {
-			return nil, nameTaken(spec.Name, id)
+		if id := s.Named(spec.Name); id != "" {
+			return nil, store.NameTaken(spec.Name, id)
 		}
 	}
 	defer func() {
 		if err != nil && spec.Net.OnNetworks() && !o.DryRun {
-			_ = store.ReleaseHub() // it may have been made for this pod alone; if not, rm of the last pod will
+			_ = ReleaseHub(s) // it may have been made for this pod alone; if not, rm of the last pod will
 		}
 	}()
-	nets, release, err := store.readNet(spec, o)
+	nets, release, err := readNet(s, spec, o)
 	if err != nil {
 		return nil, err
 	}
-	facts, err := readFacts(spec, store)
+	facts, err := readFacts(spec, s)
 	if err != nil {
 		release()
 		return nil, err
 	}
 	facts.Net, facts.ReleaseHub = nets, release
 	if other := facts.Entered(spec.Namespaces["net"].Value); other != nil { // its networks are not named here
-		shared, _ := store.networksNamed(other.Spec.Net.Networks...) // one that is gone says nothing
+		shared, _ := s.NetworksNamed(other.Spec.Net.Networks...) // one that is gone says nothing
 		facts.Net.OnlyIPv6 = plan.OnlyIPv6(shared)
 	}
 	if err := enterHub(facts); err != nil {
 		closeFacts(facts)
 		return nil, err
 	}
-	if proposal, err = propose(spec, store, facts, o); err != nil {
+	if proposal, err = propose(spec, s, facts, o); err != nil {
 		closeFacts(facts)
 	}
 	return proposal, err
 }
 
-func propose(spec *spec.Spec, store *Store, facts *plan.Facts, o Options) (*Proposal, error) {
-	pod, warnings, err := plan.Resolve(spec, facts, cmp.Or(o.id, newID()))
+func propose(spec *spec.Spec, s *store.Store, facts *plan.Facts, o Options) (*Proposal, error) {
+	pod, warnings, err := plan.Resolve(spec, facts, cmp.Or(o.id, store.NewID()))
 	if err != nil {
 		return nil, err
 	}
 	if err := checkHeld(spec.CapAdd, joinerHolds(pod)); err != nil {
 		return nil, err
 	}
-	pod.Root, pod.IsHub, pod.Keyring = store.Path, o.hub, keyringName(pod, o.sharedKeyring)
+	pod.Root, pod.IsHub, pod.Keyring = s.Path, o.hub, keyringName(pod, o.sharedKeyring)
 	if facts.Net.Hub != nil {
 		pod.Hub = facts.Net.Hub.ID
 	}
 	pod.Upper = upperDir(pod, facts)
 	exe := chooseExe(pod, facts)
 	pod.OwnFile = exe != plan.ExePlain
-	p := &Proposal{Pod: pod, Warnings: warnings, facts: facts, store: store, exe: exe}
+	p := &Proposal{Pod: pod, Warnings: warnings, facts: facts, store: s, exe: exe}
 	start := plan.Start(pod, facts, exe)
 	if !o.DryRun {
 		p.run = &performance{Proposal: p}
@@ -138,7 +139,7 @@ func (p *Proposal) Close() {
 	}
 	closeFacts(p.facts)
 	if unfinished && p.Pod.Hub != "" {
-		_ = p.store.ReleaseHub() // it may have been made for this pod alone; if not, rm of the last pod will
+		_ = ReleaseHub(p.store) // it may have been made for this pod alone; if not, rm of the last pod will
 	}
 }
 
@@ -201,7 +202,7 @@ type performance struct {
 	begun    int  // how many steps are done, or sent
 	noKeys   bool // why it failed: the user may have no more keys
 
-	staged *staged // the pod's description
+	staged *store.Staged // the pod's description
 }
 
 func (run *performance) undoAll() {
@@ -425,12 +426,12 @@ func (run *performance) stage() (err error) {
 	if err != nil {
 		return err
 	}
-	if run.staged, err = run.store.stage(pod.ID, map[string][]byte{"pod.json": description, "join": join}); err != nil {
+	if run.staged, err = run.store.Stage(pod.ID, map[string][]byte{"pod.json": description, "join": join}); err != nil {
 		return err
 	}
 	run.undo = append(run.undo, func() {
 		if run.staged != nil {
-			run.staged.discard()
+			run.staged.Discard()
 		}
 	})
 	return nil
@@ -443,15 +444,15 @@ func (run *performance) save() error {
 			return err
 		}
 	}
-	if err := run.listenInPod(run.staged.dir); err != nil {
-		return run.store.full(err)
+	if err := run.listenInPod(run.staged.Dir); err != nil {
+		return run.store.Full(err)
 	}
 	n := run.staged
 	run.staged = nil
-	if err := run.store.place(n, run.Pod); err != nil {
+	if err := run.store.Place(n, run.Pod); err != nil {
 		return err
 	}
-	run.undo = append(run.undo, func() { _ = run.store.forget(run.Pod) }) // as good as can be: it lists as exited
+	run.undo = append(run.undo, func() { _ = run.store.Forget(run.Pod) }) // as good as can be: it lists as exited
 	return nil
 }
 

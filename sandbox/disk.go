@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +15,7 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // volumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
@@ -23,7 +23,7 @@ import (
 func volumeOwners(c *pod.Container) map[string]plan.Owner {
 	owners := map[string]plan.Owner{}
 	for _, v := range c.Spec.PodVolumes {
-		dir := volumePath(c.In, v.Name)
+		dir := store.VolumePath(c.In, v.Name)
 		if os.Mkdir(dir, 0o755) != nil {
 			continue // it is there, or will be missed
 		}
@@ -54,34 +54,17 @@ func missingVolumes(c *pod.Container) []string {
 	return missing
 }
 
-// volumePath is the folder of one of the pod's volumes.
-func volumePath(p *pod.Pod, name string) string {
-	return filepath.Join(cmp.Or(diskPath(p), diskFolder(p.ID)), "volumes", name)
-}
-
-// diskPath is where what the pod has on disk lies; nothing, if it has none.
-func diskPath(p *pod.Pod) string {
-	if p.Upper != "" {
-		return p.Upper
-	}
-	path, err := os.Readlink(storeOf(p).path("pods", p.ID, "disk"))
-	if err != nil {
-		return ""
-	}
-	return path
-}
-
 // ensureVolumes makes the folder that holds the pod's volumes.
 func ensureVolumes(p *pod.Pod) error {
-	dir := diskPath(p)
+	dir := store.DiskPath(p)
 	if dir == "" {
-		dir = diskFolder(p.ID)
-		lock, err := makeDisk(p, dir, storeOf(p).path("pods", p.ID))
+		dir = store.DiskFolder(p.ID)
+		lock, err := makeDisk(p, dir, store.StoreOf(p).Below("pods", p.ID))
 		if err != nil {
 			return err
 		}
 		lock.Close()
-		if err := os.Symlink(dir, storeOf(p).path("pods", p.ID, "disk")); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Symlink(dir, store.StoreOf(p).Below("pods", p.ID, "disk")); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
@@ -93,18 +76,13 @@ func ensureVolumes(p *pod.Pod) error {
 
 // removeDisk removes what the pod has on disk.
 func removeDisk(p *pod.Pod) error {
-	lost := pod.Pod{Upper: diskPath(p), UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
+	lost := pod.Pod{Upper: store.DiskPath(p), UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
 	return removeUpper(&lost)
-}
-
-// diskFolder is where a pod or a container has what must not be in memory.
-func diskFolder(id string) string {
-	return filepath.Join(dataFolder(uint32(os.Geteuid())), "podsh", "upper", id)
 }
 
 // sweepDisks removes the folders of pods and containers that were lost, with a reboot most often.
 func sweepDisks(p *pod.Pod) {
-	all := filepath.Dir(diskFolder(p.ID))
+	all := filepath.Dir(store.DiskFolder(p.ID))
 	if lock, err := files.LockFolder(all, unix.LOCK_EX); err == nil { // there is none yet
 		sweepUppers(p, all)
 		lock.Close()
@@ -133,7 +111,7 @@ func giveToRoot(p *pod.Pod, dir string) error {
 // locked until the caller lets go: what it belongs to may still be in the making.
 func makeDisk(p *pod.Pod, dir, owner string) (lock *os.File, err error) {
 	all := filepath.Dir(dir)
-	if err := checkWay(all); err != nil {
+	if err := store.CheckWay(all); err != nil {
 		return nil, fmt.Errorf("files of containers in %s: %w", all, err)
 	}
 	if err := os.MkdirAll(all, 0o700); err != nil {
@@ -150,7 +128,7 @@ func makeDisk(p *pod.Pod, dir, owner string) (lock *os.File, err error) {
 	if lock, err = files.LockFolder(dir, unix.LOCK_EX); err != nil {
 		return nil, err
 	}
-	if err := storeOf(p).claimDisk(dir, owner, p.Holder); err != nil {
+	if err := store.StoreOf(p).ClaimDisk(dir, owner, p.Holder); err != nil {
 		lock.Close()
 		return nil, err
 	}

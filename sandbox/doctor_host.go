@@ -10,25 +10,27 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // checkRuntime looks at the folder in which pods are described. One that is not there is not made, so that
 // doctor leaves nothing behind.
 func checkRuntime(machine) Finding {
-	_, err := os.Lstat(Root())
+	_, err := os.Lstat(store.Root())
 	if err == nil {
-		_, err = OpenStore()
+		_, err = store.OpenStore()
 	}
 	if err == nil {
-		err = canWrite(Root())
+		err = canWrite(store.Root())
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = canWrite(filepath.Dir(Root())); err == nil {
-			return Finding{OK: true, Required: true, Finding: Root() + " will be made"}
+		if err = canWrite(filepath.Dir(store.Root())); err == nil {
+			return Finding{OK: true, Required: true, Finding: store.Root() + " will be made"}
 		}
 	}
 	if err == nil {
-		return Finding{OK: true, Required: true, Finding: Root()}
+		return Finding{OK: true, Required: true, Finding: store.Root()}
 	}
 	f := Finding{Required: true, Finding: strings.TrimPrefix(err.Error(), "runtime folder "), Lost: "pods", Fix: "export PODSH_ROOT=$(mktemp -d)"}
 	if hints := Hints(err); len(hints) > 0 && strings.HasPrefix(hints[0], "chmod") {

@@ -9,16 +9,17 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // readEntrances opens the namespaces of others that the spec names.
-func readEntrances(f *plan.Facts, wanted *spec.Spec, store *Store) error {
+func readEntrances(f *plan.Facts, wanted *spec.Spec, s *store.Store) error {
 	for _, name := range wanted.Others() {
-		pod, err := store.Find(name)
+		pod, err := s.Find(name)
 		if err != nil {
 			return err
 		}
-		pidfd, err := Open(pod)
+		pidfd, err := store.Open(pod)
 		if err != nil {
 			return err
 		}

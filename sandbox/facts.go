@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // KernelVersion is that of the running kernel.
@@ -35,8 +35,8 @@ func KernelVersion() plan.Version {
 
 // readFacts looks at what must be known to start a pod: the user, the kernel, the namespaces of others.
 // readRoot does the rest, while that start is already under way.
-func readFacts(wanted *spec.Spec, store *Store) (*plan.Facts, error) {
-	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.Path}
+func readFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
+	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: s.Path}
 	var err error
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
@@ -45,7 +45,7 @@ func readFacts(wanted *spec.Spec, store *Store) (*plan.Facts, error) {
 	if f.Exe, err = readExe(); err != nil {
 		return nil, err
 	}
-	f.Data = dataFolder(f.UID)
+	f.Data = store.DataFolder(f.UID)
 	f.Keys = files.Exists("/proc/sys/kernel/keys")
 	f.Namespaces = map[string]bool{}
 	for _, ns := range spec.Namespaces {
@@ -54,25 +54,10 @@ func readFacts(wanted *spec.Spec, store *Store) (*plan.Facts, error) {
 	if err := readIDs(f, wanted); err != nil {
 		return nil, err
 	}
-	if err := readEntrances(f, wanted, store); err != nil {
+	if err := readEntrances(f, wanted, s); err != nil {
 		return nil, err
 	}
 	return f, nil
-}
-
-// dataFolder is the user's folder for data, by the XDG Base Directory Specification: a relative one does not
-// count. A service has no $HOME.
-func dataFolder(uid uint32) string {
-	if data := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
-		return data
-	}
-	home := os.Getenv("HOME")
-	if !filepath.IsAbs(home) {
-		if u, err := user.LookupId(strconv.Itoa(int(uid))); err == nil {
-			home = u.HomeDir
-		}
-	}
-	return filepath.Join("/", home, ".local/share")
 }
 
 // hasCapability says whether this process can use a capability where it is.

@@ -6,14 +6,14 @@ import (
 	"testing"
 
 	"github.com/podsh/podsh/sandbox/pod"
-	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // fuzzedFile is a store with one pod and, in that, one container; the file of it is what is fuzzed.
 func fuzzedFile(t *testing.T, name string, text []byte) *pod.Pod {
 	t.Helper()
 	p := &pod.Pod{ID: "0123456789ab", Root: t.TempDir()}
-	dir := containersPath(p, "ba9876543210")
+	dir := store.ContainersPath(p, "ba9876543210")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -32,13 +32,13 @@ func FuzzContainer(f *testing.F) {
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p := fuzzedFile(t, "container.json", text)
-		all, err := Containers(p)
+		all, err := store.Containers(p)
 		if err != nil || len(all) != 1 || all[0].ID != "ba9876543210" {
 			t.Fatalf("%q: %v, %v", text, all, err)
 		}
 		c := all[0]
-		_, _, _ = c.Title(), folders(c), LogPath(c)
-		if state, err := StateOf(c); err == nil && state == nil {
+		_, _, _ = c.Title(), folders(c), store.LogPath(c)
+		if state, err := store.StateOf(c); err == nil && state == nil {
 			t.Errorf("%q has no state", text)
 		}
 		if c.Broken != nil && filepath.Base(c.Disk) != c.ID {
@@ -56,24 +56,8 @@ func FuzzContainerState(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p := fuzzedFile(t, "state.json", text)
 		c := &pod.Container{ID: "ba9876543210", In: p}
-		if state, err := StateOf(c); (state == nil) == (err == nil) {
+		if state, err := store.StateOf(c); (state == nil) == (err == nil) {
 			t.Errorf("%q: %v, %v", text, state, err)
-		}
-	})
-}
-
-// FuzzClaim: a claim that is read is the one that was written.
-func FuzzClaim(f *testing.F) {
-	c := claim{boot: "01234567-89ab-cdef-0123-456789abcdef", machine: `m "q"`, pids: 4026531836,
-		holder: proc.ID{PID: 7, Started: "123", PIDFDInode: 9}, store: "1:2 /run/podsh"}
-	c.holder.BootID = c.boot
-	f.Add(c.String())
-	f.Add(`                                    x "" 0 0:"":0 `)
-	f.Add("")
-	f.Fuzz(func(t *testing.T, text string) {
-		c, ok := parseClaim(text)
-		if ok && c.String() != text {
-			t.Errorf("%q was read as %q", text, c)
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // A helper carries the data of pods: of one, or of all in a hub. It is the network's program (package
@@ -179,11 +180,8 @@ func (h *helper) ask(request *control.Request, files ...*os.File) (*control.Answ
 	return answer, nil
 }
 
-// controlName is the socket of a helper, in the folder of the pod that it leads with.
-const controlName = "control"
-
 // listenIn makes that socket in a folder.
-func listenIn(dir string) (*os.File, error) { return proc.ListenAs(dir, controlName) }
+func listenIn(dir string) (*os.File, error) { return proc.ListenAs(dir, store.ControlName) }
 
 // errNoHelper says that a pod's helper has ended.
 var errNoHelper = errors.New("the helper of the pod's network has ended")
@@ -191,7 +189,7 @@ var errNoHelper = errors.New("the helper of the pod's network has ended")
 // dial connects to the helper that leads with this pod. One that is being killed can still be connected to, for as
 // long as it takes the kernel to close its sockets: it is there if it answers.
 func dial(p *pod.Pod) (*helper, error) {
-	conn, err := proc.DialAs(storeOf(p).path("pods", p.ID), controlName)
+	conn, err := proc.DialAs(store.StoreOf(p).Below("pods", p.ID), store.ControlName)
 	if err == nil {
 		if _, err = control.Ask(conn, &control.Request{Do: control.Hello}); err == nil {
 			return &helper{conn: conn}, nil

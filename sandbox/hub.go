@@ -15,59 +15,18 @@ import (
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
-// The hub is where networks are: a pod of podsh's own, made with the first pod that is to be on one and removed
-// after the last. An ordinary user can't make a bridge on the host, but can in a network namespace that
-// belongs to a user namespace of theirs; and one end of a veth(4) can be put into a pod only by someone who
-// has power over both. So the user namespaces of pods on networks are children of the hub's. Its helper is the
-// way out for all of them. Root's networks are on the host: then the hub has the host's network namespace,
-// and holds nothing but its helper.
-
-const hubFile = "hub"
-
-// Hub returns the pod that networks are in, or nil.
-func (s *Store) Hub() (*pod.Pod, error) {
-	id, err := os.ReadFile(s.path(hubFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	hub, err := s.load(strings.TrimSpace(string(id)))
-	if errors.Is(err, fault.ErrNoPod) || err == nil && StatusOf(hub) != pod.Running {
-		return nil, nil
-	}
-	return hub, err
-}
-
-// lockHub keeps the hub as it is. Whoever makes a pod there shares the lock, so that the hub is not removed
-// meanwhile; whoever makes or removes the hub has it alone.
-func (s *Store) lockHub(how int) (hub *pod.Pod, unlock func(), err error) {
-	f, err := os.OpenFile(s.path("hub.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, nil, s.full(fault.WithHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.path("hub.lock")))
-	}
-	if err = files.Lock(f, how); err == nil {
-		hub, err = s.Hub()
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return hub, func() { f.Close() }, nil
-}
-
 // useHub returns the hub, made if it isn't there; it stays until release is called.
-func (s *Store) useHub() (hub *pod.Pod, release func(), err error) {
+func useHub(s *store.Store) (hub *pod.Pod, release func(), err error) {
 	for range 3 { // it may be removed between the two locks
-		hub, release, err = s.lockHub(unix.LOCK_SH)
+		hub, release, err = s.LockHub(unix.LOCK_SH)
 		if err != nil || hub != nil {
 			return hub, release, err
 		}
 		release()
-		if err := s.ensureHub(); err != nil {
+		if err := ensureHub(s); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -75,8 +34,8 @@ func (s *Store) useHub() (hub *pod.Pod, release func(), err error) {
 }
 
 // ensureHub makes the hub, if it isn't there.
-func (s *Store) ensureHub() error {
-	hub, unlock, err := s.lockHub(unix.LOCK_EX)
+func ensureHub(s *store.Store) error {
+	hub, unlock, err := s.LockHub(unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
@@ -84,7 +43,7 @@ func (s *Store) ensureHub() error {
 	if hub != nil {
 		return nil
 	}
-	if err := s.removeDeadHub(); err != nil { // once another has its place nobody would look for it
+	if err := removeDeadHub(s); err != nil { // once another has its place nobody would look for it
 		return err
 	}
 	wanted := &spec.Spec{Hostname: "hub", Namespaces: map[string]spec.Choice{}}
@@ -102,11 +61,11 @@ func (s *Store) ensureHub() error {
 		return fmt.Errorf("the hub of networks: %w", err)
 	}
 	defer proposal.Close()
-	if err := files.WriteText(s.path(hubFile), proposal.Pod.ID); err != nil { // first: a hub that nobody finds would stay
-		return s.full(err)
+	if err := files.WriteText(s.Below(store.HubFile), proposal.Pod.ID); err != nil { // first: a hub that nobody finds would stay
+		return s.Full(err)
 	}
 	if _, _, err := proposal.Create(); err != nil {
-		return errors.Join(fmt.Errorf("the hub of networks: %w", err), s.forgetHub())
+		return errors.Join(fmt.Errorf("the hub of networks: %w", err), forgetHub(s))
 	}
 	return nil
 }
@@ -114,8 +73,8 @@ func (s *Store) ensureHub() error {
 // ReleaseHub removes the hub, with all networks that are there, if no pod needs it any more; else what pods have
 // left in it that are gone. Of many that remove their pods at once the last to look sees none, and waits for the hub;
 // the others leave it to whoever has it.
-func (s *Store) ReleaseHub() error {
-	needed, err := s.hubNeeded()
+func ReleaseHub(s *store.Store) error {
+	needed, err := hubNeeded(s)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -126,7 +85,7 @@ func (s *Store) ReleaseHub() error {
 	if needed {
 		how |= unix.LOCK_NB
 	}
-	hub, unlock, err := s.lockHub(how)
+	hub, unlock, err := s.LockHub(how)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil
 	}
@@ -134,7 +93,7 @@ func (s *Store) ReleaseHub() error {
 		return err
 	}
 	defer unlock()
-	needed, err = s.hubNeeded() // a pod may have been made there meanwhile, and the hub may be another
+	needed, err = hubNeeded(s) // a pod may have been made there meanwhile, and the hub may be another
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -142,12 +101,12 @@ func (s *Store) ReleaseHub() error {
 		return err
 	}
 	if needed {
-		return s.sweepLeases(hub)
+		return sweepLeases(s, hub)
 	}
 	if hub == nil && !networksOnHost() { // it ended by itself, and its networks with it
-		return s.forgetHub()
+		return forgetHub(s)
 	}
-	if err := s.clearNetworks(hub); err != nil {
+	if err := clearNetworks(s, hub); err != nil {
 		return err
 	}
 	if hub != nil {
@@ -155,23 +114,23 @@ func (s *Store) ReleaseHub() error {
 			return err
 		}
 	}
-	return s.forgetHub()
+	return forgetHub(s)
 }
 
 // hubNeeded says whether there are pods that were made in the hub, even if they have ended: they hold addresses. Networks
 // on the host outlive a hub, so there it may have been any. Without a hub the error is fs.ErrNotExist.
-func (s *Store) hubNeeded() (bool, error) {
-	hub, err := os.ReadFile(s.path(hubFile))
+func hubNeeded(s *store.Store) (bool, error) {
+	hub, err := os.ReadFile(s.Below(store.HubFile))
 	if err != nil {
 		return false, err
 	}
-	ids, err := s.ids()
+	ids, err := s.Ids()
 	if err != nil {
 		return false, err
 	}
 	onHost := networksOnHost()
 	for _, id := range ids {
-		if pod, err := s.load(id); err == nil && pod.Hub != "" && (onHost || pod.Hub == strings.TrimSpace(string(hub))) {
+		if pod, err := s.Load(id); err == nil && pod.Hub != "" && (onHost || pod.Hub == strings.TrimSpace(string(hub))) {
 			return true, nil
 		}
 	}
@@ -179,11 +138,11 @@ func (s *Store) hubNeeded() (bool, error) {
 }
 
 // forgetHub removes what describes it. One that is dead is removed as a pod, too.
-func (s *Store) forgetHub() error {
-	if err := s.removeDeadHub(); err != nil {
+func forgetHub(s *store.Store) error {
+	if err := removeDeadHub(s); err != nil {
 		return err
 	}
-	err := errors.Join(os.RemoveAll(s.path("leases")), os.Remove(s.path(hubFile)))
+	err := errors.Join(os.RemoveAll(s.Below("leases")), os.Remove(s.Below(store.HubFile)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -191,12 +150,12 @@ func (s *Store) forgetHub() error {
 }
 
 // removeDeadHub removes the pod that was the hub. Whoever asks has the hub alone, and knows that it has ended.
-func (s *Store) removeDeadHub() error {
-	id, err := os.ReadFile(s.path(hubFile))
+func removeDeadHub(s *store.Store) error {
+	id, err := os.ReadFile(s.Below(store.HubFile))
 	if err != nil {
 		return nil // there was none; if that can't be read, the hub could not have been looked for
 	}
-	dead, err := s.load(strings.TrimSpace(string(id)))
+	dead, err := s.Load(strings.TrimSpace(string(id)))
 	if err != nil {
 		return nil // it is gone
 	}
@@ -204,12 +163,12 @@ func (s *Store) removeDeadHub() error {
 }
 
 // removeHub removes a hub by its name, once it has ended: one that runs is needed, or just being made.
-func (s *Store) removeHub(hub *pod.Pod) error {
-	_, unlock, err := s.lockHub(unix.LOCK_EX)
+func removeHub(s *store.Store, hub *pod.Pod) error {
+	_, unlock, err := s.LockHub(unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
-	if StatusOf(hub) == pod.Running {
+	if store.StatusOf(hub) == pod.Running {
 		unlock()
 		return fault.New(nil, []string{"it goes with the last of them: podsh rm -f --all removes all"}, "pod %q is the hub of the pods on networks", hub.Title())
 	}
@@ -218,11 +177,11 @@ func (s *Store) removeHub(hub *pod.Pod) error {
 	if err != nil {
 		return err
 	}
-	return s.ReleaseHub()
+	return ReleaseHub(s)
 }
 
 // clearNetworks takes networks away that are on the host; those in a hub go with it. hub may be nil.
-func (s *Store) clearNetworks(hub *pod.Pod) error {
+func clearNetworks(s *store.Store, hub *pod.Pod) error {
 	if hub != nil && hub.Own("net") {
 		return nil
 	}
@@ -236,7 +195,7 @@ func (s *Store) clearNetworks(hub *pod.Pod) error {
 	if err != nil || len(networks) == 0 {
 		return err
 	}
-	work, err := s.startWork(hub)
+	work, err := startWork(s, hub)
 	if err != nil {
 		return err
 	}
@@ -248,7 +207,7 @@ func (s *Store) clearNetworks(hub *pod.Pod) error {
 }
 
 // sweepLeases gives addresses back that pods had which are not there any more: their creation was killed.
-func (s *Store) sweepLeases(hub *pod.Pod) error {
+func sweepLeases(s *store.Store, hub *pod.Pod) error {
 	if hub == nil {
 		return nil
 	}
@@ -258,13 +217,13 @@ func (s *Store) sweepLeases(hub *pod.Pod) error {
 	}
 	var swept *work
 	for _, n := range networks {
-		orphans, oerr := s.orphans(n)
+		orphans, oerr := orphansOn(s, n)
 		if oerr != nil || len(orphans) == 0 {
 			err = errors.Join(err, oerr)
 			continue
 		}
 		if swept == nil {
-			if swept, err = s.startWork(hub); err != nil {
+			if swept, err = startWork(s, hub); err != nil {
 				return err
 			}
 			defer swept.close()
@@ -272,19 +231,4 @@ func (s *Store) sweepLeases(hub *pod.Pod) error {
 		err = errors.Join(err, swept.release(n, orphans))
 	}
 	return err
-}
-
-// inHub lists the pods of a hub that run.
-func (s *Store) inHub(hub *pod.Pod) ([]*pod.Pod, error) {
-	pods, err := s.List()
-	if err != nil {
-		return nil, err
-	}
-	var in []*pod.Pod
-	for _, p := range pods {
-		if p.Hub == hub.ID && StatusOf(p) == pod.Running {
-			in = append(in, p)
-		}
-	}
-	return in, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // subids reads the ranges of a user, known by name or by number, from /etc/subuid or /etc/subgid. No file is
@@ -166,7 +167,7 @@ func firstLine(text string, err error) string {
 // writeMapsBelow writes the maps of a user namespace that is a child of the hub's, where its ids must be mapped:
 // whoever does it must be in there, user_namespaces(7). No newuidmap is needed.
 func writeMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
-	pidfd, err := Open(hub)
+	pidfd, err := store.Open(hub)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Inspection is everything known about a pod. What the kernel is asked for is there only of a running one;
@@ -176,7 +177,7 @@ func inspectNet(p *pod.Pod) *NetInspection {
 	if report == nil {
 		report = &control.Report{}
 	}
-	state, stateErr := Net(p)
+	state, stateErr := store.Net(p)
 	if stateErr != nil { // then there was no report either, for the same reason
 		state = &pod.NetState{}
 	}
@@ -203,7 +204,7 @@ func helperState(p *pod.Pod) (*HelperState, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := Net(leader)
+	state, err := store.Net(leader)
 	if err != nil || state.Helper == nil {
 		return nil, err
 	}
@@ -219,7 +220,7 @@ func Nets(pods []*pod.Pod) []*pod.NetState {
 	states := make([]*pod.NetState, len(pods))
 	proc.InParts(len(pods), func(from, to int) {
 		for i := from; i < to; i++ {
-			states[i], _ = Net(pods[i])
+			states[i], _ = store.Net(pods[i])
 		}
 	})
 	return states

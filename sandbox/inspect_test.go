@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func TestInspectAgreesWithTheKernel(t *testing.T) {
@@ -50,7 +51,7 @@ func TestInspectWithoutAHub(t *testing.T) {
 	p.Hub = "0123456789ab"
 	port := network.Port{HostPort: 8080, PodPort: 80, Protocol: "tcp"}
 	state := &pod.NetState{Ports: []network.Port{port}, Attachments: []network.Attachment{{Network: "front"}}, Served: true}
-	if err := saveNet(p, state); err != nil {
+	if err := store.SaveNet(p, state); err != nil {
 		t.Fatal(err)
 	}
 	i, err := Inspect(p)

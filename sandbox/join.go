@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Joining is a command that could run in a pod, and the plan for it.
@@ -37,7 +38,7 @@ func ProposeJoin(pod *pod.Pod, spec *spec.JoinSpec) (*Joining, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	pidfd, err := Open(pod)
+	pidfd, err := store.Open(pod)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // A keeper sees that a helper has ended, when nobody looks: there is no daemon, and the pod's holder is in the pod. It is
@@ -81,7 +82,7 @@ func Keep(args []string) int {
 	if err != nil {
 		return 2
 	}
-	pod, err := (&Store{args[1]}).load(args[2])
+	pod, err := (&store.Store{Path: args[1]}).Load(args[2])
 	if err != nil {
 		return 0 // it has been removed, or never came about
 	}
@@ -95,7 +96,7 @@ func Keep(args []string) int {
 
 // keepHelper starts the helper anew, if the pod goes on.
 func keepHelper(p *pod.Pod, times int) error {
-	holder, err := Open(p)
+	holder, err := store.Open(p)
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func killNow(pidfd *os.File) error {
 
 // withKeeper does something with the keeper, if there is one, and it is not this process.
 func withKeeper(p *pod.Pod, do func(keeper *os.File) error) error {
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil || state.Keeper == nil || state.Keeper.PID == os.Getpid() {
 		return err
 	}

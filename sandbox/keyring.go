@@ -3,6 +3,7 @@ package sandbox
 import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // keyringName names the keyring of a pod that has none by its user namespace.
@@ -13,5 +14,5 @@ func keyringName(pod *pod.Pod, shared bool) string {
 	case shared:
 		return plan.ThreadKeyring
 	}
-	return "podsh." + newID() + newID()
+	return "podsh." + store.NewID() + store.NewID()
 }

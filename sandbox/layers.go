@@ -22,12 +22,13 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // OpenImages opens the user's store of images.
 func OpenImages() (*image.Store, error) {
-	path := filepath.Join(dataFolder(uint32(os.Geteuid())), "podsh", "images")
-	if err := checkWay(path); err != nil {
+	path := filepath.Join(store.DataFolder(uint32(os.Geteuid())), "podsh", "images")
+	if err := store.CheckWay(path); err != nil {
 		return nil, fmt.Errorf("images in %s: %w", path, err)
 	}
 	return image.Open(path)
@@ -183,7 +184,7 @@ func UsualLayers(store *image.Store, img *image.Image, tell func(image.Event)) (
 }
 
 // ImageUse says which images and layers the containers of this user have.
-func (s *Store) ImageUse() (*image.Use, error) {
+func ImageUse(s *store.Store) (*image.Use, error) {
 	use := &image.Use{Images: map[string][]string{}, Layers: map[string]bool{}, Remove: removeLayer}
 	pods, err := s.List()
 	if err != nil {
@@ -193,7 +194,7 @@ func (s *Store) ImageUse() (*image.Use, error) {
 		for _, layer := range p.Spec.Rootfs.Layers {
 			use.Layers[layer] = true
 		}
-		containers, err := Containers(p)
+		containers, err := store.Containers(p)
 		if err != nil {
 			return nil, err
 		}

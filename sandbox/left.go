@@ -9,6 +9,7 @@ import (
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // OpenFiles shows the container as a pod whose files can be copied. Of one that has ended that is what it has left, to
@@ -61,7 +62,7 @@ func left(c *pod.Container) (_ *pod.Container, lost []string, err error) {
 		}
 	}
 	for _, v := range c.Spec.PodVolumes {
-		if files.Exists(volumePath(c.In, v.Name)) {
+		if files.Exists(store.VolumePath(c.In, v.Name)) {
 			l.Spec.PodVolumes = append(l.Spec.PodVolumes, v)
 		} else {
 			lost = append(lost, v.Destination)

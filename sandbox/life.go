@@ -17,11 +17,12 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Kill sends a signal to every member, and tells how many there were.
 func Kill(p *pod.Pod, sig unix.Signal) (int, error) {
-	pidfd, err := Open(p)
+	pidfd, err := store.Open(p)
 	if err != nil {
 		return 0, err
 	}
@@ -48,7 +49,7 @@ func Kill(p *pod.Pod, sig unix.Signal) (int, error) {
 
 // hasEnded is the error for a pod whose holder has just ended.
 func hasEnded(p *pod.Pod) error {
-	_, err := Open(p)
+	_, err := store.Open(p)
 	return err
 }
 
@@ -230,11 +231,11 @@ func (m *membership) wakeParents() {
 // and its description. The last goes last, so that what can't be removed can still be seen.
 func Remove(p *pod.Pod, force bool) error {
 	if p.IsHub {
-		return storeOf(p).removeHub(p)
+		return removeHub(store.StoreOf(p), p)
 	}
 	err := remove(p, force)
 	if err == nil && p.Hub != "" {
-		err = storeOf(p).ReleaseHub()
+		err = ReleaseHub(store.StoreOf(p))
 	}
 	return err
 }
@@ -273,7 +274,7 @@ func remove(p *pod.Pod, force bool) error {
 	if err := removeDisk(p); err != nil {
 		return err
 	}
-	if err := storeOf(p).forget(p); err != nil {
+	if err := store.StoreOf(p).Forget(p); err != nil {
 		return err
 	}
 	sweepDisks(p) // of a run that was killed
@@ -305,17 +306,17 @@ func salvage(p *pod.Pod) {
 		Upper  string    `json:"upper"`
 		Holder proc.ID   `json:"holder"`
 	}
-	text, _ := os.ReadFile(storeOf(p).path("pods", p.ID, "pod.json"))
+	text, _ := os.ReadFile(store.StoreOf(p).Below("pods", p.ID, "pod.json"))
 	if json.Unmarshal(text, &described) == nil {
 		p.UIDMap, p.GIDMap, p.Upper, p.Holder = described.UIDMap, described.GIDMap, described.Upper, described.Holder
-	} else if plan, err := os.ReadFile(storeOf(p).path("pods", p.ID, "join")); err == nil {
+	} else if plan, err := os.ReadFile(store.StoreOf(p).Below("pods", p.ID, "join")); err == nil {
 		if saved, err := nsenter.DecodeSaved(plan); err == nil {
 			p.Holder = proc.ID{PID: saved.PID, Started: saved.Started, BootID: strings.TrimSpace(saved.BootID), PIDFDInode: saved.PIDFDInode}
 		}
 	}
-	entries, _ := os.ReadDir(storeOf(p).path("names")) // a name that stays is free all the same
+	entries, _ := os.ReadDir(store.StoreOf(p).Below("names")) // a name that stays is free all the same
 	for _, entry := range entries {
-		if storeOf(p).idOf(entry.Name()) == p.ID {
+		if store.StoreOf(p).IdOf(entry.Name()) == p.ID {
 			p.Spec.Name = entry.Name()
 		}
 	}

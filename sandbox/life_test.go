@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 const never = time.Hour
@@ -33,7 +34,7 @@ func TestStopLetsMembersEndInGoodOrder(t *testing.T) {
 		if _, err := os.Stat(done); err != nil {
 			t.Errorf("%v: the member was not asked: %v", kinds, err)
 		}
-		if StatusOf(p) != pod.Exited {
+		if store.StatusOf(p) != pod.Exited {
 			t.Errorf("%v: the pause still runs", kinds)
 		}
 	}
@@ -69,8 +70,8 @@ func TestStopEndsAHolderThatIsStopped(t *testing.T) {
 	if err := unix.Kill(p.Holder.PID, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Stop(p, 0); err != nil || StatusOf(p) != pod.Exited {
-		t.Errorf("stop: %v, %v", StatusOf(p), err)
+	if _, err := Stop(p, 0); err != nil || store.StatusOf(p) != pod.Exited {
+		t.Errorf("stop: %v, %v", store.StatusOf(p), err)
 	}
 	if _, err := Stop(p, never); err != nil {
 		t.Errorf("stop of what has ended: %v", err)
@@ -78,8 +79,8 @@ func TestStopEndsAHolderThatIsStopped(t *testing.T) {
 }
 
 func TestThePauseOfAnotherPodIsNoMember(t *testing.T) {
-	store := newStore(t)
-	p := handmade(t, store, "web", "user", "pid")
+	s := newStore(t)
+	p := handmade(t, s, "web", "user", "pid")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -96,15 +97,15 @@ func TestThePauseOfAnotherPodIsNoMember(t *testing.T) {
 	}
 	// As if it held a pod that was made with --pid pod:web.
 	pid := members[p.ID][0]
-	guest := &pod.Pod{Format: pod.Format, ID: newID(), Root: store.Path, Namespaces: map[string]spec.Choice{"pid": {Kind: "pod", Value: "web"}}}
+	guest := &pod.Pod{Format: pod.Format, ID: store.NewID(), Root: s.Path, Namespaces: map[string]spec.Choice{"pid": {Kind: "pod", Value: "web"}}}
 	if guest.Holder, err = proc.Identify(pid, openPID(t, pid)); err != nil {
 		t.Fatal(err)
 	}
 	describe(t, guest)
-	if n, err := Kill(p, unix.SIGKILL); n != 0 || err != nil || StatusOf(guest) != pod.Running {
+	if n, err := Kill(p, unix.SIGKILL); n != 0 || err != nil || store.StatusOf(guest) != pod.Running {
 		t.Errorf("kill reached %d: %v", n, err)
 	}
-	if stubborn, err := Stop(p, never); len(stubborn.Processes) > 0 || err != nil || StatusOf(guest) != pod.Exited {
+	if stubborn, err := Stop(p, never); len(stubborn.Processes) > 0 || err != nil || store.StatusOf(guest) != pod.Exited {
 		t.Errorf("stop: %v, %v", stubborn, err)
 	}
 }
@@ -116,7 +117,7 @@ func TestKillSparesThePause(t *testing.T) {
 		t.Errorf("kill: %d, %v", n, err)
 	}
 	eventually(t, "the member to be gone", func() bool { return len(membersOf(t, p)) == 0 })
-	if StatusOf(p) != pod.Running {
+	if store.StatusOf(p) != pod.Running {
 		t.Error("the pause is gone")
 	}
 	if n, err := Kill(p, unix.SIGKILL); n != 0 || err != nil {
@@ -149,19 +150,19 @@ func TestWait(t *testing.T) {
 }
 
 func TestRemove(t *testing.T) {
-	store := newStore(t)
-	p := handmade(t, store, "web", "user", "pid")
+	s := newStore(t)
+	p := handmade(t, s, "web", "user", "pid")
 	err := Remove(p, false)
-	if err == nil || !strings.Contains(strings.Join(Hints(err), " "), "podsh rm -f web") || StatusOf(p) != pod.Running {
+	if err == nil || !strings.Contains(strings.Join(Hints(err), " "), "podsh rm -f web") || store.StatusOf(p) != pod.Running {
 		t.Errorf("remove of a running pod: %v, %q", err, Hints(err))
 	}
-	if err := Remove(p, true); err != nil || StatusOf(p) != pod.Exited {
+	if err := Remove(p, true); err != nil || store.StatusOf(p) != pod.Exited {
 		t.Errorf("remove by force: %v", err)
 	}
-	if _, err := store.Find("web"); !errors.Is(err, fault.ErrNoPod) {
+	if _, err := s.Find("web"); !errors.Is(err, fault.ErrNoPod) {
 		t.Errorf("find: %v", err)
 	}
-	handmade(t, store, "web", "user", "pid") // the name is free
+	handmade(t, s, "web", "user", "pid") // the name is free
 }
 
 func TestRemoveKillsMembersOutsideAPIDNamespace(t *testing.T) {
@@ -174,12 +175,12 @@ func TestRemoveKillsMembersOutsideAPIDNamespace(t *testing.T) {
 }
 
 func TestRemoveByManyAtOnce(t *testing.T) {
-	store := newStore(t)
-	handmade(t, store, "web", "user", "pid")
+	s := newStore(t)
+	handmade(t, s, "web", "user", "pid")
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
-			pod, err := store.Find("web")
+			pod, err := s.Find("web")
 			if err == nil {
 				err = Remove(pod, true)
 			}
@@ -189,16 +190,16 @@ func TestRemoveByManyAtOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
-	left, err := os.ReadDir(store.Path)
+	left, err := os.ReadDir(s.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, entry := range left {
-		if isLeftover(entry.Name()) {
+		if store.IsLeftover(entry.Name()) {
 			t.Errorf("%s is left", entry.Name())
 		}
 	}
-	if names, err := os.ReadDir(store.path("names")); err != nil || len(names) > 0 {
+	if names, err := os.ReadDir(s.Below("names")); err != nil || len(names) > 0 {
 		t.Errorf("names are left: %v, %v", names, err)
 	}
 }
@@ -215,14 +216,14 @@ func TestRemoveOfAPodWhoseDescriptionIsUnreadable(t *testing.T) {
 			return text
 		},
 	} {
-		store := newStore(t)
-		of := handmade(t, store, "web", "user", "pid")
+		s := newStore(t)
+		of := handmade(t, s, "web", "user", "pid")
 		plan, err := nsenter.EncodeSaved(nsenter.Saved{PID: of.Holder.PID, PIDFDInode: of.Holder.PIDFDInode,
 			Started: of.Holder.Started, BootID: of.Holder.BootID + "\n"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := store.path("pods", of.ID)
+		path := s.Below("pods", of.ID)
 		text, err := os.ReadFile(path + "/pod.json")
 		if err != nil {
 			t.Fatal(err)
@@ -230,8 +231,8 @@ func TestRemoveOfAPodWhoseDescriptionIsUnreadable(t *testing.T) {
 		if err := errors.Join(os.WriteFile(path+"/join", plan, 0o600), os.WriteFile(path+"/pod.json", spoil(of, text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		broken, err := store.Find("web")
-		if broken == nil || err == nil || StatusOf(broken) != pod.Broken {
+		broken, err := s.Find("web")
+		if broken == nil || err == nil || store.StatusOf(broken) != pod.Broken {
 			t.Fatalf("%s: find: %v, %v", name, broken, err)
 		}
 		if err := Remove(broken, false); err == nil {
@@ -240,10 +241,10 @@ func TestRemoveOfAPodWhoseDescriptionIsUnreadable(t *testing.T) {
 		if err := Remove(broken, true); err != nil {
 			t.Errorf("%s: remove: %v", name, err)
 		}
-		if StatusOf(of) != pod.Exited {
+		if store.StatusOf(of) != pod.Exited {
 			t.Errorf("%s: the pause still runs", name)
 		}
-		if names, err := os.ReadDir(store.path("names")); err != nil || len(names) > 0 {
+		if names, err := os.ReadDir(s.Below("names")); err != nil || len(names) > 0 {
 			t.Errorf("%s: names are left: %v, %v", name, names, err)
 		}
 	}

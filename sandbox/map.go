@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Resident is the host or a pod, and the namespaces that it lives in, by Namespace.Name.
@@ -56,7 +57,7 @@ func withContainers(pods []*pod.Pod) []*pod.Pod {
 	var all []*pod.Pod
 	for _, p := range pods {
 		all = append(all, p)
-		containers, _ := Containers(p) // removed meanwhile
+		containers, _ := store.Containers(p) // removed meanwhile
 		for _, c := range containers {
 			if view, err := AsPod(c); err == nil { // else it does not run
 				all = append(all, view)
@@ -98,7 +99,7 @@ func newResident(p *pod.Pod) *Resident {
 	if p.IsHub {
 		r.Name = HubName
 	}
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil {
 		return r // its namespaces are there all the same
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Members finds the members of many pods with one look at /proc, by the id of the pod; the holder is none of
@@ -59,7 +60,7 @@ func Statuses(pods []*pod.Pod) []pod.Status {
 	statuses := make([]pod.Status, len(pods))
 	proc.InParts(len(pods), func(from, to int) {
 		for i := from; i < to; i++ {
-			statuses[i] = StatusOf(pods[i])
+			statuses[i] = store.StatusOf(pods[i])
 		}
 	})
 	return statuses
@@ -124,8 +125,8 @@ func (m *membership) holdsAnother(pid int) (bool, error) {
 	if err != nil || string(name) != "pause\n" { // anyone can be called so, but every pause is
 		return false, nil
 	}
-	pods, err := storeOf(m.pod).List()
-	return slices.ContainsFunc(pods, func(p *pod.Pod) bool { return p.Holder.PID == pid && StatusOf(p) == pod.Running }), err
+	pods, err := store.StoreOf(m.pod).List()
+	return slices.ContainsFunc(pods, func(p *pod.Pod) bool { return p.Holder.PID == pid && store.StatusOf(p) == pod.Running }), err
 }
 
 // members opens all members but those that are held already. Zombies are none: nothing ends them but their

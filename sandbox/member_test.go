@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // A test's holder is the test binary itself with the argument pause: the constructor of package nsenter takes
@@ -27,10 +28,10 @@ func init() {
 }
 
 // newStore makes an empty store.
-func newStore(t *testing.T) *Store {
+func newStore(t *testing.T) *store.Store {
 	t.Helper()
 	t.Setenv("PODSH_ROOT", filepath.Join(t.TempDir(), "podsh"))
-	store, err := OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func newStore(t *testing.T) *Store {
 }
 
 // handmade makes a pod without `podsh create`: the pause in new namespaces of these kinds, and a description.
-func handmade(t *testing.T, store *Store, name string, kinds ...string) *pod.Pod {
+func handmade(t *testing.T, s *store.Store, name string, kinds ...string) *pod.Pod {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -47,8 +48,8 @@ func handmade(t *testing.T, store *Store, name string, kinds ...string) *pod.Pod
 	cmd := exec.Command(self, "pause")
 	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	pod := &pod.Pod{Format: pod.Format, ID: newID(), Created: time.Now(), Spec: spec.Spec{Name: name},
-		Namespaces: map[string]spec.Choice{}, Root: store.Path}
+	pod := &pod.Pod{Format: pod.Format, ID: store.NewID(), Created: time.Now(), Spec: spec.Spec{Name: name},
+		Namespaces: map[string]spec.Choice{}, Root: s.Path}
 	for _, ns := range spec.Namespaces {
 		pod.Namespaces[ns.Name] = spec.Choice{Kind: "host"}
 		if slices.Contains(kinds, ns.Name) {
@@ -83,9 +84,9 @@ func describe(t *testing.T, pod *pod.Pod) {
 	t.Helper()
 	description, err := json.Marshal(pod)
 	if err == nil {
-		var n *staged
-		if n, err = storeOf(pod).stage(pod.ID, map[string][]byte{"pod.json": description}); err == nil {
-			err = storeOf(pod).place(n, pod)
+		var n *store.Staged
+		if n, err = store.StoreOf(pod).Stage(pod.ID, map[string][]byte{"pod.json": description}); err == nil {
+			err = store.StoreOf(pod).Place(n, pod)
 		}
 	}
 	if err != nil {
@@ -225,7 +226,7 @@ func TestMembersOfAPodWithoutNamespaces(t *testing.T) {
 	if _, err := Kill(p, unix.SIGKILL); err == nil || len(Hints(err)) == 0 {
 		t.Errorf("kill: %v", err)
 	}
-	if _, err := Stop(p, time.Second); err != nil || StatusOf(p) != pod.Exited {
+	if _, err := Stop(p, time.Second); err != nil || store.StatusOf(p) != pod.Exited {
 		t.Errorf("stop: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 func parsePorts(t *testing.T, texts ...string) (ports []network.Port) {
@@ -80,10 +81,10 @@ func TestNetContradictions(t *testing.T) {
 	}
 }
 
-func storeFor(t *testing.T) *Store {
+func storeFor(t *testing.T) *store.Store {
 	t.Helper()
 	t.Setenv("PODSH_ROOT", filepath.Join(t.TempDir(), "pods"))
-	store, err := OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func TestNetworksAreChosenApart(t *testing.T) {
 	store := storeFor(t)
 	var networks []*network.Network
 	for _, name := range []string{"a", "b", "c"} {
-		n, err := store.CreateNetwork(&spec.NetworkSpec{Name: name, IPv6: true})
+		n, err := CreateNetwork(store, &spec.NetworkSpec{Name: name, IPv6: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,10 +109,10 @@ func TestNetworksAreChosenApart(t *testing.T) {
 		}
 		networks = append(networks, n)
 	}
-	if _, err := store.CreateNetwork(&spec.NetworkSpec{Name: "a"}); !errors.Is(err, fault.ErrNameTaken) {
+	if _, err := CreateNetwork(store, &spec.NetworkSpec{Name: "a"}); !errors.Is(err, fault.ErrNameTaken) {
 		t.Errorf("a name twice: %v", err)
 	}
-	if _, err := store.CreateNetwork(&spec.NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
+	if _, err := CreateNetwork(store, &spec.NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("a subnet twice: %v", err)
 	}
 	if _, err := store.Network("bb"); !errors.Is(err, fault.ErrNoNetwork) || !strings.Contains(Hints(err)[0], `did you mean "b"`) {
@@ -157,24 +158,24 @@ func TestNamedConflist(t *testing.T) {
 
 // What killed commands leave of a hub does not stay, and does not keep the next one from working.
 func TestForgetHub(t *testing.T) {
-	store := storeFor(t)
-	if hub, err := store.Hub(); hub != nil || err != nil {
+	s := storeFor(t)
+	if hub, err := s.Hub(); hub != nil || err != nil {
 		t.Fatalf("%v, %v", hub, err)
 	}
-	if err := files.WriteText(store.path(hubFile), "0123456789ab"); err != nil {
+	if err := files.WriteText(s.Below(store.HubFile), "0123456789ab"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(store.path("leases", "app"), 0o700); err != nil {
+	if err := os.MkdirAll(s.Below("leases", "app"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if hub, err := store.Hub(); hub != nil || err != nil {
+	if hub, err := s.Hub(); hub != nil || err != nil {
 		t.Errorf("a hub that never was: %v, %v", hub, err)
 	}
-	if err := store.ReleaseHub(); err != nil {
+	if err := ReleaseHub(s); err != nil {
 		t.Fatal(err)
 	}
-	for _, left := range []string{hubFile, "leases"} {
-		if files.Exists(store.path(left)) {
+	for _, left := range []string{store.HubFile, "leases"} {
+		if files.Exists(s.Below(left)) {
 			t.Errorf("%s is left", left)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // firstSubnets are where networks are looked for that say nothing of it.
@@ -27,7 +28,7 @@ var (
 const mostNetworks = 256 // of the default subnets
 
 // CreateNetwork writes a network down. It comes into being with its first pod.
-func (s *Store) CreateNetwork(spec *spec.NetworkSpec) (*network.Network, error) {
+func CreateNetwork(s *store.Store, spec *spec.NetworkSpec) (*network.Network, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -35,9 +36,9 @@ func (s *Store) CreateNetwork(spec *spec.NetworkSpec) (*network.Network, error) 
 	if (spec.IPv6 || hasIPv6) && !files.Exists("/proc/sys/net/ipv6") {
 		return nil, fault.New(nil, []string{"leave it out; ipv6.disable=1 on the kernel's command line is the usual cause"}, "this kernel has no IPv6")
 	}
-	unlock, err := s.lock()
+	unlock, err := s.Lock()
 	if err != nil {
-		return nil, s.full(err)
+		return nil, s.Full(err)
 	}
 	defer unlock()
 	others, err := s.Networks()
@@ -58,10 +59,10 @@ func (s *Store) CreateNetwork(spec *spec.NetworkSpec) (*network.Network, error) 
 		return nil, err
 	}
 	n.Resolver = plan.ResolverFor(networksOnHost(), n.OnlyIPv6())
-	if err := os.MkdirAll(s.path("networks"), 0o700); err != nil {
-		return nil, s.full(err)
+	if err := os.MkdirAll(s.Below("networks"), 0o700); err != nil {
+		return nil, s.Full(err)
 	}
-	return n, s.full(files.WriteJSON(s.path("networks", n.Name), n))
+	return n, s.Full(files.WriteJSON(s.Below("networks", n.Name), n))
 }
 
 // namedConflist checks a CNI configuration as far as this can be done without libcni, and gives it the name

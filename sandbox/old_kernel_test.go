@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // TestSourcesAreTakenFromPrivateMounts: before Linux 5.12 that is all that keeps what is mounted below a volume, or below
@@ -97,7 +98,7 @@ func TestImagesOnOldKernels(t *testing.T) {
 
 // createAsOn is Propose and Create where an older kernel is to be thought of.
 func createAsOn(kernel plan.Version, spec *spec.Spec) (*pod.Pod, error) {
-	store, err := OpenStore()
+	store, err := store.OpenStore()
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // etc reads the files that podsh has written for the pod, as they are now: who shares a network shares its names. pidfd
@@ -23,7 +24,7 @@ func etc(p *pod.Pod, pidfd *os.File) ([]plan.EtcFile, error) {
 	for _, name := range plan.EtcFiles {
 		list = append(list, plan.EtcFile{Path: name, Text: files.ReadIn(root, name)})
 	}
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil || state.ResolvConf == nil {
 		return list, err
 	}

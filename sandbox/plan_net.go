@@ -10,26 +10,27 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // readNet looks at the networks that a spec names, and makes the hub where they are, but for a dry run.
 // release lets the hub go again; after an error there is nothing to let go.
-func (s *Store) readNet(spec *spec.Spec, o Options) (facts plan.NetFacts, release func(), err error) {
+func readNet(s *store.Store, spec *spec.Spec, o Options) (facts plan.NetFacts, release func(), err error) {
 	facts.IPv6 = files.Exists("/proc/sys/net/ipv6")
 	release = func() {}
 	facts.OnHost = networksOnHost()
-	if facts.Networks, err = s.networksNamed(spec.Net.Networks...); err != nil || !spec.Net.OnNetworks() {
+	if facts.Networks, err = s.NetworksNamed(spec.Net.Networks...); err != nil || !spec.Net.OnNetworks() {
 		return facts, release, err
 	}
 	if o.DryRun {
 		facts.Hub, err = s.Hub()
 	} else {
-		facts.Hub, release, err = s.useHub()
+		facts.Hub, release, err = useHub(s)
 	}
 	if err != nil {
 		return facts, nil, err
 	}
-	if err := s.lookAround(&facts, spec, o); err != nil {
+	if err := lookAround(s, &facts, spec, o); err != nil {
 		release()
 		return facts, nil, err
 	}
@@ -37,8 +38,8 @@ func (s *Store) readNet(spec *spec.Spec, o Options) (facts plan.NetFacts, releas
 }
 
 // lookAround looks at the networks once more, now that none can be removed, and at what they allow.
-func (s *Store) lookAround(facts *plan.NetFacts, spec *spec.Spec, o Options) (err error) {
-	if facts.Networks, err = s.networksNamed(spec.Net.Networks...); err != nil {
+func lookAround(s *store.Store, facts *plan.NetFacts, spec *spec.Spec, o Options) (err error) {
+	if facts.Networks, err = s.NetworksNamed(spec.Net.Networks...); err != nil {
 		return err
 	}
 	if facts.Hub != nil {
@@ -50,7 +51,7 @@ func (s *Store) lookAround(facts *plan.NetFacts, spec *spec.Spec, o Options) (er
 		if err := endpoint.On(n); err != nil {
 			return err
 		}
-		if on, perr := s.podsOn(n.Name); o.DryRun && perr == nil && len(on) == 0 {
+		if on, perr := s.PodsOn(n.Name); o.DryRun && perr == nil && len(on) == 0 {
 			facts.Unmade = n.Name
 		}
 	}
@@ -67,7 +68,7 @@ func enterHub(f *plan.Facts) error {
 	if hub == nil || !hub.Own("user") {
 		return nil
 	}
-	pidfd, err := Open(hub)
+	pidfd, err := store.Open(hub)
 	if err != nil {
 		return err
 	}

@@ -277,21 +277,3 @@ func FuzzSubIDs(f *testing.F) {
 		}
 	})
 }
-
-func FuzzDescription(f *testing.F) {
-	f.Add([]byte(`{"format":1,"id":"0123456789ab","holder":{"pid":1}}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		store := &Store{t.TempDir()}
-		dir := store.path("pods", "0123456789ab")
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "pod.json"), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		p, err := store.load("0123456789ab")
-		if p == nil || err == nil && p.Format != pod.Format {
-			t.Errorf("%q: %v, %v", text, p, err)
-		}
-	})
-}

@@ -3,11 +3,12 @@ package sandbox
 import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Processes lists the pod's holder and its members.
 func Processes(p *pod.Pod) ([]proc.Process, error) {
-	pidfd, err := Open(p)
+	pidfd, err := store.Open(p)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Stdio is what a container's command reads and writes, and who learns of its terminal.
@@ -42,7 +43,7 @@ func ProposeContainer(c *pod.Container) (plan.Plan, error) {
 			return nil, err
 		}
 	}
-	pidfd, err := Open(c.In)
+	pidfd, err := store.Open(c.In)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func planOf(c *pod.Container, etc []plan.EtcFile) (plan.Plan, error) {
 // facts reads what must be known to start the container. etc are the files that podsh has written for the pod.
 func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, member *plan.ContainerFacts, err error) {
 	view := asPod(c)
-	f = &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: storeOf(c.In).Path}
+	f = &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.StoreOf(c.In).Path}
 	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
 		return nil, nil, fmt.Errorf("last capability: %w", err)
@@ -267,7 +268,7 @@ func (b *built) undo() {
 // build starts what is to be the container's command, and has it do all that comes before that. It ends with the thread
 // that the calling goroutine is locked to.
 func build(c *pod.Container, stdio *Stdio) (b *built, err error) {
-	pidfd, err := Open(c.In)
+	pidfd, err := store.Open(c.In)
 	if err != nil {
 		return nil, err
 	}
@@ -379,7 +380,7 @@ func explain(c *pod.Container, steps plan.Plan, err error) error {
 // pidfd is of the holder.
 func openExe(p *pod.Pod, pidfd *os.File) (*os.File, error) {
 	if p.Around != nil {
-		outer, err := Open(p.Around)
+		outer, err := store.Open(p.Around)
 		if err != nil {
 			return nil, err
 		}

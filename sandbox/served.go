@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // leader is the pod that this one's helper leads with: itself, or its hub.
@@ -21,7 +22,7 @@ func leader(p *pod.Pod) (*pod.Pod, error) {
 	if p.Hub == "" {
 		return p, nil
 	}
-	hub, err := storeOf(p).Hub()
+	hub, err := store.StoreOf(p).Hub()
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +42,7 @@ func findHelper(p *pod.Pod) (h *helper, restarted bool, err error) {
 	if err := awaitKeeper(p); err != nil {
 		return nil, false, err
 	}
-	unlock, err := lockNet(p)
+	unlock, err := store.LockNet(p)
 	if err != nil {
 		return nil, false, err
 	}
@@ -60,7 +61,7 @@ func restartHelper(p *pod.Pod) (_ *helper, err error) {
 	if err := endKeeper(p); err != nil {
 		return nil, err
 	}
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func restartHelper(p *pod.Pod) (_ *helper, err error) {
 	}
 	served := []*pod.Pod{p}
 	if p.IsHub {
-		in, err := storeOf(p).inHub(p)
+		in, err := store.StoreOf(p).InHub(p)
 		if err != nil {
 			return nil, err
 		}
@@ -101,8 +102,8 @@ func restartHelper(p *pod.Pod) (_ *helper, err error) {
 			return nil, err
 		}
 	}
-	os.Remove(storeOf(p).path("pods", p.ID, controlName)) // the last one's; else bind(2) says so
-	listener, err := listenIn(storeOf(p).path("pods", p.ID))
+	os.Remove(store.StoreOf(p).Below("pods", p.ID, store.ControlName)) // the last one's; else bind(2) says so
+	listener, err := listenIn(store.StoreOf(p).Below("pods", p.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -111,16 +112,16 @@ func restartHelper(p *pod.Pod) (_ *helper, err error) {
 		return nil, err
 	}
 	state.Helper, state.Keeper = &h.process, &h.keeper
-	return h, saveNet(p, state)
+	return h, store.SaveNet(p, state)
 }
 
 // serveAgain makes a new helper do for a pod what the last one did.
 func serveAgain(p *pod.Pod, h *helper, leads bool) error {
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil {
 		return err
 	}
-	pidfd, err := Open(p)
+	pidfd, err := store.Open(p)
 	if errors.Is(err, fault.ErrExited) && !leads {
 		return nil
 	}
@@ -161,7 +162,7 @@ func serveAgain(p *pod.Pod, h *helper, leads bool) error {
 func EnsureHelpers(pods []*pod.Pod) (warnings []error) {
 	looked := map[string]bool{}
 	for _, p := range pods {
-		state, err := Net(p)
+		state, err := store.Net(p)
 		if err != nil {
 			warnings = append(warnings, err)
 			continue
@@ -187,7 +188,7 @@ func EnsureHelpers(pods []*pod.Pod) (warnings []error) {
 
 // ensureHelper returns what is to be told: that the helper had ended, or can't be started.
 func ensureHelper(p *pod.Pod) error {
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil {
 		return err
 	}
@@ -200,7 +201,7 @@ func ensureHelper(p *pod.Pod) error {
 	}
 	h, restarted, err := findHelper(p)
 	if err != nil {
-		if StatusOf(p) == pod.Exited {
+		if store.StatusOf(p) == pod.Exited {
 			return nil
 		}
 		return err
@@ -226,7 +227,7 @@ func rewire(p *pod.Pod, change func(w *wiring, pidfd *os.File) error) error {
 	if p.Namespaces["net"].Kind != "new" || p.IsHub {
 		return fault.New(nil, []string{"it is done with the pod whose network that is"}, "pod %q has no network of its own", p.Title())
 	}
-	pidfd, err := Open(p)
+	pidfd, err := store.Open(p)
 	if err != nil {
 		return err
 	}
@@ -240,12 +241,12 @@ func rewire(p *pod.Pod, change func(w *wiring, pidfd *os.File) error) error {
 			return err
 		}
 	}
-	unlock, err := lockNet(p)
+	unlock, err := store.LockNet(p)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil {
 		return err
 	}
@@ -260,7 +261,7 @@ func rewire(p *pod.Pod, change func(w *wiring, pidfd *os.File) error) error {
 	if err := change(w, pidfd); err != nil {
 		return err
 	}
-	if err := saveNet(p, state); err != nil {
+	if err := store.SaveNet(p, state); err != nil {
 		return err
 	}
 	w.keep()
@@ -337,14 +338,14 @@ func (w *wiring) begin(pidfd *os.File) error {
 	if err := w.serveMember(pidfd); err != nil {
 		return err
 	}
-	dir := storeOf(w.pod).path("pods", w.pod.ID)
-	os.Remove(dir + "/" + controlName) // of one that has ended
+	dir := store.StoreOf(w.pod).Below("pods", w.pod.ID)
+	os.Remove(dir + "/" + store.ControlName) // of one that has ended
 	listener, err := w.listenForRequests(dir)
 	if err != nil || listener == nil {
 		return err
 	}
 	defer listener.Close()
-	w.undo = append(w.undo, func() { os.Remove(dir + "/" + controlName) })
+	w.undo = append(w.undo, func() { os.Remove(dir + "/" + store.ControlName) })
 	_, err = w.helper.ask(&control.Request{Do: control.Listen}, listener)
 	return err
 }
@@ -390,7 +391,7 @@ func (m *maker) forgetPortReplies(state *pod.NetState, gone []network.Port) erro
 
 // Report asks the pod's helper how it is doing; nil if there is none.
 func Report(p *pod.Pod) (*control.Report, error) {
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil || !state.HasHelper() {
 		return nil, err
 	}
@@ -413,7 +414,7 @@ func Report(p *pod.Pod) (*control.Report, error) {
 // endHelper ends what a helper does for a pod that is removed: the helper itself, if it is the pod's own. The
 // pod's leases go, too, if it was on networks, with what is left of its interfaces.
 func endHelper(p *pod.Pod, netns *os.File) error {
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil {
 		return nil // there is nothing to be known; the helper ends with the pod
 	}
@@ -428,7 +429,7 @@ func endHelper(p *pod.Pod, netns *os.File) error {
 	if p.Hub == "" {
 		return nil
 	}
-	hub, err := storeOf(p).Hub()
+	hub, err := store.StoreOf(p).Hub()
 	if err != nil || hub == nil || hub.ID != p.Hub {
 		return err
 	}
@@ -444,14 +445,14 @@ func detachAll(p *pod.Pod, hub *pod.Pod, state *pod.NetState, netns *os.File) er
 	if len(state.Attachments) == 0 {
 		return nil
 	}
-	work, err := storeOf(p).startWork(hub)
+	work, err := startWork(store.StoreOf(p), hub)
 	if err != nil {
 		return err
 	}
 	defer work.close()
 	for i := range state.Attachments {
 		a := &state.Attachments[i]
-		n, nerr := storeOf(p).readNetwork(a.Network)
+		n, nerr := store.StoreOf(p).ReadNetwork(a.Network)
 		if nerr != nil {
 			continue // it was removed by force, and its leases with it
 		}
@@ -468,7 +469,7 @@ func detachAll(p *pod.Pod, hub *pod.Pod, state *pod.NetState, netns *os.File) er
 
 // Connect puts a pod that runs on one more network.
 func Connect(p *pod.Pod, name string, asked spec.Endpoint) (*network.Attachment, error) {
-	n, err := storeOf(p).Network(name)
+	n, err := store.StoreOf(p).Network(name)
 	if err == nil {
 		err = asked.On(n)
 	}
@@ -483,7 +484,7 @@ func Connect(p *pod.Pod, name string, asked spec.Endpoint) (*network.Attachment,
 	var attached *network.Attachment
 	err = rewire(p, func(w *wiring, pidfd *os.File) error {
 		if slices.ContainsFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name }) {
-			return fault.New(nil, []string{"`podsh inspect " + Ref(p) + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
+			return fault.New(nil, []string{"`podsh inspect " + store.Ref(p) + "` shows its address there"}, "pod %q is on network %q already", p.Title(), name)
 		}
 		if err := w.attach(hub, p.Holder.PID, n, asked); err != nil {
 			return err
@@ -497,7 +498,7 @@ func Connect(p *pod.Pod, name string, asked spec.Endpoint) (*network.Attachment,
 		if err := w.update(hub, pidfd); err != nil {
 			return err
 		}
-		return storeOf(p).full(files.WriteJSON(storeOf(p).path("pods", p.ID, "pod.json"), p))
+		return store.StoreOf(p).Full(files.WriteJSON(store.StoreOf(p).Below("pods", p.ID, "pod.json"), p))
 	})
 	return attached, err
 }
@@ -509,7 +510,7 @@ func (w *wiring) leadOutAgain(gone network.Attachment) error {
 	}
 	for i := range w.state.Attachments {
 		a := &w.state.Attachments[i]
-		if n, err := storeOf(w.pod).readNetwork(a.Network); err != nil || n.Internal || len(a.Gateways) == 0 {
+		if n, err := store.StoreOf(w.pod).ReadNetwork(a.Network); err != nil || n.Internal || len(a.Gateways) == 0 {
 			continue
 		}
 		for _, gateway := range a.Gateways {
@@ -549,14 +550,14 @@ func connectable(p *pod.Pod, name string) (hub *pod.Pod, release func(), err err
 	if p.Hub == "" && !networksOnHost() {
 		return nil, nil, fault.New(nil, hint, "pod %q was not made in the hub: the kernel lets nobody but root link two user namespaces that are not related", p.Title())
 	}
-	state, err := Net(p)
+	state, err := store.Net(p)
 	if err != nil {
 		return nil, nil, err
 	}
 	if p.Hub == "" && state.Served {
 		return nil, nil, fault.New(nil, hint, "pod %q has a helper of its own, and pods on networks share one", p.Title())
 	}
-	if hub, release, err = storeOf(p).useHub(); err != nil {
+	if hub, release, err = useHub(store.StoreOf(p)); err != nil {
 		return nil, nil, err
 	}
 	switch {
@@ -572,7 +573,7 @@ func connectable(p *pod.Pod, name string) (hub *pod.Pod, release func(), err err
 
 // Disconnect takes a pod that runs off a network.
 func Disconnect(p *pod.Pod, name string) error {
-	n, err := storeOf(p).Network(name)
+	n, err := store.StoreOf(p).Network(name)
 	if err != nil {
 		return err
 	}
@@ -583,12 +584,12 @@ func Disconnect(p *pod.Pod, name string) error {
 	return rewire(p, func(w *wiring, pidfd *os.File) error {
 		i := slices.IndexFunc(w.state.Attachments, func(a network.Attachment) bool { return a.Network == name })
 		if i < 0 {
-			return fault.New(nil, []string{"`podsh inspect " + Ref(p) + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
+			return fault.New(nil, []string{"`podsh inspect " + store.Ref(p) + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
 		}
 		if err := w.openNetwork(p.Holder.PID); err != nil {
 			return err
 		}
-		if w.work, err = storeOf(p).startWork(hub); err != nil {
+		if w.work, err = startWork(store.StoreOf(p), hub); err != nil {
 			return err
 		}
 		a := w.state.Attachments[i]

@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // supervisorEnv is what a supervisor needs of its caller's environment: where things lie on disk.
@@ -47,7 +48,7 @@ func ensureSupervisor(p *pod.Pod) (*os.File, error) {
 var errNoSupervisor = errors.New("the pod has no supervisor")
 
 func dialSupervisor(p *pod.Pod) (*os.File, error) {
-	conn, err := proc.DialAs(storeOf(p).path("pods", p.ID), supervisorName)
+	conn, err := proc.DialAs(store.StoreOf(p).Below("pods", p.ID), store.SupervisorName)
 	if proc.NotThere(err) {
 		return nil, errNoSupervisor
 	}

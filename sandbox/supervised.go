@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // supervised is a container under a supervisor: it runs, or waits to run once more.
@@ -48,7 +49,7 @@ func newSupervised(s *supervisor, c *pod.Container) *supervised {
 
 // begin starts the command, and writes that down.
 func (v *supervised) begin() error {
-	log, err := crilog.Open(LogPath(v.c), crilog.Options{})
+	log, err := crilog.Open(store.LogPath(v.c), crilog.Options{})
 	if err != nil {
 		v.failed(err)
 		return err
@@ -89,7 +90,7 @@ func (v *supervised) running(run *started) error {
 	defer v.mutex.Unlock()
 	v.run = run
 	run.runs(&v.state, v.s.self)
-	return saveState(v.c, &v.state)
+	return store.SaveState(v.c, &v.state)
 }
 
 // closeAll closes what leads to the command.
@@ -110,7 +111,7 @@ func (v *supervised) failed(err error) {
 		v.run.close()
 		v.run = nil
 	}
-	_ = saveState(v.c, &v.state) // the one who asked is told
+	_ = store.SaveState(v.c, &v.state) // the one who asked is told
 }
 
 // startStatus is the status of a command that could not be started, as docker has it.
@@ -266,7 +267,7 @@ func (v *supervised) finish(status int) (again bool) {
 	if again {
 		v.state.Status, v.state.RestartAt = pod.Restarting, now.Add(spec.BackOff(v.state.InARow))
 	}
-	_ = saveState(v.c, &v.state) // a full disk: the state that is written is found to be out of date
+	_ = store.SaveState(v.c, &v.state) // a full disk: the state that is written is found to be out of date
 	if again {
 		close(v.ended) // of this run
 		v.ended = make(chan struct{})
@@ -282,13 +283,13 @@ func (v *supervised) rest() bool {
 			v.state.RestartAt = time.Now().UTC().Add(spec.BackOff(v.state.InARow))
 		}
 		v.state.Status, v.state.Watcher = pod.Restarting, v.s.self
-		_ = saveState(v.c, &v.state)
+		_ = store.SaveState(v.c, &v.state)
 		wait := time.Until(v.state.RestartAt)
 		v.mutex.Unlock()
 		if !v.pause(wait) {
 			v.mutex.Lock()
 			v.state.Status = pod.Ended
-			_ = saveState(v.c, &v.state)
+			_ = store.SaveState(v.c, &v.state)
 			v.mutex.Unlock()
 			return false
 		}
@@ -325,7 +326,7 @@ func (v *supervised) stop(sig unix.Signal, grace time.Duration) (stubborn bool, 
 	if !v.state.Stopped {
 		v.state.Stopped = true
 		close(v.stopping)
-		_ = saveState(v.c, &v.state) // a new supervisor would start it once more
+		_ = store.SaveState(v.c, &v.state) // a new supervisor would start it once more
 	}
 	over := v.ended
 	v.mutex.Unlock()

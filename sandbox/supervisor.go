@@ -19,6 +19,7 @@ import (
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // A supervisor is there while a pod has detached containers: their parent, who writes their logs, starts them once more
@@ -106,17 +107,17 @@ func newSupervisor(args []string) (*supervisor, error) {
 	if len(args) != 3 {
 		return nil, fmt.Errorf("%s takes a store and a pod", SuperviseName)
 	}
-	store := &Store{args[1]}
-	pod, err := store.load(args[2])
+	st := &store.Store{Path: args[1]}
+	pod, err := st.Load(args[2])
 	if err != nil {
 		return nil, err
 	}
-	holder, err := Open(pod)
+	holder, err := store.Open(pod)
 	if err != nil {
 		return nil, err
 	}
 	s := &supervisor{pod: pod, holder: holder, ended: make(chan struct{}), live: map[string]*supervised{}, idle: make(chan struct{}, 1), starts: make(chan func())}
-	dir := store.path("pods", pod.ID)
+	dir := st.Below("pods", pod.ID)
 	if s.lock, err = os.OpenFile(filepath.Join(dir, "supervisor.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600); err != nil {
 		return nil, err
 	}
@@ -126,10 +127,10 @@ func newSupervisor(args []string) (*supervisor, error) {
 	if s.self, err = proc.IdentifySelf(); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(filepath.Join(dir, supervisorName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(dir, store.SupervisorName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	s.listener, err = proc.ListenAs(dir, supervisorName)
+	s.listener, err = proc.ListenAs(dir, store.SupervisorName)
 	return s, err
 }
 
@@ -151,7 +152,7 @@ func (s *supervisor) podRuns() bool {
 
 // recover takes over what an earlier supervisor has left.
 func (s *supervisor) recover() {
-	containers, err := Containers(s.pod)
+	containers, err := store.Containers(s.pod)
 	if err != nil {
 		return // the pod is on its way out
 	}
@@ -190,8 +191,8 @@ func (s *supervisor) done() bool {
 	if len(s.live) > 0 || s.talking > 0 {
 		return false
 	}
-	_ = os.Remove(storeOf(s.pod).path("pods", s.pod.ID, supervisorName)) // with the pod it is gone already
-	s.lock.Close()                                                       // now: who comes next need not wait for our end
+	_ = os.Remove(store.StoreOf(s.pod).Below("pods", s.pod.ID, store.SupervisorName)) // with the pod it is gone already
+	s.lock.Close()                                                                    // now: who comes next need not wait for our end
 	return true
 }
 
@@ -268,8 +269,8 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 	switch {
 	case errors.Is(err, errEnded):
 		answer.Ended = true
-		if c, err := loadContainer(s.pod, request.Container); err == nil {
-			if state, err := StateOf(c); err == nil {
+		if c, err := store.LoadContainer(s.pod, request.Container); err == nil {
+			if state, err := store.StateOf(c); err == nil {
 				answer.ExitCode = state.ExitCode
 			}
 		}
@@ -322,12 +323,12 @@ func (s *supervisor) serve(request *superviseRequest, files []*os.File, client *
 
 // startFor starts a container, and attaches the one who asks before it can say anything.
 func (s *supervisor) startFor(request *superviseRequest, files []*os.File, client *attached) error {
-	c, err := loadContainer(s.pod, request.Container)
+	c, err := store.LoadContainer(s.pod, request.Container)
 	if err != nil {
 		control.Close(files)
 		return err
 	}
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err == nil && state.Status == pod.Up {
 		err = fault.New(nil, []string{"podsh stop " + c.Title() + " first, or podsh attach " + c.Title()}, "container %q is running", c.Title())
 	}
@@ -373,7 +374,7 @@ func (s *supervisor) forget(v *supervised) {
 // takeOver looks at what is written of a container that ran under an earlier supervisor, which has ended, and the
 // container with it.
 func (s *supervisor) takeOver(c *pod.Container) {
-	state, err := StateOf(c)
+	state, err := store.StateOf(c)
 	if err != nil || state.Status != pod.Ended || state.Reason == "" || state.Process.PID == 0 {
 		return
 	}
@@ -400,6 +401,3 @@ func (s *supervisor) takeOver(c *pod.Container) {
 		}
 	}()
 }
-
-// supervisorName is the socket of a pod's supervisor, in the pod's folder.
-const supervisorName = "supervisor"

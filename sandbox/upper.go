@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // upperDir is where a pod's writes go on a kernel whose tmpfs can't carry an overlay for an ordinary user
@@ -44,7 +45,7 @@ func (run *performance) makeUpper() (err error) {
 		}
 	}()
 	all := filepath.Dir(pod.Upper)
-	if err := checkWay(all); err != nil {
+	if err := store.CheckWay(all); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(all, 0o700); err != nil {
@@ -63,7 +64,7 @@ func (run *performance) makeUpper() (err error) {
 	if run.upper, err = files.LockFolder(pod.Upper, unix.LOCK_EX); err != nil {
 		return err
 	}
-	return run.store.claimDisk(pod.Upper, run.store.path("pods", pod.ID), proc.ID{})
+	return run.store.ClaimDisk(pod.Upper, run.store.Below("pods", pod.ID), proc.ID{})
 }
 
 // sweepUppers removes the folders that have lost their pods, as far as this pod's ids reach. Those with what a container
@@ -78,7 +79,7 @@ func sweepUppers(p *pod.Pod, all string) {
 		}
 		if !files.Exists(filepath.Join(dir, "pod")) {
 			_ = os.Remove(dir) // if it is empty, create was killed right here; else it is a script's
-		} else if leftIn(dir) == leftBare {
+		} else if store.LeftIn(dir) == store.LeftBare {
 			_ = removeTree(p, dir) // the next create tries again
 		}
 		lock.Close()

@@ -17,19 +17,20 @@ import (
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // work is the network's program at work where networks are.
 type work struct {
 	conn     *os.File
 	executor *nsenter.Executor
-	store    *Store
+	store    *store.Store
 	onHost   bool
 }
 
 // remove takes a network away that no pod is on. Leases that are left are those of creations that were killed.
 func (w *work) remove(n *network.Network) error {
-	orphans, err := w.store.orphans(n)
+	orphans, err := orphansOn(w.store, n)
 	if err == nil {
 		err = w.release(n, orphans)
 	}
@@ -52,9 +53,9 @@ func (w *work) release(n *network.Network, leases []lease) error {
 // lease is who has an address.
 type lease struct{ pod, link string }
 
-// orphans are the leases of pods that are not there. Whoever asks has the hub alone, so none is just being made.
-func (s *Store) orphans(n *network.Network) ([]lease, error) {
-	entries, err := os.ReadDir(s.path("leases", n.Name))
+// orphansOn are the leases of pods that are not there. Whoever asks has the hub alone, so none is just being made.
+func orphansOn(s *store.Store, n *network.Network) ([]lease, error) {
+	entries, err := os.ReadDir(s.Below("leases", n.Name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (s *Store) orphans(n *network.Network) ([]lease, error) {
 		if _, isMAC := spec.ParseMAC(entry.Name()); noIP != nil && !isMAC {
 			continue // the lock, and the last address that was given
 		}
-		text, err := os.ReadFile(s.path("leases", n.Name, entry.Name()))
+		text, err := os.ReadFile(s.Below("leases", n.Name, entry.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -73,7 +74,7 @@ func (s *Store) orphans(n *network.Network) ([]lease, error) {
 		}
 		l := lease{}
 		l.pod, l.link, _ = strings.Cut(string(text), "\r\n") // as host-local writes it
-		if isID(l.pod) && !files.Exists(s.path("pods", l.pod)) && !slices.Contains(orphans, l) {
+		if store.IsID(l.pod) && !files.Exists(s.Below("pods", l.pod)) && !slices.Contains(orphans, l) {
 			orphans = append(orphans, l)
 		}
 	}
@@ -81,12 +82,12 @@ func (s *Store) orphans(n *network.Network) ([]lease, error) {
 }
 
 // startWork starts it in the hub, or on the host, if networks are there.
-func (s *Store) startWork(hub *pod.Pod) (*work, error) {
+func startWork(s *store.Store, hub *pod.Pod) (*work, error) {
 	var pidfd *os.File
 	namespaces := 0
 	if hub != nil && hub.Own("net") {
 		var err error
-		if pidfd, err = Open(hub); err != nil {
+		if pidfd, err = store.Open(hub); err != nil {
 			return nil, err
 		}
 		defer pidfd.Close()
@@ -122,7 +123,7 @@ func (w *work) do(job *control.Work, files ...*os.File) (*control.Done, error) {
 
 // fill adds what all work needs to know.
 func (w *work) fill(job *control.Work) error {
-	job.Leases, job.Cache = w.store.path("leases"), w.store.path("leases", "cache")
+	job.Leases, job.Cache = w.store.Below("leases"), w.store.Below("leases", "cache")
 	job.PluginPath = pluginPath()
 	job.Masquerade = w.onHost
 	return os.MkdirAll(job.Leases, 0o700)

@@ -1,4 +1,4 @@
-package sandbox
+package store
 
 import (
 	"encoding/json"
@@ -25,8 +25,8 @@ func containerNamed(p *pod.Pod, name string) string {
 	if !spec.IsName(name) {
 		return ""
 	}
-	id, err := os.ReadFile(storeOf(p).path("pods", p.ID, "names", name))
-	if err != nil || !isID(string(id)) || !files.Exists(containersPath(p, string(id))) {
+	id, err := os.ReadFile(StoreOf(p).Below("pods", p.ID, "names", name))
+	if err != nil || !IsID(string(id)) || !files.Exists(ContainersPath(p, string(id))) {
 		return ""
 	}
 	return string(id)
@@ -54,9 +54,9 @@ func freeName(c *pod.Container) string {
 	}
 }
 
-// loadContainer reads a container's description.
-func loadContainer(p *pod.Pod, id string) (*pod.Container, error) {
-	text, err := os.ReadFile(containersPath(p, id, "container.json"))
+// LoadContainer reads a container's description.
+func LoadContainer(p *pod.Pod, id string) (*pod.Container, error) {
+	text, err := os.ReadFile(ContainersPath(p, id, "container.json"))
 	c := &pod.Container{}
 	if err == nil {
 		err = json.Unmarshal(text, c)
@@ -77,7 +77,7 @@ func loadContainer(p *pod.Pod, id string) (*pod.Container, error) {
 // Containers lists the pod's containers, oldest first. Those whose description can't be read are among them, as broken:
 // with the pod they can be removed.
 func Containers(p *pod.Pod) ([]*pod.Container, error) {
-	entries, err := os.ReadDir(containersPath(p))
+	entries, err := os.ReadDir(ContainersPath(p))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -86,11 +86,11 @@ func Containers(p *pod.Pod) ([]*pod.Container, error) {
 	}
 	var containers []*pod.Container
 	for _, entry := range entries {
-		if !isID(entry.Name()) {
+		if !IsID(entry.Name()) {
 			continue
 		}
-		c, err := loadContainer(p, entry.Name())
-		if err != nil && files.Exists(containersPath(p, entry.Name())) {
+		c, err := LoadContainer(p, entry.Name())
+		if err != nil && files.Exists(ContainersPath(p, entry.Name())) {
 			c, err = brokenContainer(p, entry.Name(), err), nil
 		}
 		if err == nil {
@@ -109,15 +109,15 @@ func Containers(p *pod.Pod) ([]*pod.Container, error) {
 // brokenContainer is what is known of a container whose description can't be read: most probably another version has written
 // in the same place where it has its files.
 func brokenContainer(p *pod.Pod, id string, why error) *pod.Container {
-	c := &pod.Container{ID: id, Name: id, Pod: p.ID, Disk: diskFolder(id), Signal: int(unix.SIGTERM), In: p, Broken: why}
+	c := &pod.Container{ID: id, Name: id, Pod: p.ID, Disk: DiskFolder(id), Signal: int(unix.SIGTERM), In: p, Broken: why}
 	var described struct {
 		Disk    string    `json:"disk"`
 		Created time.Time `json:"created"`
 	}
-	text, _ := os.ReadFile(containersPath(p, id, "container.json"))
+	text, _ := os.ReadFile(ContainersPath(p, id, "container.json"))
 	if json.Unmarshal(text, &described) == nil && path.Base(described.Disk) == id {
 		c.Disk, c.Created = described.Disk, described.Created
-	} else if info, err := os.Stat(containersPath(p, id)); err == nil {
+	} else if info, err := os.Stat(ContainersPath(p, id)); err == nil {
 		c.Created = info.ModTime()
 	}
 	return c
@@ -189,14 +189,14 @@ func one(ref string, found []*pod.Container) (*pod.Container, error) {
 // match lists the containers that a name, an id or the start of one means.
 func match(p *pod.Pod, ref string) ([]*pod.Container, error) {
 	if id := containerNamed(p, ref); id != "" {
-		c, err := loadContainer(p, id)
+		c, err := LoadContainer(p, id)
 		return []*pod.Container{c}, err
 	}
-	entries, _ := os.ReadDir(containersPath(p)) // none is no error
+	entries, _ := os.ReadDir(ContainersPath(p)) // none is no error
 	var found []*pod.Container
 	for _, entry := range entries {
-		if isID(entry.Name()) && ref != "" && strings.HasPrefix(entry.Name(), ref) {
-			c, err := loadContainer(p, entry.Name())
+		if IsID(entry.Name()) && ref != "" && strings.HasPrefix(entry.Name(), ref) {
+			c, err := LoadContainer(p, entry.Name())
 			if err != nil {
 				return nil, err
 			}
@@ -209,19 +209,11 @@ func match(p *pod.Pod, ref string) ([]*pod.Container, error) {
 func noContainer(p *pod.Pod, name string) error {
 	hint := "`podsh ps -c -a` shows all containers"
 	var known []string
-	entries, _ := os.ReadDir(storeOf(p).path("pods", p.ID, "names")) // for the hint alone
+	entries, _ := os.ReadDir(StoreOf(p).Below("pods", p.ID, "names")) // for the hint alone
 	for _, entry := range entries {
 		known = append(known, entry.Name())
 	}
 	return fault.New(fault.ErrNoContainer, []string{fault.DidYouMean(name, known, hint)}, "no container %q in pod %q", name, p.Title())
-}
-
-// Ref is what the pod can be called by where its name could mean a container.
-func Ref(p *pod.Pod) string {
-	if p.Spec.Name != "" && containerNamed(p, p.Spec.Name) != "" {
-		return p.ID
-	}
-	return p.Title()
 }
 
 // FindTarget returns the pod or the container that ref means: POD/NAME is a container; a word alone is a pod, else a
@@ -234,7 +226,7 @@ func (s *Store) FindTarget(ref string) (*pod.Pod, *pod.Container, error) {
 	pod, err := s.Find(ref)
 	if pod != nil && pod.Spec.Name == ref {
 		if id := containerNamed(pod, ref); id != "" {
-			if c, err := loadContainer(pod, id); err == nil && c.OwnPod {
+			if c, err := LoadContainer(pod, id); err == nil && c.OwnPod {
 				return nil, c, nil
 			}
 		}
@@ -261,7 +253,7 @@ func (s *Store) noTarget(ref string) error {
 	pods, _ := s.List() // for the hint alone
 	for _, p := range pods {
 		known = append(known, p.Spec.Name)
-		names, _ := os.ReadDir(storeOf(p).path("pods", p.ID, "names"))
+		names, _ := os.ReadDir(StoreOf(p).Below("pods", p.ID, "names"))
 		for _, entry := range names {
 			known = append(known, entry.Name())
 		}

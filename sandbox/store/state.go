@@ -1,4 +1,7 @@
-package sandbox
+// Package store is the folder in which pods, containers and networks are described: it finds them, writes them down
+// whole or not at all, and knows which names are taken and what has lost its owner. What becomes of them, it does not
+// know: it starts, ends and removes nothing that runs.
+package store
 
 import (
 	"encoding/hex"
@@ -7,16 +10,73 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
+
+// LockHub keeps the hub as it is. Whoever makes a pod there shares the lock, so that the hub is not removed
+// meanwhile; whoever makes or removes the hub has it alone.
+func (s *Store) LockHub(how int) (hub *pod.Pod, unlock func(), err error) {
+	f, err := os.OpenFile(s.Below("hub.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, nil, s.Full(fault.WithHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.Below("hub.lock")))
+	}
+	if err = files.Lock(f, how); err == nil {
+		hub, err = s.Hub()
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return hub, func() { f.Close() }, nil
+}
+
+// InHub lists the pods of a hub that run.
+func (s *Store) InHub(hub *pod.Pod) ([]*pod.Pod, error) {
+	pods, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	var in []*pod.Pod
+	for _, p := range pods {
+		if p.Hub == hub.ID && StatusOf(p) == pod.Running {
+			in = append(in, p)
+		}
+	}
+	return in, nil
+}
+
+// networkBeside finds a network by its name, where words may have been meant as well.
+func (s *Store) networkBeside(name string, words []string) (*network.Network, error) {
+	n, err := s.ReadNetwork(name)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return n, err
+	}
+	hint := "`podsh network ls` shows all networks"
+	if spec.IsName(name) && !spec.ReservedNetwork(name) {
+		hint += ", `podsh network create " + name + "` makes it"
+	}
+	networks, _ := s.Networks() // for the hint alone
+	known := slices.Clone(words)
+	for _, other := range networks {
+		known = append(known, other.Name)
+	}
+	if near := fault.Nearest(name, known); near != "" {
+		hint = fmt.Sprintf("did you mean %q? `podsh network ls` shows all networks", near)
+	} else if foreign := spec.ForeignNets[name]; foreign != "" && words != nil {
+		hint = foreign
+	}
+	return nil, fault.New(fault.ErrNoNetwork, []string{hint}, "no network named %q", name)
+}
 
 // Store is the folder in which pods are described. A pod lives in its holder; the store only says where.
 //
@@ -32,8 +92,8 @@ type Store struct {
 	Path string
 }
 
-// storeOf is the store that describes a pod.
-func storeOf(p *pod.Pod) *Store { return &Store{p.Root} }
+// StoreOf is the store that describes a pod.
+func StoreOf(p *pod.Pod) *Store { return &Store{p.Root} }
 
 // Root says where the store is: $PODSH_ROOT; for root /run/podsh; else podsh below $XDG_RUNTIME_DIR, below
 // /run/user/UID if that is ours, or podsh-UID in the folder for temporary files. nsenter.c knows the first
@@ -65,7 +125,7 @@ func OpenStore() (*Store, error) {
 	}
 	s := &Store{path}
 	const hint = "set PODSH_ROOT to a folder of your own, with mode 0700"
-	if err := checkWay(path); err != nil {
+	if err := CheckWay(path); err != nil {
 		return nil, fmt.Errorf("runtime folder %s: %w", path, err)
 	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -84,27 +144,27 @@ func OpenStore() (*Store, error) {
 		return nil, fault.New(nil, []string{"chmod 700 " + path}, "runtime folder %s is open to others (mode %04o)", path, st.Mode&0o7777)
 	}
 	for _, dir := range []string{"mnt", "names", "pods"} {
-		if err := os.Mkdir(s.path(dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(s.Below(dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fault.WithHint(fmt.Errorf("runtime folder: %w", err), hint)
 		}
 	}
 	return s, nil
 }
 
-func (s *Store) path(elements ...string) string {
+func (s *Store) Below(elements ...string) string {
 	return filepath.Join(append([]string{s.Path}, elements...)...)
 }
 
-// newID makes 12 random hex digits.
-func newID() string {
+// NewID makes 12 random hex digits.
+func NewID() string {
 	var id [6]byte
 	_, _ = unix.Getrandom(id[:], 0) // never fails for so few: getrandom(2); crypto/rand would add 32 MB of bss
 	return hex.EncodeToString(id[:])
 }
 
-// lock takes the store's lock; the returned function gives it back, and so does the end of the process.
-func (s *Store) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(s.path("lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+// Lock takes the store's lock; the returned function gives it back, and so does the end of the process.
+func (s *Store) Lock() (unlock func(), err error) {
+	f, err := os.OpenFile(s.Below("lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -115,61 +175,61 @@ func (s *Store) lock() (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// staged is the description of a new pod that is not in its place yet. It is locked: what is not is nobody's.
-type staged struct {
-	dir  string
+// Staged is the description of a new pod that is not in its place yet. It is locked: what is not is nobody's.
+type Staged struct {
+	Dir  string
 	lock *os.File
 }
 
-// stage writes a description where nobody looks for it.
-func (s *Store) stage(id string, list map[string][]byte) (_ *staged, err error) {
-	unlock, err := s.lock()
+// Stage writes a description where nobody looks for it.
+func (s *Store) Stage(id string, list map[string][]byte) (_ *Staged, err error) {
+	unlock, err := s.Lock()
 	if err != nil {
-		return nil, s.full(err)
+		return nil, s.Full(err)
 	}
-	n := &staged{dir: s.path("new-" + id)}
-	if err = os.Mkdir(n.dir, 0o700); err == nil {
-		if n.lock, err = files.LockFolder(n.dir, unix.LOCK_EX); err != nil {
-			_ = os.Remove(n.dir) // else the next sweep does it
+	n := &Staged{Dir: s.Below("new-" + id)}
+	if err = os.Mkdir(n.Dir, 0o700); err == nil {
+		if n.lock, err = files.LockFolder(n.Dir, unix.LOCK_EX); err != nil {
+			_ = os.Remove(n.Dir) // else the next sweep does it
 		}
 	}
 	unlock()
 	if err != nil {
-		return nil, s.full(err)
+		return nil, s.Full(err)
 	}
 	for name, content := range list {
-		if err := os.WriteFile(filepath.Join(n.dir, name), content, 0o600); err != nil {
-			n.discard()
-			return nil, s.full(err)
+		if err := os.WriteFile(filepath.Join(n.Dir, name), content, 0o600); err != nil {
+			n.Discard()
+			return nil, s.Full(err)
 		}
 	}
 	return n, nil
 }
 
-func (n *staged) discard() {
-	_ = os.RemoveAll(n.dir) // else the next sweep does it
+func (n *Staged) Discard() {
+	_ = os.RemoveAll(n.Dir) // else the next sweep does it
 	n.lock.Close()
 }
 
-// place puts it where it belongs, and takes the pod's name; or it discards it.
-func (s *Store) place(n *staged, p *pod.Pod) error {
-	unlock, err := s.lock()
+// Place puts it where it belongs, and takes the pod's name; or it discards it.
+func (s *Store) Place(n *Staged, p *pod.Pod) error {
+	unlock, err := s.Lock()
 	if err == nil {
 		defer unlock()
 		err = s.takeName(p.Spec.Name, p.ID)
 	}
 	if err == nil {
-		err = os.Rename(n.dir, s.path("pods", p.ID))
+		err = os.Rename(n.Dir, s.Below("pods", p.ID))
 	}
 	if err != nil {
-		n.discard()
-		return s.full(err)
+		n.Discard()
+		return s.Full(err)
 	}
 	n.lock.Close()
 	return nil
 }
 
-func (s *Store) full(err error) error {
+func (s *Store) Full(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fault.WithHint(err, "make room in %s, or set PODSH_ROOT to another folder", s.Path)
@@ -184,67 +244,67 @@ func (s *Store) takeName(name, id string) error {
 	if name == "" {
 		return nil
 	}
-	if other := s.named(name); other != "" {
-		return nameTaken(name, other)
+	if other := s.Named(name); other != "" {
+		return NameTaken(name, other)
 	}
-	temporary := s.path("new-name-" + id)
+	temporary := s.Below("new-name-" + id)
 	if err := os.WriteFile(temporary, []byte(id), 0o600); err != nil {
 		os.Remove(temporary)
-		return s.full(err)
+		return s.Full(err)
 	}
-	return os.Rename(temporary, s.path("names", name))
+	return os.Rename(temporary, s.Below("names", name))
 }
 
-func nameTaken(name, id string) error {
+func NameTaken(name, id string) error {
 	return fault.New(fault.ErrNameTaken, []string{fmt.Sprintf("podsh rm -f %s, or choose another --name", name)},
 		"pod %q is there already (%s)", name, id)
 }
 
-// named returns the id of the pod of that name, or "".
-func (s *Store) named(name string) string {
+// Named returns the id of the pod of that name, or "".
+func (s *Store) Named(name string) string {
 	if !spec.IsName(name) {
 		return ""
 	}
-	id, err := os.ReadFile(s.path("names", name))
-	if err != nil || !isID(string(id)) {
+	id, err := os.ReadFile(s.Below("names", name))
+	if err != nil || !IsID(string(id)) {
 		return ""
 	}
-	if _, err := os.Lstat(s.path("pods", string(id))); err != nil {
+	if _, err := os.Lstat(s.Below("pods", string(id))); err != nil {
 		return ""
 	}
 	return string(id)
 }
 
-func isID(s string) bool {
+func IsID(s string) bool {
 	return len(s) == 12 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// ids lists all pods by id.
-func (s *Store) ids() ([]string, error) {
-	entries, err := os.ReadDir(s.path("pods"))
+// Ids lists all pods by id.
+func (s *Store) Ids() ([]string, error) {
+	entries, err := os.ReadDir(s.Below("pods"))
 	if err != nil {
 		return nil, err
 	}
 	var ids []string
 	for _, e := range entries {
-		if isID(e.Name()) {
+		if IsID(e.Name()) {
 			ids = append(ids, e.Name())
 		}
 	}
 	return ids, nil
 }
 
-// forget removes what describes a pod: first out of sight in one step, then bit by bit.
-func (s *Store) forget(p *pod.Pod) error {
-	unlock, err := s.lock()
+// Forget removes what describes a pod: first out of sight in one step, then bit by bit.
+func (s *Store) Forget(p *pod.Pod) error {
+	unlock, err := s.Lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	gone := s.path("gone-" + p.ID)
-	err = os.Rename(s.path("pods", p.ID), gone)
-	if s.idOf(p.Spec.Name) == p.ID {
-		_ = os.Remove(s.path("names", p.Spec.Name)) // else takeName finds it free all the same
+	gone := s.Below("gone-" + p.ID)
+	err = os.Rename(s.Below("pods", p.ID), gone)
+	if s.IdOf(p.Spec.Name) == p.ID {
+		_ = os.Remove(s.Below("names", p.Spec.Name)) // else takeName finds it free all the same
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -252,11 +312,11 @@ func (s *Store) forget(p *pod.Pod) error {
 	return os.RemoveAll(gone)
 }
 
-func (s *Store) idOf(name string) string {
+func (s *Store) IdOf(name string) string {
 	if name == "" {
 		return ""
 	}
-	id, _ := os.ReadFile(s.path("names", name))
+	id, _ := os.ReadFile(s.Below("names", name))
 	return string(id)
 }
 
@@ -267,7 +327,7 @@ func (s *Store) Sweep() error {
 		return err
 	}
 	for _, e := range entries {
-		if isLeftover(e.Name()) {
+		if IsLeftover(e.Name()) {
 			return s.sweep()
 		}
 	}
@@ -276,7 +336,7 @@ func (s *Store) Sweep() error {
 
 // sweep holds the lock, and so does all that makes such files, or a lock of its own: what is there now is nobody's.
 func (s *Store) sweep() error {
-	unlock, err := s.lock()
+	unlock, err := s.Lock()
 	if err != nil {
 		return err
 	}
@@ -285,14 +345,14 @@ func (s *Store) sweep() error {
 	entries, readErr := os.ReadDir(s.Path)
 	err = errors.Join(err, readErr)
 	for _, e := range entries {
-		if !isLeftover(e.Name()) {
+		if !IsLeftover(e.Name()) {
 			continue
 		}
-		own, busy := files.LockFolder(s.path(e.Name()), unix.LOCK_EX|unix.LOCK_NB)
+		own, busy := files.LockFolder(s.Below(e.Name()), unix.LOCK_EX|unix.LOCK_NB)
 		if errors.Is(busy, unix.EWOULDBLOCK) {
 			continue
 		}
-		err = errors.Join(err, os.RemoveAll(s.path(e.Name())))
+		err = errors.Join(err, os.RemoveAll(s.Below(e.Name())))
 		if busy == nil {
 			own.Close()
 		}
@@ -302,19 +362,19 @@ func (s *Store) sweep() error {
 
 // sweepNames removes names whose pods are not there: whoever was to bring or to remove one was killed between the two.
 func (s *Store) sweepNames() error {
-	entries, err := os.ReadDir(s.path("names"))
+	entries, err := os.ReadDir(s.Below("names"))
 	for _, e := range entries {
-		id, readErr := os.ReadFile(s.path("names", e.Name()))
-		if readErr == nil && isID(string(id)) {
-			_, readErr = os.Lstat(s.path("pods", string(id)))
+		id, readErr := os.ReadFile(s.Below("names", e.Name()))
+		if readErr == nil && IsID(string(id)) {
+			_, readErr = os.Lstat(s.Below("pods", string(id)))
 		}
 		if errors.Is(readErr, fs.ErrNotExist) {
-			err = errors.Join(err, os.Remove(s.path("names", e.Name())))
+			err = errors.Join(err, os.Remove(s.Below("names", e.Name())))
 		}
 	}
 	return err
 }
 
-func isLeftover(name string) bool {
+func IsLeftover(name string) bool {
 	return strings.HasPrefix(name, "new-") || strings.HasPrefix(name, "gone-")
 }

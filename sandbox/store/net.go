@@ -1,4 +1,4 @@
-package sandbox
+package store
 
 import (
 	"encoding/json"
@@ -14,13 +14,13 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
-// netName is the file that holds it, in the pod's folder.
-const netName = "net.json"
+// NetName is the file that holds it, in the pod's folder.
+const NetName = "net.json"
 
 // Net reads what the pod's network is like; nothing, where it is empty.
 func Net(p *pod.Pod) (*pod.NetState, error) {
 	state := &pod.NetState{}
-	text, err := os.ReadFile(storeOf(p).path("pods", p.ID, netName))
+	text, err := os.ReadFile(StoreOf(p).Below("pods", p.ID, NetName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return state, nil
 	}
@@ -33,14 +33,14 @@ func Net(p *pod.Pod) (*pod.NetState, error) {
 	return state, nil
 }
 
-// saveNet writes it, whole or not at all.
-func saveNet(p *pod.Pod, state *pod.NetState) error {
-	return storeOf(p).full(files.WriteJSON(storeOf(p).path("pods", p.ID, netName), state))
+// SaveNet writes it, whole or not at all.
+func SaveNet(p *pod.Pod, state *pod.NetState) error {
+	return StoreOf(p).Full(files.WriteJSON(StoreOf(p).Below("pods", p.ID, NetName), state))
 }
 
-// lockNet keeps other commands from changing the pod's network.
-func lockNet(p *pod.Pod) (unlock func(), err error) {
-	folder, err := files.LockFolder(storeOf(p).path("pods", p.ID), unix.LOCK_EX)
+// LockNet keeps other commands from changing the pod's network.
+func LockNet(p *pod.Pod) (unlock func(), err error) {
+	folder, err := files.LockFolder(StoreOf(p).Below("pods", p.ID), unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.ErrNoPod, nil, "no pod %q", p.Title())
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package store
 
 import (
 	"errors"
@@ -15,10 +15,10 @@ import (
 // mostLinks is how many symbolic links a path may lead over, path_resolution(7).
 const mostLinks = 40
 
-// checkWay refuses a folder of root's that somebody else could exchange, on the way to it or in its place: whoever can do
+// CheckWay refuses a folder of root's that somebody else could exchange, on the way to it or in its place: whoever can do
 // that chooses what root executes. Every folder and link on the way has to be root's, and those that others may write to
 // have to be sticky. What is not there yet is made by us.
-func checkWay(path string) error {
+func CheckWay(path string) error {
 	if os.Geteuid() != 0 {
 		return nil // what others do to a user's own folders is between them
 	}
