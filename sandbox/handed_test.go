@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -23,7 +24,7 @@ func TestParseSocket(t *testing.T) {
 		if got := fmt.Sprintf("%s/%s %s", s.NetworkPort().Listens(), s.Protocol, s.Name); (err == nil) != (want != "") || err == nil && got != want {
 			t.Errorf("%q: %s, %v", text, got, err)
 		}
-		if err != nil && len(Hints(err)) != 1 {
+		if err != nil && len(fault.Hints(err)) != 1 {
 			t.Errorf("%q: %v, without a hint", text, err)
 		}
 	}

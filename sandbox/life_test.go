@@ -153,8 +153,8 @@ func TestRemove(t *testing.T) {
 	s := newStore(t)
 	p := handmade(t, s, "web", "user", "pid")
 	err := Remove(p, false)
-	if err == nil || !strings.Contains(strings.Join(Hints(err), " "), "podsh rm -f web") || store.StatusOf(p) != pod.Running {
-		t.Errorf("remove of a running pod: %v, %q", err, Hints(err))
+	if err == nil || !strings.Contains(strings.Join(fault.Hints(err), " "), "podsh rm -f web") || store.StatusOf(p) != pod.Running {
+		t.Errorf("remove of a running pod: %v, %q", err, fault.Hints(err))
 	}
 	if err := Remove(p, true); err != nil || store.StatusOf(p) != pod.Exited {
 		t.Errorf("remove by force: %v", err)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -223,7 +224,7 @@ func TestMembersOfAPodWithoutNamespaces(t *testing.T) {
 	if err != nil || len(members) != 0 {
 		t.Errorf("members %v, %v", members, err)
 	}
-	if _, err := Kill(p, unix.SIGKILL); err == nil || len(Hints(err)) == 0 {
+	if _, err := Kill(p, unix.SIGKILL); err == nil || len(fault.Hints(err)) == 0 {
 		t.Errorf("kill: %v", err)
 	}
 	if _, err := Stop(p, time.Second); err != nil || store.StatusOf(p) != pod.Exited {

@@ -51,7 +51,7 @@ func TestParseEndpoints(t *testing.T) {
 	}
 	for _, text := range []string{"ip=10.0.0.1", "a:", "a:ip", "a:ip=", "a:ip=::ffff:10.0.0.1", "a:ip=fe80::1%eth0", "a:ip=10.0.0.1,ip=10.0.0.2", "a:mac=1",
 		"a:mac=01:00:00:00:00:00", "a:mac=00:00:00:00:00:00", "a:alias=-.", "a:alias=a b", "a:interface=eth7", "a:=x", ":ip=10.0.0.1", "host:ip=10.0.0.1"} {
-		if _, n, err := spec.ParseNet(text); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
+		if _, n, err := spec.ParseNet(text); !errors.Is(err, fault.ErrInvalid) || len(fault.Hints(err)) == 0 {
 			t.Errorf("%q was taken: %+v, %v", text, n, err)
 		}
 	}
@@ -71,7 +71,7 @@ func TestNetContradictions(t *testing.T) {
 		"four servers":         {Net: spec.Net{DNS: make([]netip.Addr, 4)}},
 		"--userns pod and net": {Net: spec.Net{Hub: true}, Namespaces: map[string]spec.Choice{"user": {Kind: "pod", Value: "x"}}},
 	} {
-		if err := spec.Validate(); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
+		if err := spec.Validate(); !errors.Is(err, fault.ErrInvalid) || len(fault.Hints(err)) == 0 {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -115,8 +115,8 @@ func TestNetworksAreChosenApart(t *testing.T) {
 	if _, err := CreateNetwork(store, &spec.NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("a subnet twice: %v", err)
 	}
-	if _, err := store.Network("bb"); !errors.Is(err, fault.ErrNoNetwork) || !strings.Contains(Hints(err)[0], `did you mean "b"`) {
-		t.Errorf("an unknown network: %v %v", err, Hints(err))
+	if _, err := store.Network("bb"); !errors.Is(err, fault.ErrNoNetwork) || !strings.Contains(fault.Hints(err)[0], `did you mean "b"`) {
+		t.Errorf("an unknown network: %v %v", err, fault.Hints(err))
 	}
 }
 
@@ -134,7 +134,7 @@ func TestNetworkSpecs(t *testing.T) {
 		"resolver":    {Name: "a", Subnets: []netip.Prefix{prefix("fd70:6f64:7368:ffff::/64")}},
 		"both":        {Name: "a", Internal: true, Conflist: []byte("{}")},
 	} {
-		if err := spec.Validate(); !errors.Is(err, fault.ErrInvalid) || len(Hints(err)) == 0 {
+		if err := spec.Validate(); !errors.Is(err, fault.ErrInvalid) || len(fault.Hints(err)) == 0 {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -150,7 +150,7 @@ func TestNamedConflist(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "[]", "{}", `{"plugins":[]}`, `{"plugins":[{}]}`, `{"plugins":["bridge"]}`} {
-		if _, err := namedConflist([]byte(text), "app"); err == nil || len(Hints(err)) == 0 {
+		if _, err := namedConflist([]byte(text), "app"); err == nil || len(fault.Hints(err)) == 0 {
 			t.Errorf("%s was taken: %v", text, err)
 		}
 	}

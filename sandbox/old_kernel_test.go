@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -63,7 +64,7 @@ func TestOldKernel(t *testing.T) {
 				t.Errorf("mounts before:\n%s\nafter:\n%s", before, after)
 			}
 			if err != nil {
-				t.Fatalf("%v %q", err, Hints(err))
+				t.Fatalf("%v %q", err, fault.Hints(err))
 			}
 			if err := Remove(pod, true); err != nil {
 				t.Error(err)
@@ -90,8 +91,8 @@ func TestImagesOnOldKernels(t *testing.T) {
 		{spec.ContainerSpec{Rootfs: dir("rw")}, plan.Version{Major: 5, Minor: 10}, false, true},
 	} {
 		err := checkContainerRoot(&test.spec, test.kernel, test.root)
-		if test.ok != (err == nil) || err != nil && !strings.Contains(Hints(err)[0], "podsh run --rootfs DIR:ro") {
-			t.Errorf("%+v: %v %q", test, err, Hints(err))
+		if test.ok != (err == nil) || err != nil && !strings.Contains(fault.Hints(err)[0], "podsh run --rootfs DIR:ro") {
+			t.Errorf("%+v: %v %q", test, err, fault.Hints(err))
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/fault"
 )
 
 func TestParseSignal(t *testing.T) {
@@ -27,7 +29,7 @@ func TestParseSignal(t *testing.T) {
 			t.Errorf("%q is taken for %d", text, got)
 			continue
 		}
-		if hint := strings.Join(Hints(err), " "); near != "" && !strings.Contains(hint, "did you mean "+near) {
+		if hint := strings.Join(fault.Hints(err), " "); near != "" && !strings.Contains(hint, "did you mean "+near) {
 			t.Errorf("%q: %q", text, hint)
 		}
 	}
