@@ -10,7 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/doctor"
 )
 
 func Doctor() *cli.Command {
@@ -21,15 +21,15 @@ func Doctor() *cli.Command {
 			"or warn with what pods go without, or fail where no pod can be made; below it, the one command that mends it.\n" +
 			"The status is 1 if no pod can be made.",
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print it as JSON"}},
-		Action: doctor,
+		Action: d,
 	}
 }
 
-func doctor(c *cli.Context) error {
+func d(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef("podsh doctor [--json]", "doctor takes no argument, but got %q", c.Args().First())
 	}
-	findings := sandbox.Doctor()
+	findings := doctor.Doctor()
 	show := printFindings
 	if c.Bool("json") {
 		show = printFindingsJSON
@@ -45,7 +45,7 @@ func doctor(c *cli.Context) error {
 	return nil
 }
 
-func printFindingsJSON(w io.Writer, findings []sandbox.Finding) error {
+func printFindingsJSON(w io.Writer, findings []doctor.Finding) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false) // fixes are commands, with < > and & in them
@@ -53,7 +53,7 @@ func printFindingsJSON(w io.Writer, findings []sandbox.Finding) error {
 }
 
 // printFindings is a table: mark, check and finding, and what is lost and the fix below.
-func printFindings(w io.Writer, findings []sandbox.Finding) error {
+func printFindings(w io.Writer, findings []doctor.Finding) error {
 	width := 0
 	for _, f := range findings {
 		width = max(width, len(f.Check))

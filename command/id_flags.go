@@ -3,7 +3,7 @@ package command
 import (
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -20,7 +20,7 @@ func idFlags() []cli.Flag {
 func idMaps(c *cli.Context, spec *spec.Spec) error {
 	for option, mapped := range map[string]*[]ids.Map{"uidmap": &spec.UIDMap, "gidmap": &spec.GIDMap} {
 		for _, text := range c.StringSlice(option) {
-			m, err := ids.Parse(option, text, sandbox.YourMap())
+			m, err := ids.Parse(option, text, doctor.YourMap())
 			if err != nil {
 				return err
 			}

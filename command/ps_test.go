@@ -15,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
@@ -162,8 +163,8 @@ func TestPsFormatMalformed(t *testing.T) {
 		"table ": "the same for each", "{{template \"x\"}}": "does not go",
 	} {
 		_, err := podViews.format(format)
-		if err == nil || !strings.Contains(err.Error(), want) || len(sandbox.Hints(err)) != 1 {
-			t.Errorf("%q: %v, %q", format, err, sandbox.Hints(err))
+		if err == nil || !strings.Contains(err.Error(), want) || len(doctor.Hints(err)) != 1 {
+			t.Errorf("%q: %v, %q", format, err, doctor.Hints(err))
 			continue
 		}
 		for _, word := range []string{"command.", "template: -", "executing", "evaluate"} {

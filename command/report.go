@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 )
 
@@ -51,7 +51,7 @@ func warn(what error) { say("warning", what) }
 func say(kind string, what error) {
 	err := &visible{out: os.Stderr}
 	fmt.Fprintf(err, "podsh: %s: %v\n", kind, what)
-	for _, hint := range sandbox.Hints(what) {
+	for _, hint := range doctor.Hints(what) {
 		fmt.Fprintf(err, "podsh: hint: %s\n", hint)
 	}
 }
@@ -63,7 +63,7 @@ func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s
 
 // hinted gives an error a hint that has none.
 func hinted(err error, hint string) error {
-	if err == nil || len(sandbox.Hints(err)) > 0 {
+	if err == nil || len(doctor.Hints(err)) > 0 {
 		return err
 	}
 	return image.Fail(err, hint, "%v", err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/plan"
@@ -306,7 +307,7 @@ func (w *wiring) serveMember(pidfd *os.File) error {
 
 // wayProgram is where a way out lies that is another's: the helper has no PATH to look it up in.
 func wayProgram(name string) (string, error) {
-	path, err := programPath(name)
+	path, err := doctor.ProgramPath(name)
 	if err != nil {
 		packages := map[string]string{spec.WayOutPasta: "passt", spec.WayOutSlirp: "slirp4netns"}
 		return "", fault.New(nil, []string{"install " + name + " (Debian: " + packages[name] + "), or take podsh's own: --net outbound"}, "%s is not installed", name)

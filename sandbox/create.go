@@ -16,6 +16,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
@@ -170,10 +171,10 @@ func (p *Proposal) Create() (pod *pod.Pod, warnings []error, err error) {
 	var refused *idsRefused
 	switch {
 	case errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0:
-		return p.again(p.facts.WithoutRanges(refused.Error(), hintsFor("newuidmap", unix.EPERM)), Options{})
+		return p.again(p.facts.WithoutRanges(refused.Error(), doctor.HintsFor("newuidmap", unix.EPERM)), Options{})
 	case p.run.noKeys && p.Pod.Keyring != plan.ThreadKeyring:
 		pod, warnings, err = p.again(p.facts.Anew(), Options{sharedKeyring: true})
-		return pod, append(warnings, fault.New(nil, hintsFor("keyctl", unix.EDQUOT), "no key is left for a keyring of the pod's own: it shares one with others that were made so")), err
+		return pod, append(warnings, fault.New(nil, doctor.HintsFor("keyctl", unix.EDQUOT), "no key is left for a keyring of the pod's own: it shares one with others that were made so")), err
 	}
 	return p.Pod, p.Warnings, err
 }
@@ -406,7 +407,7 @@ func (run *performance) mapIDs() error {
 	}
 	err := writeMaps(run.Pod, run.executor.PID, run.facts.NewUIDMap)
 	if err != nil && run.Pod.Spec.AsksForMap() {
-		return fault.WithHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", YourMap())
+		return fault.WithHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", doctor.YourMap())
 	}
 	return err
 }
@@ -470,7 +471,7 @@ func explainFailure(plan plan.Plan, err error) error {
 		return err
 	}
 	name := plan.CallName(step.Call)
-	hints := hintsFor(plan.CallKey(step.Call, failed.Errno), failed.Errno)
+	hints := doctor.HintsFor(plan.CallKey(step.Call, failed.Errno), failed.Errno)
 	switch {
 	case len(hints) > 0:
 	case why.Need != "" && (failed.Errno == unix.ENOENT || failed.Errno == unix.ENOTDIR):

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/plan"
 )
@@ -37,8 +38,8 @@ func sealedCopy() (*os.File, error) {
 
 // inMemory says of a program that could not be made in memory why.
 func inMemory(program *os.File, err error) (*os.File, error) {
-	if errno, ok := unwrapped(err).(syscall.Errno); ok {
-		err = fault.WithHints(err, hintsFor("memfd_create", errno))
+	if errno, ok := doctor.Unwrapped(err).(syscall.Errno); ok {
+		err = fault.WithHints(err, doctor.HintsFor("memfd_create", errno))
 	}
 	return program, err
 }

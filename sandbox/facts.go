@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"os/user"
-	"strconv"
 	"strings"
 
 	"github.com/moby/sys/capability"
@@ -15,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
@@ -81,14 +79,14 @@ func readIDs(f *plan.Facts, spec *spec.Spec) error {
 	}
 	if noNewPrivs() && !f.Root {
 		f.NoRanges = "no_new_privs is set, so newuidmap gets no privileges"
-		f.RangesHint = hintsFor("newuidmap", unix.EPERM)
+		f.RangesHint = doctor.HintsFor("newuidmap", unix.EPERM)
 		return nil
 	}
-	name := userName(f.UID)
-	if f.SubUIDs, err = subids("/etc/subuid", name, int(f.UID)); err != nil {
+	name := doctor.UserName(f.UID)
+	if f.SubUIDs, err = doctor.Subids("/etc/subuid", name, int(f.UID)); err != nil {
 		return err
 	}
-	if f.SubGIDs, err = subids("/etc/subgid", name, int(f.UID)); err != nil {
+	if f.SubGIDs, err = doctor.Subids("/etc/subgid", name, int(f.UID)); err != nil {
 		return err
 	}
 	switch {
@@ -103,9 +101,9 @@ func readIDs(f *plan.Facts, spec *spec.Spec) error {
 	case f.NoRanges == "":
 		return nil
 	case len(f.SubUIDs) == 0 || len(f.SubGIDs) == 0:
-		f.RangesHint, f.YourMap = []string{thisMachine().addRanges()}, YourMap()
+		f.RangesHint, f.YourMap = []string{doctor.ThisMachine().AddRanges()}, doctor.YourMap()
 	default:
-		f.RangesHint = hintsFor("newuidmap", unix.EPERM)
+		f.RangesHint = doctor.HintsFor("newuidmap", unix.EPERM)
 	}
 	f.SubUIDs, f.SubGIDs = nil, nil
 	return nil
@@ -124,31 +122,9 @@ func ownGIDs() ([]ids.Map, error) {
 	return own, nil
 }
 
-// userName is the host's name for a uid, or its digits.
-func userName(uid uint32) string {
-	digits := strconv.Itoa(int(uid))
-	if u, err := user.LookupId(digits); err == nil {
-		return u.Username
-	}
-	return digits
-}
-
-// programPath finds a program of the machine's, as exec.LookPath does. cron, services and `env -i` have no PATH, or one without
-// the folders of the administrator's programs: that does not say that they are not installed.
-func programPath(name string) (string, error) {
-	found, err := exec.LookPath(name)
-	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"} {
-		if err == nil {
-			break
-		}
-		found, err = exec.LookPath(dir + "/" + name)
-	}
-	return found, err
-}
-
 func isInstalled(programs ...string) bool {
 	for _, p := range programs {
-		if _, err := programPath(p); err != nil {
+		if _, err := doctor.ProgramPath(p); err != nil {
 			return false
 		}
 	}

@@ -10,9 +10,9 @@ import (
 	"syscall"
 
 	"github.com/moby/sys/capability"
-	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
@@ -20,46 +20,6 @@ import (
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/store"
 )
-
-// subids reads the ranges of a user, known by name or by number, from /etc/subuid or /etc/subgid. No file is
-// no range.
-func subids(path, name string, uid int) ([]ids.Range, error) {
-	entries, err := user.ParseSubIDFileFilter(path, func(e user.SubID) bool {
-		return e.Name != "" && (e.Name == name || e.Name == fmt.Sprint(uid))
-	})
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	var ranges []ids.Range
-	for _, e := range entries {
-		if e.SubID < 0 || e.Count <= 0 || e.SubID+e.Count > 1<<32-1 || e.SubID > 1<<32-1 || e.Count > 1<<32-1 {
-			continue // newuidmap would refuse it as well
-		}
-		ranges = append(ranges, ids.Range{Start: uint32(e.SubID), Count: uint32(e.Count)})
-	}
-	return ranges, nil
-}
-
-// YourMap is a map that this user may ask for, as flags: to the ranges that he has; root has all, and takes ids that are
-// nobody's.
-func YourMap() string {
-	m := thisMachine()
-	uid := os.Geteuid()
-	uids, _ := subids("/etc/subuid", userName(uint32(uid)), uid) // for a hint alone
-	gids, _ := subids("/etc/subgid", userName(uint32(uid)), uid)
-	switch {
-	case len(uids) > 0 && len(gids) > 0 && uids[0] == gids[0]:
-		return fmt.Sprintf("--uidmap 0:%d:%d", uids[0].Start, uids[0].Count)
-	case len(uids) > 0 && len(gids) > 0:
-		return fmt.Sprintf("--uidmap 0:%d:%d --gidmap 0:%d:%d", uids[0].Start, uids[0].Count, gids[0].Start, gids[0].Count)
-	case uid == 0:
-		return fmt.Sprintf("--uidmap 0:%d:65536", nextRange(m.text("/etc/subuid")+"\n"+m.text("/etc/subgid")))
-	}
-	return fmt.Sprintf("--uidmap 0:%d:1 --gidmap 0:%d:1", uid, os.Getegid())
-}
 
 // idsRefused says that newuidmap did not do what /etc/subuid promises.
 type idsRefused struct{ why string }
@@ -84,7 +44,7 @@ func writeMaps(p *pod.Pod, pid int, throughPrograms bool) error {
 		if err := os.WriteFile(proc+file.name, []byte(file.text), 0); err != nil {
 			var errno syscall.Errno
 			errors.As(err, &errno)
-			return fault.WithHints(err, hintsFor(file.name, errno))
+			return fault.WithHints(err, doctor.HintsFor(file.name, errno))
 		}
 	}
 	return nil
@@ -98,13 +58,13 @@ func newIDMaps(p *pod.Pod, pid int) error {
 	var refused *idsRefused
 	for _, m := range mappers {
 		if said, err := m.wait(); err != nil {
-			refused = &idsRefused{fmt.Sprintf("%s: %s", m.name, firstLine(said, err))}
+			refused = &idsRefused{fmt.Sprintf("%s: %s", m.name, doctor.FirstLine(said, err))}
 		}
 	}
 	if refused == nil {
 		return nil
 	}
-	return fault.WithHints(refused, hintsFor("newuidmap", unix.EPERM))
+	return fault.WithHints(refused, doctor.HintsFor("newuidmap", unix.EPERM))
 }
 
 // mapper is newuidmap or newgidmap at work. It is started by hand: os/exec would try out pidfds first, and start
@@ -118,7 +78,7 @@ type mapper struct {
 }
 
 func (m *mapper) start(target int) error {
-	path, err := programPath(m.name)
+	path, err := doctor.ProgramPath(m.name)
 	if err != nil {
 		return err
 	}
@@ -155,13 +115,6 @@ func (m *mapper) wait() (said string, err error) {
 		err = fmt.Errorf("exit status %d", proc.AsShell(status))
 	}
 	return string(text), err
-}
-
-func firstLine(text string, err error) string {
-	if line, _, _ := strings.Cut(strings.TrimSpace(text), "\n"); line != "" {
-		return line
-	}
-	return err.Error()
 }
 
 // writeMapsBelow writes the maps of a user namespace that is a child of the hub's, where its ids must be mapped:

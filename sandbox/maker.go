@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -97,7 +98,7 @@ func nameFailed(b *plan.Builder, err error) error {
 	if errors.As(err, &failed) {
 		if step, _, ok := b.Steps.At(failed.Place); ok {
 			name := plan.CallName(step.Call)
-			return fault.WithHints(fmt.Errorf("%s: %w", name, failed.Errno), hintsFor(plan.CallKey(step.Call), failed.Errno))
+			return fault.WithHints(fmt.Errorf("%s: %w", name, failed.Errno), doctor.HintsFor(plan.CallKey(step.Call), failed.Errno))
 		}
 	}
 	return err

@@ -260,20 +260,3 @@ func TestAsRuncMasks(t *testing.T) {
 		}
 	}
 }
-
-func FuzzSubIDs(f *testing.F) {
-	f.Add("ada:100000:65536\n1000:5:5\n")
-	f.Add("ada:-1:9223372036854775807\n#\n::\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		file := filepath.Join(t.TempDir(), "subuid")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		ranges, _ := subids(file, "ada", 1000)
-		for _, r := range ranges {
-			if r.Count == 0 || uint64(r.Start)+uint64(r.Count) > 1<<32 {
-				t.Errorf("%q: %v", text, r)
-			}
-		}
-	})
-}

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/plan"
@@ -144,8 +145,8 @@ func CheckRoot(spec *spec.ContainerSpec, pod *pod.Pod) error {
 	if kernel.AtLeast(5, 11) { // overlays for everyone
 		return nil
 	}
-	m := thisMachine()
-	return checkContainerRoot(spec, kernel, m.root() && m.initial() && (pod == nil || pod.Namespaces["user"].Kind == "host"))
+	m := doctor.ThisMachine()
+	return checkContainerRoot(spec, kernel, m.Root() && m.Initial() && (pod == nil || pod.Namespaces["user"].Kind == "host"))
 }
 
 func checkContainerRoot(c *spec.ContainerSpec, kernel plan.Version, root bool) error {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -275,7 +276,7 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 			}
 		}
 	case err != nil:
-		answer.Error, answer.Hints = err.Error(), Hints(err)
+		answer.Error, answer.Hints = err.Error(), doctor.Hints(err)
 		if errors.Is(err, fault.ErrNotFound) {
 			answer.Kind = "not found"
 		} else if errors.Is(err, fault.ErrNotExecutable) {

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -103,8 +104,8 @@ func unpacker(p *pod.Pod, blob, talk, file *os.File) (*nsenter.Executor, error) 
 		attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c)) // they last through the execs, capabilities(7)
 	}
 	executor, err := nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
-	if errno, ok := unwrapped(err).(syscall.Errno); ok {
-		return nil, fault.WithHints(fmt.Errorf("make a user namespace to unpack in: %w", errno), hintsFor("clone", errno))
+	if errno, ok := doctor.Unwrapped(err).(syscall.Errno); ok {
+		return nil, fault.WithHints(fmt.Errorf("make a user namespace to unpack in: %w", errno), doctor.HintsFor("clone", errno))
 	}
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"fmt"
@@ -89,7 +89,7 @@ func overlayMissing(m machine) verdict {
 // overlayKernel: before 5.11 overlays have no option userxattr, and are for root alone. Debian's parameter
 // permit_mounts_in_userns does not help: the option is still missing.
 func overlayKernel(m machine) verdict {
-	if m.root() || m.kernel().AtLeast(5, 11) {
+	if m.Root() || m.kernel().AtLeast(5, 11) {
 		return verdict{}
 	}
 	return verdict{fmt.Sprintf("Linux %v lets only root mount overlays, 5.11 everyone", m.kernel()), "podsh create --rootfs DIR:ro"}

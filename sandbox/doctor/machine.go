@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"io/fs"
@@ -33,12 +33,12 @@ type machine struct {
 	tryMap     func(uids, gids []ids.Map) (said string, err error)             // has newuidmap and newgidmap map ids
 }
 
-func thisMachine() machine {
+func ThisMachine() machine {
 	exe, _ := os.Executable()
 	m := machine{
 		files: os.DirFS("/"), uid: os.Geteuid(), gid: os.Getegid(), name: strconv.Itoa(os.Geteuid()), exe: exe,
 		runtimeDir: os.Getenv("XDG_RUNTIME_DIR"),
-		has:        func(program string) string { path, _ := programPath(program); return path },
+		has:        func(program string) string { path, _ := ProgramPath(program); return path },
 		privileged: isPrivileged,
 		reaches:    reaches,
 	}
@@ -98,16 +98,16 @@ func (m machine) capable(c capability.Cap) bool {
 	return set>>c&1 == 1
 }
 
-// root says whether podsh makes pods without a user namespace here.
-func (m machine) root() bool { return m.uid == 0 && m.capable(capability.CAP_SYS_ADMIN) }
+// Root says whether podsh makes pods without a user namespace here.
+func (m machine) Root() bool { return m.uid == 0 && m.capable(capability.CAP_SYS_ADMIN) }
 
 // nested says whether this is a user namespace in which not all ids are mapped.
 func (m machine) nested() bool {
 	return !strings.HasSuffix(m.text("/proc/self/uid_map"), " 4294967295")
 }
 
-// initial says whether this is the machine's first user namespace; its number is fixed, PROC_USER_INIT_INO.
-func (m machine) initial() bool {
+// Initial says whether this is the machine's first user namespace; its number is fixed, PROC_USER_INIT_INO.
+func (m machine) Initial() bool {
 	link, _ := fs.ReadLink(m.files, "proc/self/ns/user")
 	return link == "user:[4026531837]"
 }
@@ -121,7 +121,7 @@ func (m machine) runtime() string {
 }
 
 func (m machine) userns() int {
-	if m.root() {
+	if m.Root() {
 		return 0
 	}
 	return unix.CLONE_NEWUSER
@@ -144,7 +144,7 @@ func (m machine) mounts() []*mountinfo.Info {
 // asRoot makes a command one that root performs, whoever types it; "" where only root of the outside could.
 func (m machine) asRoot(command string) string {
 	switch {
-	case m.uid == 0 && !m.initial():
+	case m.uid == 0 && !m.Initial():
 		return ""
 	case m.uid == 0:
 		return command

@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"fmt"
@@ -20,7 +20,7 @@ import (
 // userNamespacesOff finds the switch that Debian and Arch have added to their kernels.
 func userNamespacesOff(m machine) verdict {
 	const name = "kernel.unprivileged_userns_clone"
-	if m.root() || m.sysctl(name) != "0" {
+	if m.Root() || m.sysctl(name) != "0" {
 		return verdict{}
 	}
 	return verdict{name + " is 0: only root may make user namespaces", m.asRoot("sysctl -w " + name + "=1")}
@@ -88,7 +88,7 @@ func (m machine) usedUp(ns spec.Namespace) verdict {
 	name := "user.max_" + ns.Name + "_namespaces"
 	limit := m.sysctl(name)
 	n, err := strconv.Atoi(limit)
-	if !m.initial() || err != nil {
+	if !m.Initial() || err != nil {
 		return verdict{fmt.Sprintf("there may be no more %s namespaces: %s is %s here, and every outer user namespace has a limit of its own",
 			ns.Name, name, limit), ""}
 	}
@@ -108,7 +108,7 @@ func namespaceMissing(m machine) verdict {
 // processLimit looks at the three limits that let clone(2) fail with EAGAIN.
 func processLimit(m machine) verdict {
 	own, all := m.threads()
-	if limit, err := strconv.Atoi(firstWord(m.field("/proc/self/limits", "Max processes"))); err == nil && own >= limit && !m.root() {
+	if limit, err := strconv.Atoi(firstWord(m.field("/proc/self/limits", "Max processes"))); err == nil && own >= limit && !m.Root() {
 		return verdict{fmt.Sprintf("you run %d threads, and may run %d", own, limit), "ulimit -u unlimited"}
 	}
 	for _, name := range []string{"kernel.threads-max", "kernel.pid_max"} {

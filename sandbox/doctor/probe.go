@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"errors"
@@ -94,12 +94,12 @@ func tryMap(uids, gids []ids.Map) (said string, err error) {
 	defer e.Kill()
 	for i, mapped := range [][]ids.Map{uids, gids} {
 		arguments := append([]string{strconv.Itoa(e.PID)}, strings.Fields(ids.Words(mapped))...)
-		path, err := programPath(mappers[i])
+		path, err := ProgramPath(mappers[i])
 		if err != nil {
 			return err.Error(), err
 		}
 		if output, err := exec.Command(path, arguments...).CombinedOutput(); err != nil {
-			return firstLine(string(output), err), err
+			return FirstLine(string(output), err), err
 		}
 	}
 	return "", nil

@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"errors"
@@ -87,7 +87,7 @@ func checkTun(m machine) Finding {
 // checkPing tells who may ping on the host, icmp(7). In pods everyone may.
 func checkPing(m machine) Finding {
 	fields := strings.Fields(m.sysctl("net.ipv4.ping_group_range"))
-	if len(fields) != 2 || !m.initial() { // elsewhere groups show that are none
+	if len(fields) != 2 || !m.Initial() { // elsewhere groups show that are none
 		return Finding{}
 	}
 	low, _ := strconv.Atoi(fields[0])

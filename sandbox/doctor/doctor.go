@@ -1,4 +1,7 @@
-package sandbox
+// Package doctor knows for which reasons the kernel refuses what podsh asks of it, and what to do about each: it checks
+// this machine, and names the cause of a call that failed only when its check has found it. It changes nothing, and
+// knows nothing of pods.
+package doctor
 
 import (
 	"errors"
@@ -49,7 +52,7 @@ var checks = []struct {
 }
 
 // Doctor looks whether this machine can make pods, and what they would lack.
-func Doctor() []Finding { return thisMachine().doctor() }
+func Doctor() []Finding { return ThisMachine().doctor() }
 
 func (m machine) doctor() []Finding {
 	var findings []Finding
@@ -98,7 +101,7 @@ func checkKernel(m machine) Finding {
 	f := Finding{OK: !v.Before(goodKernel), Finding: "Linux " + m.sysctl("kernel.osrelease")}
 	var lacks []string
 	for _, n := range news {
-		if v.Before(n.since) && !(n.users && m.root()) {
+		if v.Before(n.since) && !(n.users && m.Root()) {
 			lacks = append(lacks, fmt.Sprintf("%s (%v)", n.what, n.since))
 		}
 	}
@@ -115,8 +118,8 @@ func checkKernel(m machine) Finding {
 
 // checkUserNamespace: root's pods have one only if that is asked for.
 func checkUserNamespace(m machine) Finding {
-	f := Finding{Required: !m.root(), Lost: "pods"}
-	if m.root() {
+	f := Finding{Required: !m.Root(), Lost: "pods"}
+	if m.Root() {
 		f.Lost = "podsh create --userns new"
 	}
 	if call, err := m.try(unix.CLONE_NEWUSER); err != nil {
@@ -159,7 +162,7 @@ func checkSysfs(m machine) Finding {
 }
 
 func checkOverlay(m machine) Finding {
-	user := m.userns() != 0 || !m.initial()
+	user := m.userns() != 0 || !m.Initial()
 	if call, err := m.try(unix.CLONE_NEWNS, probeOverlay(user)...); err != nil {
 		return m.failed(Finding{Lost: "containers from images, and root file systems that a pod can write to and others share (--rootfs DIR)"}, call, err)
 	}

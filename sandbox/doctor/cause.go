@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"errors"
@@ -106,11 +106,11 @@ var causes = []cause{
 	{"", []syscall.Errno{unix.EACCES}, confined},
 }
 
-// hintsFor says why a system call has failed, as far as this machine can be asked, and what mends it. The
+// HintsFor says why a system call has failed, as far as this machine can be asked, and what mends it. The
 // call is named as callName does it: "clone", "mount proc on /proc". No hint means that nothing is known.
-func hintsFor(call string, errno syscall.Errno) []string {
+func HintsFor(call string, errno syscall.Errno) []string {
 	var hints []string
-	verdicts, known := thisMachine().verdicts(call, errno)
+	verdicts, known := ThisMachine().verdicts(call, errno)
 	for _, v := range verdicts {
 		hints = append(hints, v.String())
 	}
@@ -155,7 +155,7 @@ func Hints(err error) []string {
 		if !errors.Is(err, errno) {
 			continue
 		}
-		for _, hint := range hintsFor("", errno) {
+		for _, hint := range HintsFor("", errno) {
 			if !slices.Contains(hints, hint) {
 				hints = append([]string{hint}, hints...)
 			}

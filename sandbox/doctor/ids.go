@@ -1,8 +1,10 @@
-package sandbox
+package doctor
 
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,7 +82,7 @@ func (m machine) packageCommand() string {
 
 // privilegesOff: under no_new_privs, programs that are setuid gain nothing: prctl(2).
 func privilegesOff(m machine) verdict {
-	if m.root() || m.status("NoNewPrivs") != "1" {
+	if m.Root() || m.status("NoNewPrivs") != "1" {
 		return verdict{}
 	}
 	v := verdict{why: "no_new_privs is set on this shell, and so newuidmap gains no privileges"}
@@ -113,14 +115,14 @@ const oneID = "all ids but one: no program in a pod can become another user, as 
 // checkIDs looks which ids pods can have.
 func checkIDs(m machine) Finding {
 	switch {
-	case m.root() && m.nested():
+	case m.Root() && m.nested():
 		return checkNestedIDs(m)
 	case unmapped(m).found():
 		v := unmapped(m)
 		return Finding{Finding: v.why, Lost: oneID, Fix: v.fix}
 	}
-	uids, errUID := subids("/etc/subuid", m.name, m.uid)
-	gids, errGID := subids("/etc/subgid", m.name, m.uid)
+	uids, errUID := Subids("/etc/subuid", m.name, m.uid)
+	gids, errGID := Subids("/etc/subgid", m.name, m.uid)
 	if err := errors.Join(errUID, errGID); err != nil {
 		return Finding{Finding: err.Error(), Lost: oneID}
 	}
@@ -129,22 +131,22 @@ func checkIDs(m machine) Finding {
 	if some {
 		f.Finding = fmt.Sprintf("uids %s (/etc/subuid) and gids %s (/etc/subgid), besides your own", showRanges(uids), showRanges(gids))
 	}
-	if m.root() {
+	if m.Root() {
 		f.Finding = "all, as root; with --userns new " + f.Finding
 	}
-	if some || m.root() {
+	if some || m.Root() {
 		return f
 	}
 	if v := nested(m); v.found() {
 		return Finding{Finding: v.why, Lost: oneID}
 	}
 	f.OK, f.Lost = false, oneID
-	f.Fix = m.addRanges()
+	f.Fix = m.AddRanges()
 	return f
 }
 
-// addRanges is the command that gives this user ranges of ids which nobody else has.
-func (m machine) addRanges() string {
+// AddRanges is the command that gives this user ranges of ids which nobody else has.
+func (m machine) AddRanges() string {
 	next := nextRange(m.text("/etc/subuid") + "\n" + m.text("/etc/subgid"))
 	add := fmt.Sprintf("%d-%d", next, next+65535)
 	return m.asRoot(fmt.Sprintf("usermod --add-subuids %s --add-subgids %s %s", add, add, m.name))
@@ -191,7 +193,7 @@ func nextRange(subids string) int {
 
 // checkMappers has newuidmap and newgidmap write a map, if there are ranges for one.
 func checkMappers(m machine) Finding {
-	if m.root() {
+	if m.Root() {
 		return Finding{} // root writes maps itself
 	}
 	f := Finding{Finding: "newuidmap and newgidmap are installed", Lost: oneID}
@@ -201,8 +203,8 @@ func checkMappers(m machine) Finding {
 			return f
 		}
 	}
-	uids, _ := subids("/etc/subuid", m.name, m.uid) // checkIDs tells of errors
-	gids, _ := subids("/etc/subgid", m.name, m.uid)
+	uids, _ := Subids("/etc/subuid", m.name, m.uid) // checkIDs tells of errors
+	gids, _ := Subids("/etc/subgid", m.name, m.uid)
 	if m.try == nil || len(uids) == 0 || len(gids) == 0 || privilegesOff(m).found() { // nothing to map, or told elsewhere
 		f.OK, f.Lost = true, ""
 		return f
@@ -217,11 +219,38 @@ func checkMappers(m machine) Finding {
 }
 
 func checkPrivileges(m machine) Finding {
-	if m.root() {
+	if m.Root() {
 		return Finding{}
 	}
 	if v := privilegesOff(m); v.found() {
 		return Finding{Finding: v.why, Lost: oneID, Fix: v.fix}
 	}
 	return Finding{OK: true, Finding: "not set"}
+}
+
+// UserName is the host's name for a uid, or its digits.
+func UserName(uid uint32) string {
+	digits := strconv.Itoa(int(uid))
+	if u, err := user.LookupId(digits); err == nil {
+		return u.Username
+	}
+	return digits
+}
+
+// YourMap is a map that this user may ask for, as flags: to the ranges that he has; root has all, and takes ids that are
+// nobody's.
+func YourMap() string {
+	m := ThisMachine()
+	uid := os.Geteuid()
+	uids, _ := Subids("/etc/subuid", UserName(uint32(uid)), uid) // for a hint alone
+	gids, _ := Subids("/etc/subgid", UserName(uint32(uid)), uid)
+	switch {
+	case len(uids) > 0 && len(gids) > 0 && uids[0] == gids[0]:
+		return fmt.Sprintf("--uidmap 0:%d:%d", uids[0].Start, uids[0].Count)
+	case len(uids) > 0 && len(gids) > 0:
+		return fmt.Sprintf("--uidmap 0:%d:%d --gidmap 0:%d:%d", uids[0].Start, uids[0].Count, gids[0].Start, gids[0].Count)
+	case uid == 0:
+		return fmt.Sprintf("--uidmap 0:%d:65536", nextRange(m.text("/etc/subuid")+"\n"+m.text("/etc/subgid")))
+	}
+	return fmt.Sprintf("--uidmap 0:%d:1 --gidmap 0:%d:1", uid, os.Getegid())
 }

@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"errors"
@@ -104,7 +104,7 @@ func confined(m machine) verdict {
 // withoutUserns: a profile that lets everything else pass has to name user namespaces where AppArmor restricts those.
 func withoutUserns(m machine) verdict {
 	name, mode := m.profile()
-	if m.sysctl("kernel.apparmor_restrict_unprivileged_userns") != "1" || mode != "unconfined" || m.root() {
+	if m.sysctl("kernel.apparmor_restrict_unprivileged_userns") != "1" || mode != "unconfined" || m.Root() {
 		return verdict{}
 	}
 	return verdict{"AppArmor's profile " + name + " has no rule `userns,`: add that to it, and load it with apparmor_parser -r", ""}
@@ -117,7 +117,7 @@ func appArmor(m machine) verdict {
 	case m.sysctl("kernel.apparmor_restrict_unprivileged_userns") != "1":
 	case m.restricted():
 		return verdict{"this shell is in a user namespace in which AppArmor denies all capabilities: run podsh outside", ""}
-	case m.label() == "unconfined" && !m.root():
+	case m.label() == "unconfined" && !m.Root():
 		return verdict{"AppArmor lets only programs that have a profile use user namespaces", m.asRoot(profileCommand(m.exe))}
 	}
 	return verdict{}
@@ -142,8 +142,8 @@ func memoryNoExec(m machine) verdict {
 	return verdict{name + " is 2: no program may be started from memory, as podsh starts its own", m.asRoot("sysctl -w " + name + "=1")}
 }
 
-// unwrapped is the errno in an error, if there is one.
-func unwrapped(err error) error {
+// Unwrapped is the errno in an error, if there is one.
+func Unwrapped(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno
@@ -154,7 +154,7 @@ func unwrapped(err error) error {
 // checkMemory makes a program in memory, and starts none.
 func checkMemory(m machine) Finding {
 	if err := m.sealed(); err != nil {
-		return m.failed(Finding{Lost: "images, ways out, published ports and networks, which have programs of their own"}, "memfd_create", unwrapped(err))
+		return m.failed(Finding{Lost: "images, ways out, published ports and networks, which have programs of their own"}, "memfd_create", Unwrapped(err))
 	}
 	return Finding{OK: true, Finding: "programs can be started from it"}
 }
