@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -25,7 +26,7 @@ import (
 type wiring struct {
 	pod    *pod.Pod
 	state  *pod.NetState
-	maker  *maker
+	maker  *perform.Maker
 	helper *helper
 	own    bool // the helper is the pod's own, and new
 	work   *work
@@ -183,7 +184,7 @@ func (w *wiring) openTun() error {
 	b.Call(unix.SYS_IOCTL, tun, unix.TUNSETIFF, tunRequest())
 	b.Call(unix.SYS_IOCTL, tun, unix.TUNSETPERSIST, 1)
 	b.Call(unix.SYS_IOCTL, tun, unix.TUNSETOFFLOAD, tunOffloads)
-	fds, err := w.maker.do(b, tun)
+	fds, err := w.maker.Do(b, tun)
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fault.WithHint(err, "as root: chmod 666 /dev/net/tun (most distributions have it so)")
@@ -216,14 +217,14 @@ func (w *wiring) leadOut(ipv6 bool) error {
 			requests = append(requests, network.AddAddress(index, own), network.AddDefaultRoute(index, link.Gateways[i]))
 		}
 	}
-	return w.maker.request("set "+network.Tun+" up", requests...)
+	return w.maker.Request("set "+network.Tun+" up", requests...)
 }
 
 // tunIndex asks for the number of the interface, through a socket that stands in the pod's network.
 func (w *wiring) tunIndex() (int, error) {
 	b := &plan.Builder{}
 	socket := b.Call(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	fds, err := w.maker.do(b, socket)
+	fds, err := w.maker.Do(b, socket)
 	if err != nil {
 		return 0, err
 	}
@@ -281,7 +282,7 @@ func (w *wiring) serve(hub *pod.Pod, pidfd *os.File) error {
 
 // serveMember gives the maker away for good: what still takes one that sets the network up takes another.
 func (w *wiring) serveMember(pidfd *os.File) error {
-	if err := w.maker.confine(); err != nil {
+	if err := w.maker.Confine(); err != nil {
 		return err
 	}
 	if _, err := w.helper.ask(&control.Request{Do: control.Serve, Member: w.member()}, pidfd, w.maker.File()); err != nil {
@@ -355,12 +356,12 @@ func (w *wiring) keepReplies(ports []network.Port) error {
 		return nil
 	}
 	if !w.state.Replies {
-		if err := w.maker.keepReplies(w.state.Addresses); err != nil {
+		if err := keepReplies(w.maker, w.state.Addresses); err != nil {
 			return err
 		}
 		w.state.Replies = true
 	}
-	return w.maker.keepPortReplies(w.state, ports)
+	return keepPortReplies(w.maker, w.state, ports)
 }
 
 // keep makes it last, and lets go of what was needed meanwhile.
@@ -381,7 +382,7 @@ func (w *wiring) listenForRequests(dir string) (*os.File, error) {
 
 // wire begins what the pod's network needs, while the pod's own side is still busy.
 func (run *performance) wire() (err error) {
-	run.net.maker, err = startMaker(run.executor.PIDFD, run.Pod.NetNamespaces(), forNetwork...)
+	run.net.maker, err = perform.StartMaker(run.executor.PIDFD, run.Pod.NetNamespaces(), forNetwork...)
 	return errors.Join(err, run.net.awaitEarly())
 }
 
@@ -414,12 +415,12 @@ func (run *performance) leadOut() (err error) {
 		return err
 	}
 	run.net.maker.Close() // the helper has a copy; ports take more, now that there is an interface
-	run.net.maker, err = startMaker(run.executor.PIDFD, run.Pod.NetNamespaces(), forNetwork...)
+	run.net.maker, err = perform.StartMaker(run.executor.PIDFD, run.Pod.NetNamespaces(), forNetwork...)
 	return err
 }
 
 func (run *performance) giveAddress() (err error) {
-	run.net.state.Addresses, err = run.net.maker.giveAddress(run.facts.Net.IPv6)
+	run.net.state.Addresses, err = giveAddress(run.net.maker, run.facts.Net.IPv6)
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -98,7 +99,7 @@ func startCopier(p *pod.Pod, stdin, stdout, stderr *os.File, args ...string) (*n
 		return nil, err
 	}
 	defer null.Close()
-	exe, err := openExe(p, pidfd)
+	exe, err := perform.OpenExe(p, pidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +119,9 @@ func startCopier(p *pod.Pod, stdin, stdout, stderr *os.File, args ...string) (*n
 		return nil, err
 	}
 	plan, then := planCopy(p, args)
-	if err := leadAway(executor, plan, then); err != nil {
+	if err := perform.LeadAway(executor, plan, then); err != nil {
 		executor.Kill()
-		return nil, explainFailure(plan, err)
+		return nil, perform.ExplainFailure(plan, err)
 	}
 	return executor, nil
 }
@@ -157,11 +158,11 @@ func planCopy(p *pod.Pod, args []string) (planned plan.Plan, then int) {
 	b.Explain("become podsh, which does the rest before it starts", "execveat(2)", "")
 	b.Call(unix.SYS_EXECVEAT, exeFD, "", nsenter.Strings(append([]string{CopyName}, args...)), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
 	then = b.Calls
-	keep := toWrite
+	keep := perform.ToWrite
 	if args[0] == "stat" || args[0] == "pack" {
-		keep = toRead
+		keep = perform.ToRead
 	}
-	b.BeAlone(lastCap(), ours(p, keep))
+	b.BeAlone(perform.LastCap(), perform.Ours(p, keep))
 	b.Call(unix.SYS_CLOSE, nsenter.PlanFD)
 	return b.Steps, then
 }

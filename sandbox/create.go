@@ -7,18 +7,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
-	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -168,7 +166,7 @@ func (p *Proposal) Script(w io.Writer) error { return plan.Script(w, p.Pod, p.fa
 func (p *Proposal) Create() (pod *pod.Pod, warnings []error, err error) {
 	defer p.Close()
 	err = p.run.perform()
-	var refused *idsRefused
+	var refused *perform.IdsRefused
 	switch {
 	case errors.As(err, &refused) && len(p.Pod.Spec.UIDMap)+len(p.Pod.Spec.GIDMap) == 0:
 		return p.again(p.facts.WithoutRanges(refused.Error(), doctor.HintsFor("newuidmap", unix.EPERM)), Options{})
@@ -221,7 +219,7 @@ func (run *performance) begin(steps plan.Plan) error {
 	if err := run.host(steps[0], hostCalls[steps[0].Host].do); err != nil {
 		return err
 	}
-	run.begun = 1 + chunk(steps[1:])
+	run.begun = 1 + perform.Chunk(steps[1:])
 	return run.executor.Send(steps[1:run.begun].Calls(), 0)
 }
 
@@ -237,7 +235,7 @@ func (run *performance) perform() error {
 			at++
 			continue
 		}
-		n := chunk(steps)
+		n := perform.Chunk(steps)
 		if at < run.begun {
 			n = run.begun - at
 		} else {
@@ -309,35 +307,7 @@ func (run *performance) explain(err error) error {
 			return why
 		}
 	}
-	return hintAtMounts(explainFailure(run.Plan, err), run.Pod.Spec.Rootfs)
-}
-
-// hintAtMounts names mounts below the folder that an overlay was to be laid over, if those may be the cause.
-func hintAtMounts(err error, root rootfs.Source) error {
-	dir := root.Dir
-	if !errors.Is(err, unix.EINVAL) || dir == "" || root.Mode != "overlay" {
-		return err
-	}
-	mounts, mountsErr := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-	if mountsErr == nil && len(mounts) > 0 && mounts[len(mounts)-1].Mountpoint != dir {
-		return fault.WithHint(err, "there are mounts below %s (such as %s), and over those the kernel lays nothing: --rootfs %s:ro or :rw",
-			dir, mounts[len(mounts)-1].Mountpoint, dir)
-	}
-	return err
-}
-
-// chunk counts the pod's steps that go to the executor at once: up to the host's next one, or to the call
-// after which another program image reads the rest.
-func chunk(steps plan.Plan) int {
-	for i, step := range steps {
-		if step.Side == plan.Host {
-			return i
-		}
-		if step.Call.Nr == unix.SYS_EXECVEAT {
-			return i + 1
-		}
-	}
-	return len(steps)
+	return perform.HintAtMounts(perform.ExplainFailure(run.Plan, err), run.Pod.Spec.Rootfs)
 }
 
 // hostCall is a step of the host's side.
@@ -362,7 +332,7 @@ var hostCalls = map[string]hostCall{
 
 func (run *performance) start() (err error) {
 	if run.exe == plan.ExeMemfd {
-		if run.exeCopy, err = sealedCopy(); err != nil {
+		if run.exeCopy, err = perform.SealedCopy(); err != nil {
 			return err
 		}
 	}
@@ -403,9 +373,9 @@ func (run *performance) startExecutor() (*nsenter.Executor, error) {
 
 func (run *performance) mapIDs() error {
 	if hub := run.facts.Net.Hub; hub != nil && hub.Own("user") {
-		return writeMapsBelow(run.Pod, hub, run.executor.PID)
+		return perform.WriteMapsBelow(run.Pod, hub, run.executor.PID)
 	}
-	err := writeMaps(run.Pod, run.executor.PID, run.facts.NewUIDMap)
+	err := perform.WriteMaps(run.Pod, run.executor.PID, run.facts.NewUIDMap)
 	if err != nil && run.Pod.Spec.AsksForMap() {
 		return fault.WithHint(err, "you may map your own ids, and those that /etc/subuid and /etc/subgid give you: %s", doctor.YourMap())
 	}
@@ -455,30 +425,4 @@ func (run *performance) save() error {
 	}
 	run.undo = append(run.undo, func() { _ = run.store.Forget(run.Pod) }) // as good as can be: it lists as exited
 	return nil
-}
-
-// explainFailure says what a call that failed was for.
-func explainFailure(plan plan.Plan, err error) error {
-	var failed *nsenter.CallError
-	if !errors.As(err, &failed) {
-		if errors.Is(err, io.EOF) || errors.Is(err, nsenter.ErrGone) {
-			return fault.New(nil, []string{"was it killed, or is memory short? `podsh doctor` looks at this machine"}, "%v", nsenter.ErrGone)
-		}
-		return err
-	}
-	step, why, ok := plan.At(failed.Place)
-	if !ok {
-		return err
-	}
-	name := plan.CallName(step.Call)
-	hints := doctor.HintsFor(plan.CallKey(step.Call, failed.Errno), failed.Errno)
-	switch {
-	case len(hints) > 0:
-	case why.Need != "" && (failed.Errno == unix.ENOENT || failed.Errno == unix.ENOTDIR):
-		hints = append(hints, why.Need)
-	case why.Cmd != "":
-		line, _, _ := strings.Cut(why.Cmd, "\n")
-		hints = append(hints, "by hand: "+line)
-	}
-	return fault.New(failed.Errno, hints, "%s: %s: %v", why.Why, name, failed.Errno)
 }

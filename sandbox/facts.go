@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
@@ -36,11 +37,11 @@ func KernelVersion() plan.Version {
 func readFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
 	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: s.Path}
 	var err error
-	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
+	f.Root = f.UID == 0 && perform.HasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
 		return nil, fmt.Errorf("last capability: %w", err)
 	}
-	if f.Exe, err = readExe(); err != nil {
+	if f.Exe, err = perform.ReadExe(); err != nil {
 		return nil, err
 	}
 	f.Data = store.DataFolder(f.UID)
@@ -56,13 +57,6 @@ func readFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// hasCapability says whether this process can use a capability where it is.
-func hasCapability(c capability.Cap) bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	return unix.Capget(&header, &data[0]) == nil && data[c/32].Effective&(1<<(c%32)) != 0
 }
 
 // readIDs finds the ranges that may be mapped.

@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -42,7 +43,7 @@ const (
 // startProgram starts the network's program with one argument, and returns the socket to talk to it.
 // namespaces are those of the process behind pidfd that it is led into, which may be none.
 func startProgram(what string, pidfd *os.File, namespaces int) (conn *os.File, executor *nsenter.Executor, err error) {
-	file, err := inMemory(program.Open())
+	file, err := perform.InMemory(program.Open())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -56,7 +57,7 @@ func startProgram(what string, pidfd *os.File, namespaces int) (conn *os.File, e
 	if namespaces != 0 {
 		extra = append(extra, pidfd)
 	}
-	executor, err = startHand(extra...)
+	executor, err = perform.StartHand(extra...)
 	if err != nil {
 		conn.Close()
 		return nil, nil, fmt.Errorf("start the network's program: %w", err)
@@ -68,7 +69,7 @@ func startProgram(what string, pidfd *os.File, namespaces int) (conn *os.File, e
 	if err != nil {
 		conn.Close()
 		executor.Kill()
-		return nil, nil, fmt.Errorf("start the network's program: %w", nameFailed(b, err))
+		return nil, nil, fmt.Errorf("start the network's program: %w", perform.NameFailed(b, err))
 	}
 	return conn, executor, nil
 }

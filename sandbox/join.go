@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -137,7 +138,7 @@ func (j *Joining) joiner(args []string) (*nsenter.Joiner, error) {
 	if err := checkOwnStreams(); err != nil {
 		return nil, err
 	}
-	exe, err := openExe(j.Pod, j.pidfd)
+	exe, err := perform.OpenExe(j.Pod, j.pidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -220,5 +221,5 @@ func (j *Joining) Failed(place int, errno syscall.Errno) error {
 	case why.Role == plan.Folder:
 		return plan.FolderFailed(plan.FirstText(why.Call), errno, "--workdir names a folder of the pod's")
 	}
-	return explainFailure(j.Plan, &nsenter.CallError{Place: place, Errno: errno})
+	return perform.ExplainFailure(j.Plan, &nsenter.CallError{Place: place, Errno: errno})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -31,7 +32,7 @@ const KeepName = "podsh@keep"
 
 // startKeeper starts the keeper of a helper.
 func startKeeper(p *pod.Pod, helper, stowed *os.File) (proc.ID, error) {
-	executor, err := startHand(helper, stowed)
+	executor, err := perform.StartHand(helper, stowed)
 	if err != nil {
 		return proc.ID{}, fmt.Errorf("start the helper's keeper: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -148,7 +149,7 @@ func converse(conn *os.File, request *image.Request, tell func(image.Event)) ([]
 // AskImages runs the program of images on the host, with our own environment: it speaks with registries, and reads and
 // writes images of other forms.
 func AskImages(request *image.Request, in, out *os.File, tell func(image.Event)) ([]*image.Image, error) {
-	file, err := inMemory(program.Open())
+	file, err := perform.InMemory(program.Open())
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +226,7 @@ func removeLayer(dir string) error {
 // usualPod is a pod with the ids that one has of which nothing else is said.
 func usualPod() (*pod.Pod, error) {
 	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion()}
-	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
+	f.Root = f.UID == 0 && perform.HasCapability(capability.CAP_SYS_ADMIN)
 	p := &pod.Pod{Namespaces: map[string]spec.Choice{"user": {Kind: "host"}}}
 	if f.Root {
 		return p, nil

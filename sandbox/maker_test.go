@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
@@ -31,7 +32,7 @@ func givenMaker(t *testing.T) *nsenter.Maker {
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
 	w := newWiring(&pod.Pod{ID: "0123456789ab"}, &pod.NetState{})
 	w.helper = &helper{conn: ours}
-	if w.maker, err = startMaker(self, 0, forNetwork...); err != nil {
+	if w.maker, err = perform.StartMaker(self, 0, forNetwork...); err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)

@@ -7,6 +7,7 @@ import (
 	"github.com/moby/sys/capability"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
@@ -15,7 +16,7 @@ import (
 func joinerHolds(pod *pod.Pod) []capability.Cap {
 	var held []capability.Cap
 	for _, c := range capability.ListKnown() {
-		if pod.Namespaces["user"].Kind != "host" || hasCapability(c) {
+		if pod.Namespaces["user"].Kind != "host" || perform.HasCapability(c) {
 			held = append(held, c)
 		}
 	}

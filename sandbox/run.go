@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -21,9 +20,9 @@ import (
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
-	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
 )
@@ -80,7 +79,7 @@ func planOf(c *pod.Container, etc []plan.EtcFile) (plan.Plan, error) {
 func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, member *plan.ContainerFacts, err error) {
 	view := asPod(c)
 	f = &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.StoreOf(c.In).Path}
-	f.Root = f.UID == 0 && hasCapability(capability.CAP_SYS_ADMIN)
+	f.Root = f.UID == 0 && perform.HasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
 		return nil, nil, fmt.Errorf("last capability: %w", err)
 	}
@@ -289,8 +288,8 @@ func build(c *pod.Container, stdio *Stdio) (b *built, err error) {
 		return nil, err
 	}
 	b = &built{executor: executor, member: member, plan: plan.Container(f, member)}
-	b.held = chunk(b.plan)
-	if err := sendPlan(b.plan[:b.held], executor); err != nil {
+	b.held = perform.Chunk(b.plan)
+	if err := perform.SendPlan(b.plan[:b.held], executor); err != nil {
 		b.undo()
 		return nil, explain(c, b.plan, err)
 	}
@@ -304,7 +303,7 @@ func executor(c *pod.Container, pidfd *os.File, stdio *Stdio) (*nsenter.Executor
 		return nil, err
 	}
 	defer null.Close()
-	exe, err := openExe(c.In, pidfd)
+	exe, err := perform.OpenExe(c.In, pidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -319,40 +318,11 @@ func executor(c *pod.Container, pidfd *os.File, stdio *Stdio) (*nsenter.Executor
 	return nsenter.StartFile(exe, null, extra, &syscall.SysProcAttr{Setsid: true})
 }
 
-// sendPlan sends calls to an executor, and waits until they are done. It may become a clone of its own on the way, and that
-// one once more, which says READY: in a pid namespace below ours its parent knows another number for it.
-func sendPlan(plan plan.Plan, executor *nsenter.Executor) error {
-	clones := 0
-	for _, step := range plan {
-		if step.Call.Nr == nsenter.Clone {
-			clones++
-		}
-	}
-	if clones > 1 {
-		if err := executor.TellWho(); err != nil {
-			return err
-		}
-	}
-	if err := executor.Send(plan.Calls(), 0); err != nil {
-		return err
-	}
-	for i := range clones {
-		cloned := executor.Cloned
-		if i > 0 {
-			cloned = executor.ClonedBelow
-		}
-		if err := cloned(); err != nil {
-			return err
-		}
-	}
-	return executor.Wait(len(plan))
-}
-
 // explain says what a call that failed was for, where only a container has that cause.
 func explain(c *pod.Container, steps plan.Plan, err error) error {
 	var failed *nsenter.CallError
 	if !errors.As(err, &failed) {
-		return explainFailure(steps, err)
+		return perform.ExplainFailure(steps, err)
 	}
 	if gone := lives(c.In); gone != nil { // whatever the call says
 		return gone
@@ -367,44 +337,12 @@ func explain(c *pod.Container, steps plan.Plan, err error) error {
 	case why.Role == plan.Folder:
 		return plan.FolderFailed(c.Workdir, errno, "--workdir names another folder")
 	case (errno == unix.EACCES || errno == unix.EOVERFLOW) && (step.Call.Nr == unix.SYS_MKNODAT || step.Call.Nr == unix.SYS_MKDIRAT || step.Call.Nr == unix.SYS_UNLINKAT):
-		return fault.WithHint(explainFailure(steps, err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", WhereOf(c))
+		return fault.WithHint(perform.ExplainFailure(steps, err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", WhereOf(c))
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
 		return fault.New(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}
 	if why := mismatched(c.Spec.Volumes, folders(c)); why != nil {
 		return why
 	}
-	return hintAtMounts(explainFailure(steps, err), c.Spec.Rootfs)
-}
-
-// openExe opens the program that performs plans in the pod: podsh itself, or the pod's own unreachable copy of it.
-// pidfd is of the holder.
-func openExe(p *pod.Pod, pidfd *os.File) (*os.File, error) {
-	if p.Around != nil {
-		outer, err := store.Open(p.Around)
-		if err != nil {
-			return nil, err
-		}
-		defer outer.Close()
-		return openExe(p.Around, outer)
-	}
-	path := "/proc/self/exe"
-	if p.OwnFile {
-		path = "/proc/" + strconv.Itoa(p.Holder.PID) + "/exe"
-	} else if exe, err := readExe(); err != nil || exe.Reachable(p.IdsOutside()) { // the pod was made by another podsh
-		return sealedCopy()
-	}
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if p.OwnFile && p.PlanFormat != nsenter.Format { // a copy of another podsh
-		unix.Close(fd)
-		return sealedCopy()
-	}
-	if proc.Exited(pidfd) { // else path was the holder's
-		unix.Close(fd)
-		return nil, fault.New(fault.ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	return os.NewFile(uintptr(fd), path), nil
+	return perform.HintAtMounts(perform.ExplainFailure(steps, err), c.Spec.Rootfs)
 }

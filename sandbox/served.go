@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -137,7 +138,7 @@ func serveAgain(p *pod.Pod, h *helper, leads bool) error {
 		w.helper = nil // it is the caller's
 		w.close()
 	}()
-	if w.maker, err = startMaker(pidfd, p.NetNamespaces(), forNetwork...); err != nil {
+	if w.maker, err = perform.StartMaker(pidfd, p.NetNamespaces(), forNetwork...); err != nil {
 		return err
 	}
 	if p.Spec.Net.WayOut == spec.WayOutStack {
@@ -255,7 +256,7 @@ func rewire(p *pod.Pod, change func(w *wiring, pidfd *os.File) error) error {
 	if err := findOrStart(p, w, leader); err != nil {
 		return err
 	}
-	if w.maker, err = startMaker(pidfd, p.NetNamespaces(), forNetwork...); err != nil {
+	if w.maker, err = perform.StartMaker(pidfd, p.NetNamespaces(), forNetwork...); err != nil {
 		return err
 	}
 	if err := change(w, pidfd); err != nil {
@@ -325,7 +326,7 @@ func Publish(p *pod.Pod, ports []network.Port) ([]network.Port, error) {
 // ensureAddress gives the pod an address of its own that has none.
 func (w *wiring) ensureAddress() (err error) {
 	if len(w.state.Addresses) == 0 {
-		w.state.Addresses, err = w.maker.giveAddress(files.Exists("/proc/sys/net/ipv6"))
+		w.state.Addresses, err = giveAddress(w.maker, files.Exists("/proc/sys/net/ipv6"))
 	}
 	return err
 }
@@ -368,20 +369,20 @@ func Unpublish(p *pod.Pod, ports []network.Port) error {
 		}
 		_, err := w.helper.ask(&control.Request{Do: control.Unpublish, Pod: p.ID, Ports: gone})
 		if err == nil {
-			err = w.maker.forgetPortReplies(w.state, gone)
+			err = forgetPortReplies(w.maker, w.state, gone)
 		}
 		return err
 	})
 }
 
 // forgetPortReplies removes the rules of UDP ports that are not published any more.
-func (m *maker) forgetPortReplies(state *pod.NetState, gone []network.Port) error {
+func forgetPortReplies(m *perform.Maker, state *pod.NetState, gone []network.Port) error {
 	for _, port := range gone {
 		if port.Protocol != "udp" || slices.ContainsFunc(state.Ports, func(q network.Port) bool { return q.Protocol == "udp" && q.PodPort == port.PodPort }) {
 			continue
 		}
 		for _, ip := range firstOfEach(state.Addresses) {
-			if err := m.request("rule for answers", network.DeletePortRule(ip, port.PodPort)); err != nil && !isGone(err) {
+			if err := m.Request("rule for answers", network.DeletePortRule(ip, port.PodPort)); err != nil && !isGone(err) {
 				return err
 			}
 		}
@@ -514,7 +515,7 @@ func (w *wiring) leadOutAgain(gone network.Attachment) error {
 			continue
 		}
 		for _, gateway := range a.Gateways {
-			if err := w.maker.request("default route via "+gateway.String(), network.AddDefaultRoute(0, gateway)); err != nil {
+			if err := w.maker.Request("default route via "+gateway.String(), network.AddDefaultRoute(0, gateway)); err != nil {
 				return err
 			}
 		}
@@ -529,10 +530,10 @@ func (w *wiring) keepReachable() error {
 	if err := w.ensureAddress(); err != nil {
 		return err
 	}
-	if err := w.maker.keepReplies(w.state.Addresses); err != nil {
+	if err := keepReplies(w.maker, w.state.Addresses); err != nil {
 		return err
 	}
-	return w.maker.keepPortReplies(w.state, w.state.Ports)
+	return keepPortReplies(w.maker, w.state, w.state.Ports)
 }
 
 // update tells the helper what has changed.

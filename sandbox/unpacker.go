@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -45,8 +46,8 @@ func unpack(p *pod.Pod, blob *os.File, dir string, layer *image.Layer, tell func
 	}
 	defer executor.Kill()
 	plan, then := planUnpack(p, dir)
-	if err := leadAway(executor, plan, then); err != nil {
-		return explainFailure(plan, err)
+	if err := perform.LeadAway(executor, plan, then); err != nil {
+		return perform.ExplainFailure(plan, err)
 	}
 	_, err = converse(ours, &image.Request{Do: image.Unpack, Layer: layer, Limits: limits, Squash: p.OneID}, tell)
 	return err
@@ -65,7 +66,7 @@ func (s *sharedProgram) open() (file *os.File, done func(), err error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.users == 0 {
-		if s.file, err = inMemory(program.Open()); err != nil {
+		if s.file, err = perform.InMemory(program.Open()); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -100,7 +101,7 @@ func unpacker(p *pod.Pod, blob, talk, file *os.File) (*nsenter.Executor, error) 
 		return nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
 	}
 	attr.Cloneflags = unix.CLONE_NEWUSER
-	for c := capability.Cap(0); c <= lastCap(); c++ {
+	for c := capability.Cap(0); c <= perform.LastCap(); c++ {
 		attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c)) // they last through the execs, capabilities(7)
 	}
 	executor, err := nsenter.Start("/proc/self/exe", null, []*os.File{blob, talk, file}, attr)
@@ -110,7 +111,7 @@ func unpacker(p *pod.Pod, blob, talk, file *os.File) (*nsenter.Executor, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := writeMaps(p, executor.PID, !(os.Geteuid() == 0 && hasCapability(capability.CAP_SYS_ADMIN))); err != nil {
+	if err := perform.WriteMaps(p, executor.PID, !(os.Geteuid() == 0 && perform.HasCapability(capability.CAP_SYS_ADMIN))); err != nil {
 		executor.Kill()
 		return nil, err
 	}
@@ -133,11 +134,11 @@ func planUnpack(p *pod.Pod, dir string) (planned plan.Plan, then int) {
 	b.CloseOnExec(unpackProgramFD, nsenter.PlanFD, unpackTalkFD)
 	b.Call(unix.SYS_EXECVEAT, unpackProgramFD, "", nsenter.Strings([]string{image.UnpackName}), nsenter.Strings(nil), unix.AT_EMPTY_PATH)
 	then = b.Calls
-	keep := toUnpack
+	keep := perform.ToUnpack
 	if p.MapName() == "host" {
 		keep = append(slices.Clip(keep), capability.CAP_SYS_ADMIN) // overlayfs knows opaque folders of root's by trusted.*, xattr(7)
 	}
-	b.BeAlone(lastCap(), ours(p, keep))
+	b.BeAlone(perform.LastCap(), perform.Ours(p, keep))
 	b.Call(unix.SYS_DUP3, unpackTalkFD, image.RequestFD, 0) // in place of the executor's own: from here on it can't say what fails
 	b.Call(unix.SYS_CLOSE, unpackTalkFD)
 	return b.Steps, then

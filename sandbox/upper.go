@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -127,7 +128,7 @@ func removeInside(p *pod.Pod) error {
 		return err
 	}
 	defer executor.Kill()
-	if err := writeMaps(p, executor.PID, true); err != nil {
+	if err := perform.WriteMaps(p, executor.PID, true); err != nil {
 		return err
 	}
 	b := &plan.Builder{}

@@ -1,4 +1,4 @@
-package sandbox
+package perform
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 )
 
-func readExe() (plan.ExeFile, error) {
+func ReadExe() (plan.ExeFile, error) {
 	var running, named unix.Stat_t
 	if err := unix.Stat("/proc/self/exe", &running); err != nil {
 		return plan.ExeFile{}, fmt.Errorf("/proc/self/exe: %w", err)
@@ -26,18 +26,18 @@ func readExe() (plan.ExeFile, error) {
 	return exe, nil
 }
 
-// sealedCopy makes a copy of podsh that cannot be changed.
-func sealedCopy() (*os.File, error) {
+// SealedCopy makes a copy of podsh that cannot be changed.
+func SealedCopy() (*os.File, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, err
 	}
 	defer self.Close()
-	return inMemory(nsenter.Sealed("podsh", self))
+	return InMemory(nsenter.Sealed("podsh", self))
 }
 
-// inMemory says of a program that could not be made in memory why.
-func inMemory(program *os.File, err error) (*os.File, error) {
+// InMemory says of a program that could not be made in memory why.
+func InMemory(program *os.File, err error) (*os.File, error) {
 	if errno, ok := doctor.Unwrapped(err).(syscall.Errno); ok {
 		err = fault.WithHints(err, doctor.HintsFor("memfd_create", errno))
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package perform
 
 import (
 	"errors"
@@ -21,14 +21,14 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// idsRefused says that newuidmap did not do what /etc/subuid promises.
-type idsRefused struct{ why string }
+// IdsRefused says that newuidmap did not do what /etc/subuid promises.
+type IdsRefused struct{ why string }
 
-func (e *idsRefused) Error() string { return e.why }
+func (e *IdsRefused) Error() string { return e.why }
 
-// writeMaps writes the maps of the user namespace that pid is in: by itself where it may, else through the
+// WriteMaps writes the maps of the user namespace that pid is in: by itself where it may, else through the
 // two programs that may, side by side.
-func writeMaps(p *pod.Pod, pid int, throughPrograms bool) error {
+func WriteMaps(p *pod.Pod, pid int, throughPrograms bool) error {
 	if throughPrograms && !p.OneID {
 		return newIDMaps(p, pid)
 	}
@@ -55,10 +55,10 @@ func newIDMaps(p *pod.Pod, pid int) error {
 	for _, m := range mappers {
 		m.err = m.start(pid)
 	}
-	var refused *idsRefused
+	var refused *IdsRefused
 	for _, m := range mappers {
 		if said, err := m.wait(); err != nil {
-			refused = &idsRefused{fmt.Sprintf("%s: %s", m.name, doctor.FirstLine(said, err))}
+			refused = &IdsRefused{fmt.Sprintf("%s: %s", m.name, doctor.FirstLine(said, err))}
 		}
 	}
 	if refused == nil {
@@ -117,9 +117,9 @@ func (m *mapper) wait() (said string, err error) {
 	return string(text), err
 }
 
-// writeMapsBelow writes the maps of a user namespace that is a child of the hub's, where its ids must be mapped:
+// WriteMapsBelow writes the maps of a user namespace that is a child of the hub's, where its ids must be mapped:
 // whoever does it must be in there, user_namespaces(7). No newuidmap is needed.
-func writeMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
+func WriteMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
 	pidfd, err := store.Open(hub)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func writeMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
 	if err != nil {
 		return err
 	}
-	m, err := startMaker(pidfd, unix.CLONE_NEWUSER, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SYS_ADMIN, capability.CAP_SETFCAP)
+	m, err := StartMaker(pidfd, unix.CLONE_NEWUSER, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SYS_ADMIN, capability.CAP_SETFCAP)
 	if err != nil {
 		return err
 	}
@@ -148,6 +148,6 @@ func writeMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
 		b.Call(unix.SYS_WRITE, fd, file.text, len(file.text))
 		b.Call(unix.SYS_CLOSE, fd)
 	}
-	_, err = m.do(b)
+	_, err = m.Do(b)
 	return err
 }
