@@ -22,7 +22,7 @@ var mayImport = map[string]string{
 	".": "command",
 	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy",
+	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy",
 	"sandbox/fault":      "",
 	"sandbox/ids":        "sandbox/fault",
 	"sandbox/files":      "",
@@ -33,6 +33,7 @@ var mayImport = map[string]string{
 	"sandbox/store":      "network sandbox/fault sandbox/files sandbox/pod sandbox/proc sandbox/spec",
 	"sandbox/doctor":     "nsenter rootfs sandbox/fault sandbox/ids sandbox/plan sandbox/spec sandbox/store",
 	"sandbox/perform":    "nsenter rootfs sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/store seccomp",
+	"sandbox/machine":    "image rootfs sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/perform sandbox/plan sandbox/pod sandbox/spec sandbox/store",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",

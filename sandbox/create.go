@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -66,7 +67,7 @@ func Propose(spec *spec.Spec, s *store.Store, o Options) (proposal *Proposal, er
 	if err != nil {
 		return nil, err
 	}
-	facts, err := readFacts(spec, s)
+	facts, err := machine.ReadFacts(spec, s)
 	if err != nil {
 		release()
 		return nil, err
@@ -77,11 +78,11 @@ func Propose(spec *spec.Spec, s *store.Store, o Options) (proposal *Proposal, er
 		facts.Net.OnlyIPv6 = plan.OnlyIPv6(shared)
 	}
 	if err := enterHub(facts); err != nil {
-		closeFacts(facts)
+		machine.CloseFacts(facts)
 		return nil, err
 	}
 	if proposal, err = propose(spec, s, facts, o); err != nil {
-		closeFacts(facts)
+		machine.CloseFacts(facts)
 	}
 	return proposal, err
 }
@@ -91,7 +92,7 @@ func propose(spec *spec.Spec, s *store.Store, facts *plan.Facts, o Options) (*Pr
 	if err != nil {
 		return nil, err
 	}
-	if err := checkHeld(spec.CapAdd, joinerHolds(pod)); err != nil {
+	if err := machine.CheckHeld(spec.CapAdd, machine.JoinerHolds(pod)); err != nil {
 		return nil, err
 	}
 	pod.Root, pod.IsHub, pod.Keyring = s.Path, o.hub, keyringName(pod, o.sharedKeyring)
@@ -114,7 +115,7 @@ func propose(spec *spec.Spec, s *store.Store, facts *plan.Facts, o Options) (*Pr
 			return nil, err
 		}
 	}
-	err = readRootFacts(facts, spec, o.Detailed)
+	err = machine.ReadRootFacts(facts, spec, o.Detailed)
 	if err == nil {
 		facts.Dir.Root, err = imageRoot(pod, spec.Rootfs.Layers)
 	}
@@ -136,7 +137,7 @@ func (p *Proposal) Close() {
 		p.run.undoAll()
 		p.run = nil
 	}
-	closeFacts(p.facts)
+	machine.CloseFacts(p.facts)
 	if unfinished && p.Pod.Hub != "" {
 		_ = ReleaseHub(p.store) // it may have been made for this pod alone; if not, rm of the last pod will
 	}
@@ -393,7 +394,7 @@ func (run *performance) stage() (err error) {
 	if err != nil {
 		return err
 	}
-	join, err := plan.SavedJoin(pod, run.facts, joinerHolds(pod))
+	join, err := plan.SavedJoin(pod, run.facts, machine.JoinerHolds(pod))
 	if err != nil {
 		return err
 	}

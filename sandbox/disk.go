@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
@@ -142,5 +143,5 @@ func carriesOverlay(dir string) bool {
 	if unix.Statfs(dir, &fs) != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC || fs.Type == unix.NFS_SUPER_MAGIC {
 		return false
 	}
-	return fs.Type != unix.TMPFS_MAGIC || KernelVersion().AtLeast(6, 6) || os.Geteuid() == 0
+	return fs.Type != unix.TMPFS_MAGIC || machine.KernelVersion().AtLeast(6, 6) || os.Geteuid() == 0
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 )
@@ -33,7 +34,7 @@ func (w *wiring) followHost(pid int, pidfd *os.File) error {
 		return err
 	}
 	defer unix.Close(root)
-	path, is, err := findResolvConf(root)
+	path, is, err := machine.FindResolvConf(root)
 	if err != nil {
 		return err
 	}
@@ -53,7 +54,7 @@ func (w *wiring) followHostAgain(pidfd *os.File) error {
 		return err
 	}
 	defer unix.Close(root)
-	path, is, err := findResolvConf(root)
+	path, is, err := machine.FindResolvConf(root)
 	if err != nil {
 		return nil
 	}
@@ -62,21 +63,6 @@ func (w *wiring) followHostAgain(pidfd *os.File) error {
 		return nil
 	}
 	return w.follow(path)
-}
-
-// findResolvConf finds the file without opening it: nothing in the pod is trusted.
-func findResolvConf(root int) (path int, is pod.FileID, err error) {
-	path, err = unix.Openat2(root, "etc/resolv.conf", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS})
-	if err != nil {
-		return -1, is, fmt.Errorf("find /etc/resolv.conf of the pod: %w", err)
-	}
-	var st unix.Stat_t
-	if err = unix.Fstat(path, &st); err != nil {
-		unix.Close(path)
-		return -1, is, fmt.Errorf("stat /etc/resolv.conf of the pod: %w", err)
-	}
-	return path, pod.FileID{Device: st.Dev, Inode: st.Ino}, nil
 }
 
 func (w *wiring) follow(path int) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -61,8 +62,8 @@ func ProposeJoin(pod *pod.Pod, spec *spec.JoinSpec) (*Joining, error) {
 			return nil, noShell(pod)
 		}
 	}
-	f := plan.JoinFacts{Who: who, Last: last, Held: joinerHolds(pod), Keys: files.Exists("/proc/sys/kernel/keys")}
-	if err := checkHeld(slices.Concat(pod.Spec.CapAdd, spec.CapAdd), f.Held); err != nil {
+	f := plan.JoinFacts{Who: who, Last: last, Held: machine.JoinerHolds(pod), Keys: files.Exists("/proc/sys/kernel/keys")}
+	if err := machine.CheckHeld(slices.Concat(pod.Spec.CapAdd, spec.CapAdd), f.Held); err != nil {
 		return nil, err
 	}
 	return &Joining{pod, plan.Join(pod, spec, f), spec, who, pidfd}, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -225,13 +226,13 @@ func removeLayer(dir string) error {
 
 // usualPod is a pod with the ids that one has of which nothing else is said.
 func usualPod() (*pod.Pod, error) {
-	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion()}
+	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: machine.KernelVersion()}
 	f.Root = f.UID == 0 && perform.HasCapability(capability.CAP_SYS_ADMIN)
 	p := &pod.Pod{Namespaces: map[string]spec.Choice{"user": {Kind: "host"}}}
 	if f.Root {
 		return p, nil
 	}
-	if err := readIDs(f, &p.Spec); err != nil {
+	if err := machine.ReadIDs(f, &p.Spec); err != nil {
 		return nil, err
 	}
 	p.Namespaces["user"] = spec.Choice{Kind: "new"}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -79,7 +80,7 @@ func networksOnHost() bool {
 	if os.Geteuid() != 0 {
 		return false
 	}
-	return isInstalled("nft") || isInstalled("iptables")
+	return machine.IsInstalled("nft") || machine.IsInstalled("iptables")
 }
 
 // isGone says whether what was to be removed was not there.

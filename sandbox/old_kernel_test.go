@@ -11,6 +11,7 @@ import (
 
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -103,7 +104,7 @@ func createAsOn(kernel plan.Version, spec *spec.Spec) (*pod.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := readFacts(spec, store)
+	facts, err := machine.ReadFacts(spec, store)
 	if err != nil {
 		return nil, err
 	}

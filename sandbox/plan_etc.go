@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
@@ -28,7 +29,7 @@ func etc(p *pod.Pod, pidfd *os.File) ([]plan.EtcFile, error) {
 	if err != nil || state.ResolvConf == nil {
 		return list, err
 	}
-	found, is, err := findResolvConf(root)
+	found, is, err := machine.FindResolvConf(root)
 	if err == nil {
 		unix.Close(found)
 		list[slices.Index(plan.EtcFiles, "/etc/resolv.conf")].Shared = is == *state.ResolvConf

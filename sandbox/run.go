@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -78,12 +79,12 @@ func planOf(c *pod.Container, etc []plan.EtcFile) (plan.Plan, error) {
 // facts reads what must be known to start the container. etc are the files that podsh has written for the pod.
 func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, member *plan.ContainerFacts, err error) {
 	view := asPod(c)
-	f = &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: store.StoreOf(c.In).Path}
+	f = &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: machine.KernelVersion(), Store: store.StoreOf(c.In).Path}
 	f.Root = f.UID == 0 && perform.HasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
 		return nil, nil, fmt.Errorf("last capability: %w", err)
 	}
-	if f.OwnGIDs, err = ownGIDs(); err != nil {
+	if f.OwnGIDs, err = machine.OwnGIDs(); err != nil {
 		return nil, nil, err
 	}
 	f.Keys = files.Exists("/proc/sys/kernel/keys")
@@ -105,8 +106,8 @@ func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, m
 	if member.Who, err = identifyContainer(c, f, view); err != nil {
 		return nil, nil, err
 	}
-	member.Join = plan.JoinFacts{Who: member.Who, Last: f.LastCap, Held: joinerHolds(view), Keys: f.Keys}
-	if err = checkHeld(view.Spec.CapAdd, member.Join.Held); err != nil {
+	member.Join = plan.JoinFacts{Who: member.Who, Last: f.LastCap, Held: machine.JoinerHolds(view), Keys: f.Keys}
+	if err = machine.CheckHeld(view.Spec.CapAdd, member.Join.Held); err != nil {
 		return nil, nil, err
 	}
 	for sig := unix.SIGHUP; sig <= unix.SIGTTOU; sig++ {
@@ -121,14 +122,14 @@ func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, m
 func readRoot(c *pod.Container, f *plan.Facts, view *pod.Pod) error {
 	spec := view.Spec
 	spec.Volumes = c.Spec.Volumes
-	if err := readRootFacts(f, &spec, false); err != nil {
+	if err := machine.ReadRootFacts(f, &spec, false); err != nil {
 		return err
 	}
 	for range c.Spec.PodVolumes { // behind those, and folders of podsh's own making
 		f.Volumes = append(f.Volumes, true)
 	}
 	if folders := folders(c); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
-		readLayers(f, folders) // once more, with what the container has written itself
+		machine.ReadLayers(f, folders) // once more, with what the container has written itself
 	}
 	var err error
 	if f.Dir.Root, err = imageRoot(c.In, c.Root.Layers); err != nil {
@@ -140,7 +141,7 @@ func readRoot(c *pod.Container, f *plan.Facts, view *pod.Pod) error {
 // CheckRoot refuses, before an image is fetched for it, a container whose root this kernel can't make. pod is where it
 // will be; nil for a new one.
 func CheckRoot(spec *spec.ContainerSpec, pod *pod.Pod) error {
-	kernel := KernelVersion()
+	kernel := machine.KernelVersion()
 	if kernel.AtLeast(5, 11) { // overlays for everyone
 		return nil
 	}
@@ -187,20 +188,6 @@ func folders(c *pod.Container) []string {
 func readFile(c *pod.Container, name string) string {
 	text, _ := image.LookUp(folders(c), name) // one that can't be read has nothing to say
 	return text
-}
-
-// readLayers looks at a root made of layers, the lowest first.
-func readLayers(f *plan.Facts, layers []string) {
-	f.Dir = plan.DirFacts{Missing: map[string]bool{}, Files: map[string]bool{}}
-	for _, dir := range plan.MountPoints {
-		f.Dir.Missing[dir] = true // or not: it is made sure of
-	}
-	for _, name := range plan.EtcFiles {
-		mode, _, _, err := image.StatIn(layers, name)
-		f.Dir.Files[name] = err == nil && mode&unix.S_IFMT == unix.S_IFREG
-	}
-	f.Passwd, _ = image.LookUp(layers, "/etc/passwd") // none has nothing to say
-	f.Group, _ = image.LookUp(layers, "/etc/group")
 }
 
 // identifyContainer looks the container's user up in its own files.

@@ -1,4 +1,4 @@
-package sandbox
+package machine
 
 import (
 	"slices"
@@ -12,8 +12,8 @@ import (
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
-// joinerHolds are the capabilities of someone in the pod's user namespace: all, where that is not the host's.
-func joinerHolds(pod *pod.Pod) []capability.Cap {
+// JoinerHolds are the capabilities of someone in the pod's user namespace: all, where that is not the host's.
+func JoinerHolds(pod *pod.Pod) []capability.Cap {
 	var held []capability.Cap
 	for _, c := range capability.ListKnown() {
 		if pod.Namespaces["user"].Kind != "host" || perform.HasCapability(c) {
@@ -23,9 +23,9 @@ func joinerHolds(pod *pod.Pod) []capability.Cap {
 	return held
 }
 
-// checkHeld refuses a capability that was asked for by name and that nobody here can give. ALL means all
+// CheckHeld refuses a capability that was asked for by name and that nobody here can give. ALL means all
 // that there are.
-func checkHeld(names []string, held []capability.Cap) error {
+func CheckHeld(names []string, held []capability.Cap) error {
 	for _, name := range names {
 		if strings.EqualFold(name, "all") {
 			continue

@@ -1,4 +1,6 @@
-package sandbox
+// Package machine reads the facts that plans are made of: who we are, which ids may be mapped, what this kernel has,
+// what a root is made of, whose namespaces are entered. It decides nothing, and changes nothing.
+package machine
 
 import (
 	"errors"
@@ -32,9 +34,9 @@ func KernelVersion() plan.Version {
 	return v
 }
 
-// readFacts looks at what must be known to start a pod: the user, the kernel, the namespaces of others.
+// ReadFacts looks at what must be known to start a pod: the user, the kernel, the namespaces of others.
 // readRoot does the rest, while that start is already under way.
-func readFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
+func ReadFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
 	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: s.Path}
 	var err error
 	f.Root = f.UID == 0 && perform.HasCapability(capability.CAP_SYS_ADMIN)
@@ -50,7 +52,7 @@ func readFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
 	for _, ns := range spec.Namespaces {
 		f.Namespaces[ns.Name] = files.Exists("/proc/self/ns/" + ns.Name)
 	}
-	if err := readIDs(f, wanted); err != nil {
+	if err := ReadIDs(f, wanted); err != nil {
 		return nil, err
 	}
 	if err := readEntrances(f, wanted, s); err != nil {
@@ -59,11 +61,11 @@ func readFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
 	return f, nil
 }
 
-// readIDs finds the ranges that may be mapped.
-func readIDs(f *plan.Facts, spec *spec.Spec) error {
+// ReadIDs finds the ranges that may be mapped.
+func ReadIDs(f *plan.Facts, spec *spec.Spec) error {
 	f.NewUIDMap = !f.Root
 	var err error
-	if f.OwnGIDs, err = ownGIDs(); err != nil {
+	if f.OwnGIDs, err = OwnGIDs(); err != nil {
 		return err
 	}
 	setgroups, err := os.ReadFile("/proc/self/setgroups")
@@ -88,7 +90,7 @@ func readIDs(f *plan.Facts, spec *spec.Spec) error {
 		f.NoRanges = fmt.Sprintf("/etc/subuid has no line for %s", name)
 	case len(f.SubGIDs) == 0:
 		f.NoRanges = fmt.Sprintf("/etc/subgid has no line for %s", name)
-	case f.NewUIDMap && !isInstalled("newuidmap", "newgidmap"):
+	case f.NewUIDMap && !IsInstalled("newuidmap", "newgidmap"):
 		f.NoRanges = "newuidmap is not installed (package uidmap)"
 	}
 	switch {
@@ -103,8 +105,8 @@ func readIDs(f *plan.Facts, spec *spec.Spec) error {
 	return nil
 }
 
-// ownGIDs reads the groups that are mapped where podsh runs; Outside is of no use to us.
-func ownGIDs() ([]ids.Map, error) {
+// OwnGIDs reads the groups that are mapped where podsh runs; Outside is of no use to us.
+func OwnGIDs() ([]ids.Map, error) {
 	current, err := idmaps.CurrentProcessGIDMap()
 	if err != nil {
 		return nil, fmt.Errorf("/proc/self/gid_map: %w", err)
@@ -116,7 +118,7 @@ func ownGIDs() ([]ids.Map, error) {
 	return own, nil
 }
 
-func isInstalled(programs ...string) bool {
+func IsInstalled(programs ...string) bool {
 	for _, p := range programs {
 		if _, err := doctor.ProgramPath(p); err != nil {
 			return false
@@ -130,8 +132,8 @@ func noNewPrivs() bool {
 	return err == nil && on == 1
 }
 
-// readRootFacts looks at what the pod's root is made of. detailed is for a plan that is shown.
-func readRootFacts(f *plan.Facts, spec *spec.Spec, detailed bool) (err error) {
+// ReadRootFacts looks at what the pod's root is made of. detailed is for a plan that is shown.
+func ReadRootFacts(f *plan.Facts, spec *spec.Spec, detailed bool) (err error) {
 	if mnt := spec.Choice("mnt"); mnt != "new" && mnt != "" {
 		return nil
 	}
@@ -176,7 +178,7 @@ func readRootFacts(f *plan.Facts, spec *spec.Spec, detailed bool) (err error) {
 	case "dir":
 		return readDir(f, spec.Rootfs.Dir)
 	case "layers":
-		readLayers(f, spec.Rootfs.Layers)
+		ReadLayers(f, spec.Rootfs.Layers)
 		return nil
 	}
 	if f.Host, err = rootfs.Host(); err != nil {
@@ -243,8 +245,8 @@ func readDir(f *plan.Facts, dir string) error {
 	return nil
 }
 
-// closeFacts lets go of what the facts hold open.
-func closeFacts(f *plan.Facts) {
+// CloseFacts lets go of what the facts hold open.
+func CloseFacts(f *plan.Facts) {
 	for _, e := range f.Enter {
 		e.File.Close()
 	}
