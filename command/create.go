@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
@@ -102,7 +103,7 @@ func unpackRoot(spec *spec.Spec) error {
 		return err
 	}
 	p := newProgress(false)
-	layers, err := sandbox.UsualLayers(images, img, p.ignore)
+	layers, err := disk.UsualLayers(images, img, p.ignore)
 	if err == nil {
 		spec.Rootfs = rootfs.Layers(layers)
 	}

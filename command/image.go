@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -36,7 +36,7 @@ func lookForUse() (*image.Use, error) {
 }
 
 func imagesInUse() (*image.Store, *image.Use, error) {
-	images, err := sandbox.OpenImages()
+	images, err := disk.OpenImages()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -44,7 +44,7 @@ func imagesInUse() (*image.Store, *image.Use, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	use, err := sandbox.ImageUse(store)
+	use, err := disk.ImageUse(store)
 	return images, use, err
 }
 
@@ -53,7 +53,7 @@ func eachImage(c *cli.Context, do func(*image.Store, *image.Image, string) error
 	if !c.Args().Present() {
 		return usagef(c.Command.HelpName+" NAME; `podsh image ls` lists them", "%s needs an image", called(c))
 	}
-	store, err := sandbox.OpenImages()
+	store, err := disk.OpenImages()
 	if err != nil {
 		return err
 	}

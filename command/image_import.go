@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 )
 
 func imageImportCommand() *cli.Command {
@@ -37,12 +37,12 @@ Examples:
 			if err != nil {
 				return err
 			}
-			store, err := sandbox.OpenImages()
+			store, err := disk.OpenImages()
 			if err != nil {
 				return err
 			}
 			config := &image.Config{Env: c.StringSlice("env"), Entrypoint: c.StringSlice("entrypoint"), Cmd: c.StringSlice("cmd"), User: c.String("user"), WorkingDir: c.String("workdir")}
-			images, err := sandbox.AskImages(&image.Request{Do: image.Import, Store: store.Path, File: c.Args().First(), Names: []string{name.String()}, Config: config},
+			images, err := disk.AskImages(&image.Request{Do: image.Import, Store: store.Path, File: c.Args().First(), Names: []string{name.String()}, Config: config},
 				os.Stdin, nil, newProgress(false).ignore)
 			return errors.Join(printIDs(images), err)
 		},
@@ -57,11 +57,11 @@ func isTar(path string) bool {
 
 // importTar makes an image without a name of a root file system in a tar. The same tar makes the same image.
 func importTar(path string) (*image.Store, *image.Image, error) {
-	store, err := sandbox.OpenImages()
+	store, err := disk.OpenImages()
 	if err != nil {
 		return nil, nil, err
 	}
-	images, err := sandbox.AskImages(&image.Request{Do: image.Import, Store: store.Path, File: path, Config: &image.Config{}}, nil, nil, newProgress(true).ignore)
+	images, err := disk.AskImages(&image.Request{Do: image.Import, Store: store.Path, File: path, Config: &image.Config{}}, nil, nil, newProgress(true).ignore)
 	if err == nil && len(images) != 1 {
 		err = fmt.Errorf("%s made %d images", path, len(images))
 	}

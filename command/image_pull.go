@@ -11,7 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 )
 
 func imagePullCommand() *cli.Command {
@@ -54,14 +54,14 @@ Examples:
 
 // pull brings images into the store, and unpacks their layers meanwhile, as soon as each is whole.
 func pull(request *image.Request, quiet bool) ([]*image.Image, error) {
-	store, err := sandbox.OpenImages()
+	store, err := disk.OpenImages()
 	if err != nil {
 		return nil, err
 	}
 	request.Do, request.Store = image.Pull, store.Path
 	p := newProgress(quiet)
 	u := &unpacking{store: store, progress: p, layers: map[string]image.Layer{}, room: make(chan struct{}, runtime.NumCPU())}
-	images, err := sandbox.AskImages(request, os.Stdin, nil, func(event image.Event) {
+	images, err := disk.AskImages(request, os.Stdin, nil, func(event image.Event) {
 		p.tell(isDownloading, event)
 		u.hear(event)
 	})
@@ -108,7 +108,7 @@ func (u *unpacking) hear(event image.Event) {
 	u.group.Go(func() {
 		u.room <- struct{}{}
 		defer func() { <-u.room }()
-		if err := sandbox.UnpackUsually(u.store, layer, func(event image.Event) { u.progress.tell(isUnpacking, event) }); err != nil {
+		if err := disk.UnpackUsually(u.store, layer, func(event image.Event) { u.progress.tell(isUnpacking, event) }); err != nil {
 			u.mutex.Lock()
 			u.errs = append(u.errs, err)
 			u.mutex.Unlock()
@@ -120,7 +120,7 @@ func (u *unpacking) hear(event image.Event) {
 
 // imageFor finds the image that is to run, or fetches it.
 func imageFor(ref, when, platform string) (*image.Store, *image.Image, error) {
-	store, err := sandbox.OpenImages()
+	store, err := disk.OpenImages()
 	if err != nil {
 		return nil, nil, err
 	}

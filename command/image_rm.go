@@ -9,7 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 )
 
 func imageRmCommand() *cli.Command {
@@ -55,7 +55,7 @@ Examples:
 			if c.Args().Present() {
 				return usagef("podsh image rm "+c.Args().First(), "image prune takes no arguments, not %q", c.Args().First())
 			}
-			store, err := sandbox.OpenImages()
+			store, err := disk.OpenImages()
 			if err != nil {
 				return err
 			}

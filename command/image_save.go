@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 )
 
 func imageSaveCommand() *cli.Command {
@@ -50,7 +50,7 @@ func imageSave(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = sandbox.AskImages(&image.Request{Do: image.Save, Store: store.Path, Images: digests, Format: format, File: file}, nil, os.Stdout, newProgress(true).ignore)
+	_, err = disk.AskImages(&image.Request{Do: image.Save, Store: store.Path, Images: digests, Format: format, File: file}, nil, os.Stdout, newProgress(true).ignore)
 	return hinted(err, "is the folder there, is there room, and may you write in it?")
 }
 

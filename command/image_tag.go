@@ -4,7 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/image"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 )
 
 func imageTagCommand() *cli.Command {
@@ -27,7 +27,7 @@ Examples:
 			if name.Digest != "" {
 				return usagef("NAME[:TAG]", "an image can't be given a digest")
 			}
-			store, err := sandbox.OpenImages()
+			store, err := disk.OpenImages()
 			if err != nil {
 				return err
 			}

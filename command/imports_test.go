@@ -20,9 +20,9 @@ const house = "github.com/podsh/podsh/"
 // import more.
 var mayImport = map[string]string{
 	".": "command",
-	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store " +
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image image/program network network/control network/program nsenter rootfs sandbox/crilog sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy",
+	"sandbox":            "image network network/control network/program nsenter rootfs sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy",
 	"sandbox/fault":      "",
 	"sandbox/ids":        "sandbox/fault",
 	"sandbox/files":      "",
@@ -34,6 +34,7 @@ var mayImport = map[string]string{
 	"sandbox/doctor":     "nsenter rootfs sandbox/fault sandbox/ids sandbox/plan sandbox/spec sandbox/store",
 	"sandbox/perform":    "nsenter rootfs sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/store seccomp",
 	"sandbox/machine":    "image rootfs sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/perform sandbox/plan sandbox/pod sandbox/spec sandbox/store",
+	"sandbox/disk":       "image image/program nsenter sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",
@@ -66,7 +67,7 @@ var mayName = map[string]string{
 	"sandbox/copier.go":        "CopyMain is a program's main function, of who copies",
 	"sandbox/join.go":          "a command that joins is given podsh's own",
 	"sandbox/streams.go":       "those of podsh's own that a command is not to have itself are copied",
-	"sandbox/layers.go":        "the program of images says on podsh's own standard error what can't be said otherwise",
+	"sandbox/disk/layers.go":   "the program of images says on podsh's own standard error what can't be said otherwise",
 	"nsenter/joiner.go":        "the joiner is given podsh's own",
 	"image/transfer/target.go": "the program of images writes an archive to its standard output",
 }

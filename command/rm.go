@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
 )
@@ -41,7 +42,7 @@ func rm(c *cli.Context) error {
 	case c.Bool("lost") && (all || c.Args().Present()):
 		return usagef("podsh rm --lost", "rm --lost goes with nothing else")
 	case c.Bool("lost"):
-		return sandbox.RemoveLost()
+		return disk.RemoveLost()
 	case all && c.Args().Present():
 		return usagef("leave out --all, or the pods", "rm --all takes no pods, not %q", c.Args().First())
 	case !all && !c.Args().Present():

@@ -5,6 +5,7 @@ import (
 	images "github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 )
 
 // roleOf is the main function of a process that podsh has started for some work of its own, under a name of its own; nil
@@ -21,8 +22,8 @@ func roleOf(name string) func(args []string) int {
 		return sandbox.Keep
 	case sandbox.CopyName:
 		return sandbox.CopyMain
-	case sandbox.RemoveName:
-		return sandbox.RemoveMain
+	case disk.RemoveName:
+		return disk.RemoveMain
 	}
 	return nil
 }

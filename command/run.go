@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -160,7 +161,7 @@ func (m *making) layers(pod *pod.Pod) ([]string, error) {
 		return nil, nil
 	}
 	p := newProgress(false)
-	return sandbox.LayersFor(pod, m.images, m.image, func(event image.Event) { p.tell(isUnpacking, event) })
+	return disk.LayersFor(pod, m.images, m.image, func(event image.Event) { p.tell(isUnpacking, event) })
 }
 
 // container describes the container in its pod.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/plan"
@@ -103,7 +104,7 @@ func discard(c *pod.Container) error {
 	if gone, err := removeOwnPod(c); gone || err != nil {
 		return err
 	}
-	if err := removeDiskContainer(c); err != nil {
+	if err := disk.RemoveDiskContainer(c); err != nil {
 		return err
 	}
 	return store.Forget(c)
@@ -306,7 +307,7 @@ func AsPod(c *pod.Container) (*pod.Pod, error) {
 	view := asPod(c)
 	view.Holder, view.Spec.Name = state.Process, c.Title()
 	view.Around, view.Workdir = c.In, c.Workdir
-	if who, err := plan.LookUp(c.User, view.UID, view.GID, readFile(c, "/etc/passwd"), readFile(c, "/etc/group")); err == nil {
+	if who, err := plan.LookUp(c.User, view.UID, view.GID, disk.ReadFile(c, "/etc/passwd"), disk.ReadFile(c, "/etc/group")); err == nil {
 		view.UID, view.GID = who.UID, who.GID
 	}
 	return view, nil

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -124,7 +125,7 @@ func stopContainers(p *pod.Pod) (stubborn []*pod.Container, err error) {
 func removeContainers(p *pod.Pod) error {
 	containers, err := store.Containers(p)
 	for _, c := range containers {
-		err = errors.Join(err, removeDiskContainer(c))
+		err = errors.Join(err, disk.RemoveDiskContainer(c))
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -23,22 +24,22 @@ func NewContainer(p *pod.Pod, spec *spec.ContainerSpec, img *image.Image, layers
 	}
 	c.OwnPod = own
 	if len(spec.PodVolumes) > 0 {
-		if err := ensureVolumes(p); err != nil {
+		if err := disk.EnsureVolumes(p); err != nil {
 			return nil, fmt.Errorf("folder for the volumes of the pod: %w", err)
 		}
 	}
 	c.Disk = store.DiskFolder(c.ID)
 	if !files.Exists(store.ContainersPath(p)) { // once for each pod is enough
-		sweepDisks(p)
+		disk.SweepDisks(p)
 	}
-	lock, err := makeDisk(p, c.Disk, store.ContainersPath(p, c.ID))
+	lock, err := disk.MakeDisk(p, c.Disk, store.ContainersPath(p, c.ID))
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	c.Memory = !carriesOverlay(c.Disk)
+	c.Memory = !disk.CarriesOverlay(c.Disk)
 	if c.Root.Mode == "overlay" && !c.Memory {
-		err = giveToRoot(p, c.Disk)
+		err = disk.GiveToRoot(p, c.Disk)
 	}
 	if err == nil {
 		err = store.Save(c)
@@ -69,11 +70,4 @@ func PlanContainer(p *pod.Pod, spec *spec.ContainerSpec, img *image.Image, layer
 	}
 	c.Disk = store.DiskFolder(c.ID)
 	return c, nil
-}
-
-// removeDiskContainer removes what the container wrote.
-func removeDiskContainer(c *pod.Container) error {
-	p := c.In
-	lost := pod.Pod{Upper: c.Disk, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
-	return removeUpper(&lost)
 }

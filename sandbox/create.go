@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
@@ -99,7 +100,7 @@ func propose(spec *spec.Spec, s *store.Store, facts *plan.Facts, o Options) (*Pr
 	if facts.Net.Hub != nil {
 		pod.Hub = facts.Net.Hub.ID
 	}
-	pod.Upper = upperDir(pod, facts)
+	pod.Upper = disk.UpperDir(pod, facts)
 	exe := chooseExe(pod, facts)
 	pod.OwnFile = exe != plan.ExePlain
 	p := &Proposal{Pod: pod, Warnings: warnings, facts: facts, store: s, exe: exe}
@@ -117,7 +118,7 @@ func propose(spec *spec.Spec, s *store.Store, facts *plan.Facts, o Options) (*Pr
 	}
 	err = machine.ReadRootFacts(facts, spec, o.Detailed)
 	if err == nil {
-		facts.Dir.Root, err = imageRoot(pod, spec.Rootfs.Layers)
+		facts.Dir.Root, err = disk.ImageRoot(pod, spec.Rootfs.Layers)
 	}
 	if err == nil {
 		err = plan.CheckRoot(pod, facts)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/plan"
@@ -257,7 +258,7 @@ func openPath(c *pod.Container, name string) (*os.File, error) {
 		fd, err := files.OpenIn(source, rest, unix.O_PATH)
 		return asFile(fd, name, err)
 	}
-	return image.OpenIn(folders(c), name)
+	return image.OpenIn(disk.Folders(c), name)
 }
 
 func asFile(fd int, name string, err error) (*os.File, error) {

@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -51,7 +52,7 @@ func left(c *pod.Container) (_ *pod.Container, lost []string, err error) {
 	}
 	l := *c
 	if c.Root.Mode != "ro" {
-		l.Root, l.Memory = rootfs.Layers(folders(c)), true
+		l.Root, l.Memory = rootfs.Layers(disk.Folders(c)), true
 	}
 	l.User, l.Workdir, l.Volumes, l.Spec = "", "/", nil, spec.ContainerSpec{}
 	for _, v := range c.Spec.Volumes {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -271,13 +272,13 @@ func remove(p *pod.Pod, force bool) error {
 	if err := errors.Join(endSupervisor(p), removeContainers(p)); err != nil {
 		return err
 	}
-	if err := removeDisk(p); err != nil {
+	if err := disk.RemoveDisk(p); err != nil {
 		return err
 	}
 	if err := store.StoreOf(p).Forget(p); err != nil {
 		return err
 	}
-	sweepDisks(p) // of a run that was killed
+	disk.SweepDisks(p) // of a run that was killed
 	return nil
 }
 

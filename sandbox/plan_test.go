@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -113,7 +114,7 @@ func createPlans(t *testing.T) map[string]plan.Plan {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pod.Upper = upperDir(pod, f)
+		pod.Upper = disk.UpperDir(pod, f)
 		plans["create-"+name] = plan.Create(pod, f, chooseExe(pod, f))
 	}
 	return plans

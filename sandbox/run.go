@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
@@ -40,7 +39,7 @@ type Stdio struct {
 // ProposeContainer plans what start would do, for those who want to see it.
 func ProposeContainer(c *pod.Container) (plan.Plan, error) {
 	if len(c.Spec.PodVolumes) > 0 {
-		if err := ensureVolumes(c.In); err != nil {
+		if err := disk.EnsureVolumes(c.In); err != nil {
 			return nil, err
 		}
 	}
@@ -92,7 +91,7 @@ func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, m
 	if !c.Spec.TTY {
 		member.Nulls = nullStreams(stdio.In, stdio.Out, stdio.Err)
 	}
-	member.Owners = volumeOwners(c)
+	member.Owners = disk.VolumeOwners(c)
 	made := member
 	defer func() {
 		if err != nil {
@@ -102,7 +101,7 @@ func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, m
 	if err = readRoot(c, f, view); err != nil {
 		return nil, nil, err
 	}
-	member.Missing = missingVolumes(c)
+	member.Missing = disk.MissingVolumes(c)
 	if member.Who, err = identifyContainer(c, f, view); err != nil {
 		return nil, nil, err
 	}
@@ -128,11 +127,11 @@ func readRoot(c *pod.Container, f *plan.Facts, view *pod.Pod) error {
 	for range c.Spec.PodVolumes { // behind those, and folders of podsh's own making
 		f.Volumes = append(f.Volumes, true)
 	}
-	if folders := folders(c); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
+	if folders := disk.Folders(c); c.Root.Kind == "layers" && len(folders) > len(c.Root.Layers) {
 		machine.ReadLayers(f, folders) // once more, with what the container has written itself
 	}
 	var err error
-	if f.Dir.Root, err = imageRoot(c.In, c.Root.Layers); err != nil {
+	if f.Dir.Root, err = disk.ImageRoot(c.In, c.Root.Layers); err != nil {
 		return err
 	}
 	return plan.CheckRoot(view, f)
@@ -170,24 +169,6 @@ func checkFolder(source rootfs.Source) error {
 		return fault.WithHint(fmt.Errorf("rootfs: %w", err), "--rootfs takes a folder with a root file system in it, or a tar of one")
 	}
 	return nil
-}
-
-// folders are what its root is made of, the lowest first, and what it has written itself.
-func folders(c *pod.Container) []string {
-	folders := c.Root.Layers
-	if c.Root.Kind == "dir" {
-		folders = []string{c.Root.Dir}
-	}
-	if upper := filepath.Join(c.Disk, "upper"); c.Disk != "" && c.Root.Mode == "overlay" && files.Exists(upper) {
-		folders = append(slices.Clone(folders), upper)
-	}
-	return folders
-}
-
-// readFile reads a file of the container's root, which need not be mounted; nothing if there is none.
-func readFile(c *pod.Container, name string) string {
-	text, _ := image.LookUp(folders(c), name) // one that can't be read has nothing to say
-	return text
 }
 
 // identifyContainer looks the container's user up in its own files.
@@ -328,7 +309,7 @@ func explain(c *pod.Container, steps plan.Plan, err error) error {
 	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
 		return fault.New(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}
-	if why := mismatched(c.Spec.Volumes, folders(c)); why != nil {
+	if why := mismatched(c.Spec.Volumes, disk.Folders(c)); why != nil {
 		return why
 	}
 	return perform.HintAtMounts(perform.ExplainFailure(steps, err), c.Spec.Rootfs)

@@ -1,4 +1,6 @@
-package sandbox
+// Package disk is what pods and containers have on disk: what they write, their volumes, and the unpacked layers of
+// images. It makes and removes that, as whoever its files belong to inside; it knows nothing of what runs.
+package disk
 
 import (
 	"errors"
@@ -19,17 +21,17 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// volumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
+// VolumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
 // to whom the image has in their place.
-func volumeOwners(c *pod.Container) map[string]plan.Owner {
+func VolumeOwners(c *pod.Container) map[string]plan.Owner {
 	owners := map[string]plan.Owner{}
 	for _, v := range c.Spec.PodVolumes {
 		dir := store.VolumePath(c.In, v.Name)
 		if os.Mkdir(dir, 0o755) != nil {
 			continue // it is there, or will be missed
 		}
-		_ = giveToRoot(c.In, dir) // else what is to be written there fails
-		mode, uid, gid, err := image.StatIn(folders(c), v.Destination)
+		_ = GiveToRoot(c.In, dir) // else what is to be written there fails
+		mode, uid, gid, err := image.StatIn(Folders(c), v.Destination)
 		if err != nil || mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}
@@ -44,23 +46,23 @@ func volumeOwners(c *pod.Container) map[string]plan.Owner {
 	return owners
 }
 
-// missingVolumes are the folders of volumes that the image has not.
-func missingVolumes(c *pod.Container) []string {
+// MissingVolumes are the folders of volumes that the image has not.
+func MissingVolumes(c *pod.Container) []string {
 	var missing []string
 	for _, dir := range c.Volumes {
-		if _, _, _, err := image.StatIn(folders(c), dir); errors.Is(err, fs.ErrNotExist) {
+		if _, _, _, err := image.StatIn(Folders(c), dir); errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, dir)
 		}
 	}
 	return missing
 }
 
-// ensureVolumes makes the folder that holds the pod's volumes.
-func ensureVolumes(p *pod.Pod) error {
+// EnsureVolumes makes the folder that holds the pod's volumes.
+func EnsureVolumes(p *pod.Pod) error {
 	dir := store.DiskPath(p)
 	if dir == "" {
 		dir = store.DiskFolder(p.ID)
-		lock, err := makeDisk(p, dir, store.StoreOf(p).Below("pods", p.ID))
+		lock, err := MakeDisk(p, dir, store.StoreOf(p).Below("pods", p.ID))
 		if err != nil {
 			return err
 		}
@@ -75,24 +77,24 @@ func ensureVolumes(p *pod.Pod) error {
 	return nil
 }
 
-// removeDisk removes what the pod has on disk.
-func removeDisk(p *pod.Pod) error {
+// RemoveDisk removes what the pod has on disk.
+func RemoveDisk(p *pod.Pod) error {
 	lost := pod.Pod{Upper: store.DiskPath(p), UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
-	return removeUpper(&lost)
+	return RemoveUpper(&lost)
 }
 
-// sweepDisks removes the folders of pods and containers that were lost, with a reboot most often.
-func sweepDisks(p *pod.Pod) {
+// SweepDisks removes the folders of pods and containers that were lost, with a reboot most often.
+func SweepDisks(p *pod.Pod) {
 	all := filepath.Dir(store.DiskFolder(p.ID))
 	if lock, err := files.LockFolder(all, unix.LOCK_EX); err == nil { // there is none yet
-		sweepUppers(p, all)
+		SweepUppers(p, all)
 		lock.Close()
 	}
 }
 
-// giveToRoot gives a folder of podsh's to the pod's root, who is to write in it. Where the one who runs podsh is somebody
+// GiveToRoot gives a folder of podsh's to the pod's root, who is to write in it. Where the one who runs podsh is somebody
 // in the pod, with a group of it, that is not needed: root there may do in his files what it likes, user_namespaces(7).
-func giveToRoot(p *pod.Pod, dir string) error {
+func GiveToRoot(p *pod.Pod, dir string) error {
 	me := uint32(os.Geteuid())
 	uid, ok := ids.Translate(p.UIDMap, 0, true)
 	_, user := ids.Translate(p.UIDMap, me, false)
@@ -108,9 +110,9 @@ func giveToRoot(p *pod.Pod, dir string) error {
 	return os.Lchown(dir, int(uid), int(gid))
 }
 
-// makeDisk makes such a folder, which says what it belongs to: so that what has lost that can be told. It is
+// MakeDisk makes such a folder, which says what it belongs to: so that what has lost that can be told. It is
 // locked until the caller lets go: what it belongs to may still be in the making.
-func makeDisk(p *pod.Pod, dir, owner string) (lock *os.File, err error) {
+func MakeDisk(p *pod.Pod, dir, owner string) (lock *os.File, err error) {
 	all := filepath.Dir(dir)
 	if err := store.CheckWay(all); err != nil {
 		return nil, fmt.Errorf("files of containers in %s: %w", all, err)
@@ -136,9 +138,9 @@ func makeDisk(p *pod.Pod, dir, owner string) (lock *os.File, err error) {
 	return lock, nil
 }
 
-// carriesOverlay says whether a folder's file system can take the writes of an overlay: another overlay can't, nor
+// CarriesOverlay says whether a folder's file system can take the writes of an overlay: another overlay can't, nor
 // can one without user xattrs.
-func carriesOverlay(dir string) bool {
+func CarriesOverlay(dir string) bool {
 	var fs unix.Statfs_t
 	if unix.Statfs(dir, &fs) != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC || fs.Type == unix.NFS_SUPER_MAGIC {
 		return false

@@ -1,4 +1,4 @@
-package sandbox
+package disk
 
 import (
 	"bufio"
@@ -88,7 +88,7 @@ func UnpackLayer(p *pod.Pod, store *image.Store, layer image.Layer, tell func(im
 	blob, err := os.Open(store.BlobPath(layer.Digest))
 	if err == nil {
 		defer blob.Close()
-		err = giveToRoot(p, fresh.Dir)
+		err = GiveToRoot(p, fresh.Dir)
 	}
 	if err == nil {
 		var implied []string
@@ -112,7 +112,7 @@ func UnpackLayer(p *pod.Pod, store *image.Store, layer image.Layer, tell func(im
 // removeTree removes a folder whose files belong to ids of the pod's.
 func removeTree(p *pod.Pod, dir string) error {
 	lost := pod.Pod{Upper: dir, UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID}
-	return removeUpper(&lost)
+	return RemoveUpper(&lost)
 }
 
 // converse sends the program of images a request, and hears what it tells, to the end.

@@ -1,11 +1,10 @@
-package sandbox
+package disk
 
 import (
 	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -50,37 +49,4 @@ func asItIs() string {
 		uint64(data[1].Effective)<<32|uint64(data[0].Effective), uint64(data[1].Permitted)<<32|uint64(data[0].Permitted),
 		data[0].Inheritable, bounding, strings.Join(names, " "), err,
 		unix.Mount("none", "/", "tmpfs", 0, ""), unix.Chroot("/"), unix.Unshare(unix.CLONE_NEWNS))
-}
-
-// The program that unpacks is alone with the folder, and has what its work takes: to give files owners, modes and their
-// capabilities; in the host's user namespace also what overlayfs's own marks take there.
-func TestUnpackerIsWeak(t *testing.T) {
-	p, err := usualPod()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "only"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for above := dir; above != os.TempDir() && above != "/"; above = filepath.Dir(above) { // the pod's root may be another user
-		if err := os.Chmod(above, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	err = unpack(p, null, dir, &image.Layer{}, func(image.Event) {})
-	want := fmt.Sprintf("effective %#[1]x permitted %#[1]x inheritable 0x0 bounding %#[1]x root only <nil>; "+
-		"mount: operation not permitted; chroot: operation not permitted; unshare: operation not permitted", 0x8000001b)
-	if p.MapName() == "host" {
-		want = fmt.Sprintf("effective %#[1]x permitted %#[1]x inheritable 0x0 bounding %#[1]x root only <nil>; mount: <nil>; "+
-			"chroot: operation not permitted; unshare: <nil>", 0x8020001b)
-	}
-	if err == nil || err.Error() != want {
-		t.Errorf("it says\n%v\nnot\n%s", err, want)
-	}
 }

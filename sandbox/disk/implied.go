@@ -1,4 +1,4 @@
-package sandbox
+package disk
 
 import (
 	"archive/tar"
@@ -59,8 +59,8 @@ func inside(p *pod.Pod, f image.Folder) image.Folder {
 	return f
 }
 
-// imageRoot is what an image says of its root, whose layers these are; nil, where it says nothing.
-func imageRoot(p *pod.Pod, layers []string) (*plan.RootFacts, error) {
+// ImageRoot is what an image says of its root, whose layers these are; nil, where it says nothing.
+func ImageRoot(p *pod.Pod, layers []string) (*plan.RootFacts, error) {
 	if len(layers) == 0 || filepath.Base(filepath.Dir(layers[0])) != p.MapName() {
 		return nil, nil // a folder of somebody's
 	}
