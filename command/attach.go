@@ -11,7 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
@@ -41,13 +41,13 @@ func attach(c *cli.Context) error {
 		return err
 	}
 	if container.Spec.TTY {
-		return attachTerminal(container, func(a *sandbox.Attachment) (*sandbox.Session, error) { return sandbox.Attach(container, a) })
+		return attachTerminal(container, func(a *ask.Attachment) (*ask.Session, error) { return ask.Attach(container, a) })
 	}
-	a := &sandbox.Attachment{Out: os.Stdout, Err: os.Stderr}
+	a := &ask.Attachment{Out: os.Stdout, Err: os.Stderr}
 	if container.Spec.Stdin && !isTerminal(os.Stdin) {
 		a.In = os.Stdin
 	}
-	session, err := sandbox.Attach(container, a)
+	session, err := ask.Attach(container, a)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func exitWith(status int, err error) error {
 }
 
 // attachTerminal connects this terminal with a container's, until that ends or the keys are typed that detach.
-func attachTerminal(container *pod.Container, how func(*sandbox.Attachment) (*sandbox.Session, error)) error {
+func attachTerminal(container *pod.Container, how func(*ask.Attachment) (*ask.Session, error)) error {
 	stream, theirs, err := proc.Stream()
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func attachTerminal(container *pod.Container, how func(*sandbox.Attachment) (*sa
 	keyboard := isTerminal(os.Stdin)
 	restore := makeRaw(os.Stdin)        // what is typed meanwhile is for the container
 	stop, end := interruptible(restore) // the keyboard's signals go through the terminal, and others are for us: we go, the container stays
-	a := &sandbox.Attachment{Stream: theirs, Term: os.Getenv("TERM")}
+	a := &ask.Attachment{Stream: theirs, Term: os.Getenv("TERM")}
 	if size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ); err == nil {
 		a.Rows, a.Cols = size.Row, size.Col
 	}

@@ -5,6 +5,7 @@ import (
 	images "github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/disk"
 )
 
@@ -16,7 +17,7 @@ func roleOf(name string) func(args []string) int {
 		return networkMain
 	case images.Name, image.UnpackName:
 		return imageMain
-	case sandbox.SuperviseName:
+	case ask.SuperviseName:
 		return sandbox.Supervise
 	case sandbox.KeepName:
 		return sandbox.Keep

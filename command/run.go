@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -298,7 +299,7 @@ func start(container *pod.Container, signals chan os.Signal) error {
 }
 
 func runSupervised(container *pod.Container) error {
-	begin := func(a *sandbox.Attachment) (*sandbox.Session, error) {
+	begin := func(a *ask.Attachment) (*ask.Session, error) {
 		session, err := sandbox.Start(container, a)
 		if err != nil {
 			err = errors.Join(err, sandbox.RemoveContainer(container, true)) // it never ran

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -53,7 +54,7 @@ func (a *attached) join(v *supervised, input bool, files []*os.File) error {
 	defer v.mutex.Unlock()
 	if v.gone {
 		close(a.queue)
-		return errEnded
+		return ask.ErrEnded
 	}
 	v.clients = append(v.clients, a)
 	if input {

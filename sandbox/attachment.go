@@ -1,113 +1,26 @@
 package sandbox
 
 import (
-	"errors"
-	"os"
-
-	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/pod"
-	"github.com/podsh/podsh/sandbox/proc"
-	"github.com/podsh/podsh/sandbox/store"
 )
 
-// Attachment is what someone who attaches gives: the stream of a terminal, or the files that output goes to.
-type Attachment struct {
-	Stream     *os.File // of a terminal
-	In         *os.File // nil: no input is passed
-	Out, Err   *os.File
-	Rows, Cols uint16
-	Term       string
-}
-
-func (a *Attachment) files() (files []*os.File, input bool) {
-	switch {
-	case a == nil:
-		return nil, false
-	case a.Stream != nil:
-		return []*os.File{a.Stream}, true
-	case a.In != nil:
-		return []*os.File{a.In, a.Out, a.Err}, true
-	}
-	return []*os.File{a.Out, a.Err}, false
-}
-
-// Session is a connection to the supervisor of a container that one is attached to.
-type Session struct {
-	conn      *os.File
-	container string
-}
-
-// Close detaches.
-func (s *Session) Close() { s.conn.Close() }
-
-// Resize tells the size of our terminal.
-func (s *Session) Resize(rows, columns uint16) error {
-	_, err := talkTo(s.conn, &superviseRequest{Do: askResize, Container: s.container, Rows: rows, Columns: columns})
-	return err
-}
-
-// Wait waits until the container has ended, and returns its status.
-func (s *Session) Wait() (int, error) {
-	answer, err := talkTo(s.conn, &superviseRequest{Do: askWait, Container: s.container})
-	if err != nil {
-		return 0, fault.New(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor went away: %v", err)
-	}
-	return answer.ExitCode, answer.asError()
-}
-
 // Start starts the container under the pod's supervisor; who is to see its output at once is attached.
-func Start(c *pod.Container, a *Attachment) (*Session, error) {
+func Start(c *pod.Container, a *ask.Attachment) (*ask.Session, error) {
 	if err := lives(c.In); err != nil { // else it would be written down that the container could not be started
 		return nil, whereItWrote(c, err)
 	}
-	request := &superviseRequest{Do: askStart, Container: c.ID}
-	files, input := a.files()
+	request := &ask.SuperviseRequest{Do: ask.AskStart, Container: c.ID}
+	files, input := a.Files()
 	if a != nil {
 		request.Input, request.Rows, request.Columns, request.Term = input, a.Rows, a.Cols, a.Term
 	}
-	_, conn, err := ask(c.In, request, files...)
+	_, conn, err := ask.Ask(c.In, request, files...)
 	if err != nil {
 		if conn != nil {
 			conn.Close()
 		}
 		return nil, err
 	}
-	return &Session{conn, c.ID}, nil
-}
-
-// Attach shows what a container writes from now on.
-func Attach(c *pod.Container, a *Attachment) (*Session, error) {
-	files, input := a.files()
-	request := &superviseRequest{Do: askAttach, Container: c.ID, Input: input}
-	conn, err := dialSupervisor(c.In)
-	if errors.Is(err, errNoSupervisor) {
-		return nil, notSupervised(c)
-	}
-	if err != nil {
-		return nil, err
-	}
-	answer, err := talkTo(conn, request, files...)
-	if err == nil {
-		err = answer.asError()
-	}
-	if proc.HungUp(err) || err == nil && answer.Ended {
-		err = notSupervised(c)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return &Session{conn, c.ID}, nil
-}
-
-// notSupervised says why nobody can attach.
-func notSupervised(c *pod.Container) error {
-	state, err := store.StateOf(c)
-	if err != nil {
-		return err
-	}
-	if state.Status == pod.Up {
-		return fault.New(nil, []string{"with `podsh run -d` or -t others can attach"}, "container %q runs in the foreground of another podsh, which has its output", c.Title())
-	}
-	return fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
+	return &ask.Session{Conn: conn, Container: c.ID}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
@@ -146,14 +147,14 @@ func StopContainer(c *pod.Container, sig unix.Signal, grace *time.Duration) (stu
 	if grace != nil {
 		wait = *grace
 	}
-	conn, err := dialSupervisor(c.In)
+	conn, err := ask.DialSupervisor(c.In)
 	if err == nil {
 		defer conn.Close()
-		answer, err := talkTo(conn, &superviseRequest{Do: askStop, Container: c.ID, Signal: int(sig), Grace: wait})
+		answer, err := ask.TalkTo(conn, &ask.SuperviseRequest{Do: ask.AskStop, Container: c.ID, Signal: int(sig), Grace: wait})
 		if err == nil && (answer.Error != "" || !answer.Ended) {
-			return answer.Stubborn, answer.asError()
+			return answer.Stubborn, answer.AsError()
 		}
-	} else if !errors.Is(err, errNoSupervisor) {
+	} else if !errors.Is(err, ask.ErrNoSupervisor) {
 		return false, err
 	}
 	return stopAlone(c, sig, wait)
@@ -200,12 +201,12 @@ func KillContainer(c *pod.Container, sig unix.Signal) error {
 
 // WaitForContainer waits until the container has ended, and returns its status.
 func WaitForContainer(c *pod.Container) (int, error) {
-	conn, err := dialSupervisor(c.In)
+	conn, err := ask.DialSupervisor(c.In)
 	if err == nil {
 		defer conn.Close()
-		answer, err := talkTo(conn, &superviseRequest{Do: askWait, Container: c.ID})
+		answer, err := ask.TalkTo(conn, &ask.SuperviseRequest{Do: ask.AskWait, Container: c.ID})
 		if err == nil {
-			return answer.ExitCode, answer.asError()
+			return answer.ExitCode, answer.AsError()
 		}
 	}
 	state, err := store.StateOf(c)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -192,7 +193,7 @@ func RecoverContainers(p *pod.Pod) []error {
 		}
 	}
 	if supervise {
-		conn, err := ensureSupervisor(p)
+		conn, err := ask.EnsureSupervisor(p)
 		if err != nil {
 			return append(problems, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
@@ -22,48 +23,6 @@ import (
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/store"
 )
-
-// A supervisor is there while a pod has detached containers: their parent, who writes their logs, starts them once more
-// as their policies say, and writes down how they ended. It is podsh itself, started anew:
-//
-//	podsh@supervise STORE POD
-//
-// It goes with the last of its containers. Its containers go with it: each has asked the kernel for that
-// (PR_SET_PDEATHSIG), and when it is killed their output would have no reader any more. What it knows is on disk
-// (ContainerState), so the next command that looks at the containers sees what happened, ends what the kernel has
-// left of them, and starts a new supervisor for those that are to start once more.
-
-// SuperviseName is the argv[0] of a supervisor.
-const SuperviseName = "podsh@supervise"
-
-// What a supervisor is asked for.
-const (
-	askStart  = "start"  // Container; with descriptors: and attach them
-	askAttach = "attach" // Container; descriptors: a stream of its terminal, or where its output goes to
-	askResize = "resize" // the terminal of Container: Rows, Columns
-	askStop   = "stop"   // Container: Signal, and Seconds later SIGKILL; it does not start once more
-	askWait   = "wait"   // until Container has ended; the answer has its status
-)
-
-type superviseRequest struct {
-	Do        string        `json:"do"`
-	Container string        `json:"container"`
-	Signal    int           `json:"signal,omitempty"`
-	Grace     time.Duration `json:"grace,omitempty"`
-	Rows      uint16        `json:"rows,omitempty"`
-	Columns   uint16        `json:"columns,omitempty"`
-	Term      string        `json:"term,omitempty"`
-	Input     bool          `json:"input,omitempty"` // the first descriptor is read from
-}
-
-type superviseAnswer struct {
-	Error    string   `json:"error,omitempty"`
-	Hints    []string `json:"hints,omitempty"`
-	Kind     string   `json:"kind,omitempty"` // of error: "not found" or "not executable"
-	ExitCode int      `json:"exit_code"`
-	Ended    bool     `json:"ended,omitempty"` // stop: it had ended already
-	Stubborn bool     `json:"stubborn,omitempty"`
-}
 
 // supervisor is the process.
 type supervisor struct {
@@ -83,7 +42,7 @@ type supervisor struct {
 
 // Supervise is the main function of a supervisor. ready is where it says that it listens, or why it can't.
 func Supervise(args []string) int {
-	ready := os.NewFile(superviseReadyFD, "ready")
+	ready := os.NewFile(ask.SuperviseReadyFD, "ready")
 	runtime.LockOSThread()
 	signal.Notify(make(chan os.Signal, 1), unix.SIGXFSZ) // a log at the limit of a file's size is an error of write(2), no end
 	s, err := newSupervisor(args)
@@ -99,14 +58,9 @@ func Supervise(args []string) int {
 	return 0
 }
 
-const superviseReadyFD = 3
-
-// errSupervised says that somebody else is the pod's supervisor.
-var errSupervised = errors.New("the pod has a supervisor")
-
 func newSupervisor(args []string) (*supervisor, error) {
 	if len(args) != 3 {
-		return nil, fmt.Errorf("%s takes a store and a pod", SuperviseName)
+		return nil, fmt.Errorf("%s takes a store and a pod", ask.SuperviseName)
 	}
 	st := &store.Store{Path: args[1]}
 	pod, err := st.Load(args[2])
@@ -123,7 +77,7 @@ func newSupervisor(args []string) (*supervisor, error) {
 		return nil, err
 	}
 	if err := files.Lock(s.lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errSupervised
+		return nil, ask.ErrSupervised
 	}
 	if s.self, err = proc.IdentifySelf(); err != nil {
 		return nil, err
@@ -230,7 +184,7 @@ func (s *supervisor) accept() {
 
 // asked is a request that has come in.
 type asked struct {
-	superviseRequest
+	ask.SuperviseRequest
 	files []*os.File
 }
 
@@ -244,7 +198,7 @@ func (s *supervisor) talk(conn *os.File) {
 		defer client.leave()
 		for {
 			request := &asked{}
-			files, err := control.Receive(conn, &request.superviseRequest)
+			files, err := control.Receive(conn, &request.SuperviseRequest)
 			if err != nil {
 				return
 			}
@@ -253,7 +207,7 @@ func (s *supervisor) talk(conn *os.File) {
 		}
 	}()
 	for request := range requests {
-		if control.Send(conn, s.answer(&request.superviseRequest, request.files, client)) != nil {
+		if control.Send(conn, s.answer(&request.SuperviseRequest, request.files, client)) != nil {
 			_ = unix.Shutdown(int(conn.Fd()), unix.SHUT_RDWR) // then the loop above ends
 		}
 	}
@@ -264,11 +218,11 @@ func (s *supervisor) talk(conn *os.File) {
 	s.wake()
 }
 
-func (s *supervisor) answer(request *superviseRequest, files []*os.File, client *attached) *superviseAnswer {
-	answer := &superviseAnswer{}
+func (s *supervisor) answer(request *ask.SuperviseRequest, files []*os.File, client *attached) *ask.SuperviseAnswer {
+	answer := &ask.SuperviseAnswer{}
 	err := s.serve(request, files, client, answer)
 	switch {
-	case errors.Is(err, errEnded):
+	case errors.Is(err, ask.ErrEnded):
 		answer.Ended = true
 		if c, err := store.LoadContainer(s.pod, request.Container); err == nil {
 			if state, err := store.StateOf(c); err == nil {
@@ -286,12 +240,9 @@ func (s *supervisor) answer(request *superviseRequest, files []*os.File, client 
 	return answer
 }
 
-// errEnded says that the container does not run.
-var errEnded = errors.New("it has ended")
-
 // serve does what a request asks for.
-func (s *supervisor) serve(request *superviseRequest, files []*os.File, client *attached, answer *superviseAnswer) (err error) {
-	if request.Do == askStart {
+func (s *supervisor) serve(request *ask.SuperviseRequest, files []*os.File, client *attached, answer *ask.SuperviseAnswer) (err error) {
+	if request.Do == ask.AskStart {
 		return s.startFor(request, files, client)
 	}
 	s.mutex.Lock()
@@ -300,20 +251,20 @@ func (s *supervisor) serve(request *superviseRequest, files []*os.File, client *
 	if v == nil {
 		v = client.of(request.Container) // it has just ended, and may have been removed: who was attached is told how
 	}
-	if request.Do != askAttach || v == nil {
+	if request.Do != ask.AskAttach || v == nil {
 		control.Close(files)
 	}
 	if v == nil {
-		return errEnded
+		return ask.ErrEnded
 	}
 	switch request.Do {
-	case askAttach:
+	case ask.AskAttach:
 		return client.join(v, request.Input, files)
-	case askResize:
+	case ask.AskResize:
 		v.resize(request.Rows, request.Columns)
-	case askStop:
+	case ask.AskStop:
 		answer.Stubborn, err = v.stop(unix.Signal(request.Signal), request.Grace)
-	case askWait:
+	case ask.AskWait:
 		answer.ExitCode = v.await()
 		client.flushed()
 	default:
@@ -323,7 +274,7 @@ func (s *supervisor) serve(request *superviseRequest, files []*os.File, client *
 }
 
 // startFor starts a container, and attaches the one who asks before it can say anything.
-func (s *supervisor) startFor(request *superviseRequest, files []*os.File, client *attached) error {
+func (s *supervisor) startFor(request *ask.SuperviseRequest, files []*os.File, client *attached) error {
 	c, err := store.LoadContainer(s.pod, request.Container)
 	if err != nil {
 		control.Close(files)

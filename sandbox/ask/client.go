@@ -1,4 +1,6 @@
-package sandbox
+// Package ask is how commands ask a pod's supervisor: the words that go over its socket, and the side that speaks
+// first. It starts a supervisor where there is none; what one does is not known here.
+package ask
 
 import (
 	"errors"
@@ -17,8 +19,8 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// supervisorEnv is what a supervisor needs of its caller's environment: where things lie on disk.
-func supervisorEnv() []string {
+// SupervisorEnv is what a supervisor needs of its caller's environment: where things lie on disk.
+func SupervisorEnv() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return !slices.Contains([]string{"CNI_PATH", "HOME", "PATH", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"}, name)
@@ -28,12 +30,12 @@ func supervisorEnv() []string {
 // detachedAttr puts a process into a session of its own: no terminal sends it signals.
 func detachedAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
-// ensureSupervisor connects to the pod's supervisor; if there is none, it starts one.
-func ensureSupervisor(p *pod.Pod) (*os.File, error) {
+// EnsureSupervisor connects to the pod's supervisor; if there is none, it starts one.
+func EnsureSupervisor(p *pod.Pod) (*os.File, error) {
 	deadline := time.Now().Add(proc.UntilGiveUp)
 	for {
-		conn, err := dialSupervisor(p)
-		if err == nil || !errors.Is(err, errNoSupervisor) {
+		conn, err := DialSupervisor(p)
+		if err == nil || !errors.Is(err, ErrNoSupervisor) {
 			return conn, err
 		}
 		if err := startSupervisor(p); err != nil {
@@ -45,12 +47,12 @@ func ensureSupervisor(p *pod.Pod) (*os.File, error) {
 	}
 }
 
-var errNoSupervisor = errors.New("the pod has no supervisor")
+var ErrNoSupervisor = errors.New("the pod has no supervisor")
 
-func dialSupervisor(p *pod.Pod) (*os.File, error) {
+func DialSupervisor(p *pod.Pod) (*os.File, error) {
 	conn, err := proc.DialAs(store.StoreOf(p).Below("pods", p.ID), store.SupervisorName)
 	if proc.NotThere(err) {
-		return nil, errNoSupervisor
+		return nil, ErrNoSupervisor
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the supervisor of pod %q: %w", p.Title(), err)
@@ -72,7 +74,7 @@ func startSupervisor(p *pod.Pod) error {
 	}
 	defer null.Close()
 	process, err := os.StartProcess("/proc/self/exe", []string{SuperviseName, p.Root, p.ID}, &os.ProcAttr{
-		Dir: "/", Env: supervisorEnv(), Files: []*os.File{null, null, null, theirs}, Sys: detachedAttr()})
+		Dir: "/", Env: SupervisorEnv(), Files: []*os.File{null, null, null, theirs}, Sys: detachedAttr()})
 	theirs.Close()
 	if err != nil {
 		return fmt.Errorf("start the supervisor: %w", err)
@@ -82,22 +84,22 @@ func startSupervisor(p *pod.Pod) error {
 		return process.Release() // it goes on by itself
 	}
 	_, waitErr := process.Wait()
-	if err = errors.Join(err, waitErr); err == nil && string(said) != errSupervised.Error() {
+	if err = errors.Join(err, waitErr); err == nil && string(said) != ErrSupervised.Error() {
 		err = errors.New(string(said))
 	}
 	return err // another one is there, or is about to be: who asked looks again
 }
 
-// ask sends a request to the pod's supervisor and takes its answer. One that goes just then is followed by another.
-func ask(p *pod.Pod, request *superviseRequest, files ...*os.File) (*superviseAnswer, *os.File, error) {
+// Ask sends a request to the pod's supervisor and takes its answer. One that goes just then is followed by another.
+func Ask(p *pod.Pod, request *SuperviseRequest, files ...*os.File) (*SuperviseAnswer, *os.File, error) {
 	for range 10 {
-		conn, err := ensureSupervisor(p)
+		conn, err := EnsureSupervisor(p)
 		if err != nil {
 			return nil, nil, err
 		}
-		answer, err := talkTo(conn, request, files...)
+		answer, err := TalkTo(conn, request, files...)
 		if err == nil {
-			return answer, conn, answer.asError()
+			return answer, conn, answer.AsError()
 		}
 		conn.Close()
 		if !proc.HungUp(err) {
@@ -107,16 +109,16 @@ func ask(p *pod.Pod, request *superviseRequest, files ...*os.File) (*superviseAn
 	return nil, nil, fault.New(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor of pod %q went away again and again", p.Title())
 }
 
-func talkTo(conn *os.File, request *superviseRequest, files ...*os.File) (*superviseAnswer, error) {
+func TalkTo(conn *os.File, request *SuperviseRequest, files ...*os.File) (*SuperviseAnswer, error) {
 	if err := control.Send(conn, request, files...); err != nil {
 		return nil, err
 	}
-	answer := &superviseAnswer{}
+	answer := &SuperviseAnswer{}
 	_, err := control.Receive(conn, answer)
 	return answer, err
 }
 
-func (a *superviseAnswer) asError() error {
+func (a *SuperviseAnswer) AsError() error {
 	if a.Error == "" {
 		return nil
 	}
