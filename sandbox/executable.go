@@ -20,6 +20,7 @@ import (
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -286,7 +287,7 @@ func (j *Joining) execFailed(errno syscall.Errno) error {
 		a.where = fmt.Sprintf("container %q", j.Pod.Title())
 	}
 	a.open = func(name string) (*os.File, error) {
-		root, err := openRoot(j.Pod, j.pidfd)
+		root, err := machine.OpenRoot(j.Pod, j.pidfd)
 		if err != nil {
 			return nil, err
 		}

@@ -29,7 +29,7 @@ func (w *wiring) followHost(pid int, pidfd *os.File) error {
 	if !followsHost(w.pod) {
 		return nil
 	}
-	root, err := openRootOf(w.pod, pid, pidfd)
+	root, err := machine.OpenRootOf(w.pod, pid, pidfd)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (w *wiring) followHostAgain(pidfd *os.File) error {
 	if w.state.ResolvConf == nil {
 		return nil
 	}
-	root, err := openRoot(w.pod, pidfd)
+	root, err := machine.OpenRoot(w.pod, pidfd)
 	if err != nil {
 		return err
 	}

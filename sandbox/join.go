@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"cmp"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -20,7 +19,6 @@ import (
 	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
-	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
 )
@@ -48,7 +46,7 @@ func ProposeJoin(pod *pod.Pod, spec *spec.JoinSpec) (*Joining, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := openRoot(pod, pidfd)
+	root, err := machine.OpenRoot(pod, pidfd)
 	if err != nil {
 		return nil, err
 	}
@@ -67,24 +65,6 @@ func ProposeJoin(pod *pod.Pod, spec *spec.JoinSpec) (*Joining, error) {
 		return nil, err
 	}
 	return &Joining{pod, plan.Join(pod, spec, f), spec, who, pidfd}, nil
-}
-
-// openRoot opens the root that a joiner will have.
-func openRoot(p *pod.Pod, pidfd *os.File) (int, error) { return openRootOf(p, p.Holder.PID, pidfd) }
-
-// openRootOf does so while the holder is not written down yet.
-func openRootOf(p *pod.Pod, pid int, pidfd *os.File) (int, error) {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if proc.Exited(pidfd) || err != nil && proc.Ending(pidfd) { // whatever was opened may be another process's
-		if err == nil {
-			unix.Close(root)
-		}
-		return -1, fault.New(fault.ErrExited, []string{"podsh rm " + p.Title()}, "pod %q has ended", p.Title())
-	}
-	if err != nil {
-		return -1, fmt.Errorf("root of pod %q: %w", p.Title(), err)
-	}
-	return root, nil
 }
 
 // identify looks a user up as a login would, in the pod's own files.

@@ -16,7 +16,7 @@ import (
 // etc reads the files that podsh has written for the pod, as they are now: who shares a network shares its names. pidfd
 // is of the holder.
 func etc(p *pod.Pod, pidfd *os.File) ([]plan.EtcFile, error) {
-	root, err := openRoot(p, pidfd)
+	root, err := machine.OpenRoot(p, pidfd)
 	if err != nil {
 		return nil, err
 	}
