@@ -20,9 +20,9 @@ const house = "github.com/podsh/podsh/"
 // import more.
 var mayImport = map[string]string{
 	".": "command",
-	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store " +
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image network network/control network/program nsenter rootfs sandbox/ask sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy",
+	"sandbox":            "image network network/control nsenter rootfs sandbox/ask sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy sandbox/wire",
 	"sandbox/fault":      "",
 	"sandbox/ids":        "sandbox/fault",
 	"sandbox/files":      "",
@@ -36,6 +36,7 @@ var mayImport = map[string]string{
 	"sandbox/machine":    "image rootfs sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
 	"sandbox/disk":       "image image/program nsenter sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
 	"sandbox/ask":        "network/control sandbox/fault sandbox/pod sandbox/proc sandbox/store",
+	"sandbox/wire":       "network network/control network/program nsenter sandbox/ask sandbox/doctor sandbox/fault sandbox/files sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",

@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 func networkConnectCommand() *cli.Command {
@@ -87,7 +88,7 @@ func networkDisconnect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return sandbox.Disconnect(pod, name)
+	return wire.Disconnect(pod, name)
 }
 
 // networkAndPod reads the arguments NETWORK POD.

@@ -9,10 +9,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 func networkCreateCommand() *cli.Command {
@@ -63,7 +63,7 @@ func networkCreate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := sandbox.CreateNetwork(store, spec)
+	n, err := wire.CreateNetwork(store, spec)
 	switch {
 	case err == nil:
 		_, err = fmt.Println(n.Name)

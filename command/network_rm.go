@@ -6,8 +6,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 func networkRmCommand() *cli.Command {
@@ -27,7 +27,7 @@ func networkRm(c *cli.Context) error {
 	}
 	var failed errorList
 	for _, name := range c.Args().Slice() {
-		failed.add(sandbox.RemoveNetwork(store, name))
+		failed.add(wire.RemoveNetwork(store, name))
 	}
 	return failed.last
 }
@@ -53,6 +53,6 @@ func networkPrune(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	removed, err := sandbox.PruneNetworks(store)
+	removed, err := wire.PruneNetworks(store)
 	return errors.Join(printLines(os.Stdout, removed), err)
 }

@@ -10,9 +10,9 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 func Port() *cli.Command {
@@ -118,7 +118,7 @@ func portRows(pod *pod.Pod) ([]portRow, error) {
 	if err != nil || len(state.Ports) == 0 {
 		return nil, err
 	}
-	report, err := sandbox.Report(pod)
+	report, err := wire.Report(pod)
 	if err != nil || report == nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func portAdd(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	published, err := sandbox.Publish(pod, ports)
+	published, err := wire.Publish(pod, ports)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func portRm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return sandbox.Unpublish(pod, ports)
+	return wire.Unpublish(pod, ports)
 }
 
 // podAndPorts reads the arguments POD PORT..., where a port has a form.

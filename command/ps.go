@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 func Ps() *cli.Command {
@@ -148,7 +149,7 @@ func allPods(c *cli.Context) ([]*pod.Pod, error) {
 
 // ensureHelpers starts helpers anew that have ended, and tells of it.
 func ensureHelpers(pods []*pod.Pod) {
-	for _, w := range sandbox.EnsureHelpers(pods) {
+	for _, w := range wire.EnsureHelpers(pods) {
 		warn(w)
 	}
 }

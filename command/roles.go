@@ -7,6 +7,7 @@ import (
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/disk"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 // roleOf is the main function of a process that podsh has started for some work of its own, under a name of its own; nil
@@ -19,8 +20,8 @@ func roleOf(name string) func(args []string) int {
 		return imageMain
 	case ask.SuperviseName:
 		return sandbox.Supervise
-	case sandbox.KeepName:
-		return sandbox.Keep
+	case wire.KeepName:
+		return wire.Keep
 	case sandbox.CopyName:
 		return sandbox.CopyMain
 	case disk.RemoveName:

@@ -24,6 +24,7 @@ import (
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 // Proposal is a pod that could be made, and the plan to make it.
@@ -198,7 +199,7 @@ type performance struct {
 	executor *nsenter.Executor
 	exeCopy  *os.File
 	upper    *os.File // locked while the pod is being made
-	net      *wiring
+	net      *wire.Wiring
 	undo     []func()
 	begun    int  // how many steps are done, or sent
 	noKeys   bool // why it failed: the user may have no more keys
@@ -252,7 +253,7 @@ func (run *performance) perform() error {
 	}
 	run.undo = nil
 	if run.net != nil {
-		run.net.keep()
+		run.net.Keep()
 	}
 	return run.executor.Close()
 }

@@ -1,45 +1,32 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 // openSockets opens sockets on the host, ready for a program: all, or none.
 func openSockets(asked []spec.Socket) ([]*os.File, error) {
 	var files []*os.File
 	for _, s := range asked {
-		l := &listening{port: s.NetworkPort(), both: !s.IP.IsValid()}
-		if err := l.openOne(); err != nil {
+		l := &wire.Listening{Port: s.NetworkPort(), Both: !s.IP.IsValid()}
+		if err := l.OpenOne(); err != nil {
 			control.Close(files)
 			return nil, err
 		}
-		files = append(files, l.sockets...)
+		files = append(files, l.Sockets...)
 	}
 	if err := makeReady(files, asked); err != nil {
 		control.Close(files)
 		return nil, err
 	}
 	return files, nil
-}
-
-// openOne opens one socket, for both families where no address is named: as systemd does, for programs that take only one.
-func (l *listening) openOne() error {
-	if !l.both {
-		return l.open(l.port.HostIP, l.port.HostPort)
-	}
-	err := l.open(netip.IPv6Unspecified(), l.port.HostPort)
-	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // no IPv6 here
-		return l.open(netip.IPv4Unspecified(), l.port.HostPort)
-	}
-	return err
 }
 
 // makeReady makes sockets what a program expects, whatever the one before it has done to them: they wait, and they listen.
@@ -52,7 +39,7 @@ func makeReady(files []*os.File, asked []spec.Socket) error {
 			continue
 		}
 		if err := unix.Listen(int(file.Fd()), unix.SOMAXCONN); err != nil { // shutdown(2) ends that
-			return cannotListen(asked[i].NetworkPort(), err)
+			return wire.CannotListen(asked[i].NetworkPort(), err)
 		}
 	}
 	return nil

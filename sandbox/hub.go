@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 // useHub returns the hub, made if it isn't there; it stays until release is called.
@@ -48,7 +49,7 @@ func ensureHub(s *store.Store) error {
 	}
 	wanted := &spec.Spec{Hostname: "hub", Namespaces: map[string]spec.Choice{}}
 	wanted.Rootfs.Kind = "host"
-	if networksOnHost() {
+	if wire.NetworksOnHost() {
 		wanted.Namespaces["net"] = spec.Choice{Kind: "host"}
 	} else {
 		wanted.Net = spec.Net{WayOut: spec.WayOutStack, Sysctls: []spec.Sysctl{{Key: "net.ipv4.ip_forward", Value: "1"}}}
@@ -103,7 +104,7 @@ func ReleaseHub(s *store.Store) error {
 	if needed {
 		return sweepLeases(s, hub)
 	}
-	if hub == nil && !networksOnHost() { // it ended by itself, and its networks with it
+	if hub == nil && !wire.NetworksOnHost() { // it ended by itself, and its networks with it
 		return forgetHub(s)
 	}
 	if err := clearNetworks(s, hub); err != nil {
@@ -128,7 +129,7 @@ func hubNeeded(s *store.Store) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	onHost := networksOnHost()
+	onHost := wire.NetworksOnHost()
 	for _, id := range ids {
 		if pod, err := s.Load(id); err == nil && pod.Hub != "" && (onHost || pod.Hub == strings.TrimSpace(string(hub))) {
 			return true, nil
@@ -186,7 +187,7 @@ func clearNetworks(s *store.Store, hub *pod.Pod) error {
 		return nil
 	}
 	for _, resolver := range []netip.Addr{network.HostResolver, network.HostResolver6} {
-		err := network.Ask(network.DeleteAddress(network.Loopback, hostPrefix(resolver)))
+		err := network.Ask(network.DeleteAddress(network.Loopback, wire.HostPrefix(resolver)))
 		if err != nil && err != unix.EADDRNOTAVAIL && err != unix.EOPNOTSUPP && err != unix.EAFNOSUPPORT { // without IPv6
 			return fmt.Errorf("take the address %s from lo: %w", resolver, err)
 		}
@@ -195,13 +196,13 @@ func clearNetworks(s *store.Store, hub *pod.Pod) error {
 	if err != nil || len(networks) == 0 {
 		return err
 	}
-	work, err := startWork(s, hub)
+	work, err := wire.StartWork(s, hub)
 	if err != nil {
 		return err
 	}
-	defer work.close()
+	defer work.Close()
 	for _, n := range networks {
-		err = errors.Join(err, work.remove(n))
+		err = errors.Join(err, work.Remove(n))
 	}
 	return err
 }
@@ -215,20 +216,20 @@ func sweepLeases(s *store.Store, hub *pod.Pod) error {
 	if err != nil {
 		return err
 	}
-	var swept *work
+	var swept *wire.Work
 	for _, n := range networks {
-		orphans, oerr := orphansOn(s, n)
+		orphans, oerr := wire.OrphansOn(s, n)
 		if oerr != nil || len(orphans) == 0 {
 			err = errors.Join(err, oerr)
 			continue
 		}
 		if swept == nil {
-			if swept, err = startWork(s, hub); err != nil {
+			if swept, err = wire.StartWork(s, hub); err != nil {
 				return err
 			}
-			defer swept.close()
+			defer swept.Close()
 		}
-		err = errors.Join(err, swept.release(n, orphans))
+		err = errors.Join(err, swept.Release(n, orphans))
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 // Inspection is everything known about a pod. What the kernel is asked for is there only of a running one;
@@ -173,7 +174,7 @@ func residentSize(status map[string]string) uint64 {
 
 // inspectNet asks the helper, if there is one. What can't be known is one more thing to tell.
 func inspectNet(p *pod.Pod) *NetInspection {
-	report, err := Report(p) // first: it starts a helper anew that has ended
+	report, err := wire.Report(p) // first: it starts a helper anew that has ended
 	if report == nil {
 		report = &control.Report{}
 	}
@@ -200,7 +201,7 @@ func inspectNet(p *pod.Pod) *NetInspection {
 
 // helperState finds the helper that does something for the pod.
 func helperState(p *pod.Pod) (*HelperState, error) {
-	leader, err := leader(p)
+	leader, err := wire.Leader(p)
 	if err != nil {
 		return nil, err
 	}

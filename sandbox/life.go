@@ -19,6 +19,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 // Kill sends a signal to every member, and tells how many there were.
@@ -266,7 +267,7 @@ func remove(p *pod.Pod, force bool) error {
 			return err
 		}
 	}
-	if err := endHelper(p, network); err != nil {
+	if err := wire.EndHelper(p, network); err != nil {
 		return err
 	}
 	if err := errors.Join(endSupervisor(p), removeContainers(p)); err != nil {

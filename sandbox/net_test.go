@@ -15,6 +15,7 @@ import (
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 func parsePorts(t *testing.T, texts ...string) (ports []network.Port) {
@@ -95,7 +96,7 @@ func TestNetworksAreChosenApart(t *testing.T) {
 	store := storeFor(t)
 	var networks []*network.Network
 	for _, name := range []string{"a", "b", "c"} {
-		n, err := CreateNetwork(store, &spec.NetworkSpec{Name: name, IPv6: true})
+		n, err := wire.CreateNetwork(store, &spec.NetworkSpec{Name: name, IPv6: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,16 +104,16 @@ func TestNetworksAreChosenApart(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 		for _, other := range networks {
-			if overlapping(n.Subnets[0], []*network.Network{other}) != nil || overlapping(n.Subnets[1], []*network.Network{other}) != nil || n.Bridge == other.Bridge {
+			if wire.Overlapping(n.Subnets[0], []*network.Network{other}) != nil || wire.Overlapping(n.Subnets[1], []*network.Network{other}) != nil || n.Bridge == other.Bridge {
 				t.Errorf("%+v and %+v", n, other)
 			}
 		}
 		networks = append(networks, n)
 	}
-	if _, err := CreateNetwork(store, &spec.NetworkSpec{Name: "a"}); !errors.Is(err, fault.ErrNameTaken) {
+	if _, err := wire.CreateNetwork(store, &spec.NetworkSpec{Name: "a"}); !errors.Is(err, fault.ErrNameTaken) {
 		t.Errorf("a name twice: %v", err)
 	}
-	if _, err := CreateNetwork(store, &spec.NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
+	if _, err := wire.CreateNetwork(store, &spec.NetworkSpec{Name: "d", Subnets: networks[0].Subnets[:1]}); err == nil || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("a subnet twice: %v", err)
 	}
 	if _, err := store.Network("bb"); !errors.Is(err, fault.ErrNoNetwork) || !strings.Contains(fault.Hints(err)[0], `did you mean "b"`) {
@@ -136,22 +137,6 @@ func TestNetworkSpecs(t *testing.T) {
 	} {
 		if err := spec.Validate(); !errors.Is(err, fault.ErrInvalid) || len(fault.Hints(err)) == 0 {
 			t.Errorf("%s: %v", what, err)
-		}
-	}
-}
-
-func TestNamedConflist(t *testing.T) {
-	for text, want := range map[string]string{
-		`{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"bridge"}]}`: `{"cniVersion":"1.0.0","name":"app","plugins":[{"type":"bridge"}]}`,
-		`{"cniVersion":"1.0.0","name":"x","type":"bridge"}`:               `{"cniVersion":"1.0.0","name":"app","plugins":[{"cniVersion":"1.0.0","name":"x","type":"bridge"}]}`,
-	} {
-		if got, err := namedConflist([]byte(text), "app"); err != nil || string(got) != want {
-			t.Errorf("%s: %s, %v", text, got, err)
-		}
-	}
-	for _, text := range []string{"", "[]", "{}", `{"plugins":[]}`, `{"plugins":[{}]}`, `{"plugins":["bridge"]}`} {
-		if _, err := namedConflist([]byte(text), "app"); err == nil || len(fault.Hints(err)) == 0 {
-			t.Errorf("%s was taken: %v", text, err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/wire"
 )
 
 // readNet looks at the networks that a spec names, and makes the hub where they are, but for a dry run.
@@ -18,7 +19,7 @@ import (
 func readNet(s *store.Store, spec *spec.Spec, o Options) (facts plan.NetFacts, release func(), err error) {
 	facts.IPv6 = files.Exists("/proc/sys/net/ipv6")
 	release = func() {}
-	facts.OnHost = networksOnHost()
+	facts.OnHost = wire.NetworksOnHost()
 	if facts.Networks, err = s.NetworksNamed(spec.Net.Networks...); err != nil || !spec.Net.OnNetworks() {
 		return facts, release, err
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"encoding/binary"
@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -30,9 +31,9 @@ func givenMaker(t *testing.T) *nsenter.Maker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
-	w := newWiring(&pod.Pod{ID: "0123456789ab"}, &pod.NetState{})
-	w.helper = &helper{conn: ours}
-	if w.maker, err = perform.StartMaker(self, 0, forNetwork...); err != nil {
+	w := NewWiring(&pod.Pod{ID: "0123456789ab"}, &pod.NetState{})
+	w.Helper = &helper{conn: ours}
+	if w.Maker, err = perform.StartMaker(self, 0, ForNetwork...); err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
@@ -130,6 +131,22 @@ func TestGivenMakerMakesSockets(t *testing.T) {
 			for _, fd := range fds {
 				unix.Close(fd)
 			}
+		}
+	}
+}
+
+func TestNamedConflist(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"bridge"}]}`: `{"cniVersion":"1.0.0","name":"app","plugins":[{"type":"bridge"}]}`,
+		`{"cniVersion":"1.0.0","name":"x","type":"bridge"}`:               `{"cniVersion":"1.0.0","name":"app","plugins":[{"cniVersion":"1.0.0","name":"x","type":"bridge"}]}`,
+	} {
+		if got, err := namedConflist([]byte(text), "app"); err != nil || string(got) != want {
+			t.Errorf("%s: %s, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "[]", "{}", `{"plugins":[]}`, `{"plugins":[{}]}`, `{"plugins":["bridge"]}`} {
+		if _, err := namedConflist([]byte(text), "app"); err == nil || len(fault.Hints(err)) == 0 {
+			t.Errorf("%s was taken: %v", text, err)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"errors"
@@ -16,22 +16,34 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 )
 
-// listening is a published port with its sockets on the host.
-type listening struct {
-	port    network.Port // with the number that it got
-	sockets []*os.File
-	stowed  sockets // that are open already
-	both    bool    // a socket of IPv6 is for IPv4 as well
+// OpenOne opens one socket, for both families where no address is named: as systemd does, for programs that take only one.
+func (l *Listening) OpenOne() error {
+	if !l.Both {
+		return l.open(l.Port.HostIP, l.Port.HostPort)
+	}
+	err := l.open(netip.IPv6Unspecified(), l.Port.HostPort)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // no IPv6 here
+		return l.open(netip.IPv4Unspecified(), l.Port.HostPort)
+	}
+	return err
 }
 
-func (l *listening) close() {
-	for _, socket := range l.sockets {
+// Listening is a published port with its sockets on the host.
+type Listening struct {
+	Port    network.Port // with the number that it got
+	Sockets []*os.File
+	stowed  sockets // that are open already
+	Both    bool    // a socket of IPv6 is for IPv4 as well
+}
+
+func (l *Listening) close() {
+	for _, socket := range l.Sockets {
 		socket.Close()
 	}
 }
 
 // listenAll opens the host's end of ports: all, or none.
-func listenAll(ports []network.Port, stowed sockets) (all []*listening, err error) {
+func listenAll(ports []network.Port, stowed sockets) (all []*Listening, err error) {
 	for _, port := range ports {
 		l, err := listen(port, stowed)
 		if err != nil {
@@ -43,15 +55,15 @@ func listenAll(ports []network.Port, stowed sockets) (all []*listening, err erro
 	return all, nil
 }
 
-func closeListening(all []*listening) {
+func closeListening(all []*Listening) {
 	for _, l := range all {
 		l.close()
 	}
 }
 
 // listen opens the host's end of a port: on all addresses of both families, where none is named.
-func listen(port network.Port, stowed sockets) (*listening, error) {
-	l := &listening{port: port, stowed: stowed}
+func listen(port network.Port, stowed sockets) (*Listening, error) {
+	l := &Listening{Port: port, stowed: stowed}
 	if port.HostIP.IsValid() {
 		return l, l.open(port.HostIP, port.HostPort)
 	}
@@ -61,7 +73,7 @@ func listen(port network.Port, stowed sockets) (*listening, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = l.open(netip.IPv6Unspecified(), l.port.HostPort)
+		err = l.open(netip.IPv6Unspecified(), l.Port.HostPort)
 		switch {
 		case err == nil, errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EADDRNOTAVAIL): // no IPv6 here
 			return l, nil
@@ -70,38 +82,38 @@ func listen(port network.Port, stowed sockets) (*listening, error) {
 			return nil, err
 		}
 		l.close()
-		l = &listening{port: port, stowed: stowed}
+		l = &Listening{Port: port, stowed: stowed}
 	}
 }
 
 // open opens one socket.
-func (l *listening) open(ip netip.Addr, port uint16) error {
-	if socket := l.stowed.take(l.port.Protocol, ip, port); socket != nil {
-		l.port.HostPort = port
-		l.sockets = append(l.sockets, socket)
+func (l *Listening) open(ip netip.Addr, port uint16) error {
+	if socket := l.stowed.take(l.Port.Protocol, ip, port); socket != nil {
+		l.Port.HostPort = port
+		l.Sockets = append(l.Sockets, socket)
 		return nil
 	}
 	family, kind := unix.AF_INET, unix.SOCK_STREAM
 	if ip.Is6() {
 		family = unix.AF_INET6
 	}
-	if l.port.Protocol == "udp" {
+	if l.Port.Protocol == "udp" {
 		kind = unix.SOCK_DGRAM
 	}
 	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return cannotListen(l.port, fmt.Errorf("socket: %w", err))
+		return CannotListen(l.Port, fmt.Errorf("socket: %w", err))
 	}
 	if err := l.bind(fd, ip, port); err != nil {
 		unix.Close(fd)
-		l.port.HostPort = port
-		return cannotListen(l.port, err)
+		l.Port.HostPort = port
+		return CannotListen(l.Port, err)
 	}
-	l.sockets = append(l.sockets, os.NewFile(uintptr(fd), "port"))
+	l.Sockets = append(l.Sockets, os.NewFile(uintptr(fd), "port"))
 	return nil
 }
 
-func (l *listening) bind(fd int, ip netip.Addr, port uint16) error {
+func (l *Listening) bind(fd int, ip netip.Addr, port uint16) error {
 	address4 := &unix.SockaddrInet4{Port: int(port)}
 	if ip.Is4() {
 		address4.Addr = ip.As4()
@@ -109,7 +121,7 @@ func (l *listening) bind(fd int, ip netip.Addr, port uint16) error {
 	var address unix.Sockaddr = address4
 	if ip.Is6() {
 		only := 1
-		if l.both {
+		if l.Both {
 			only = 0
 		}
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
@@ -117,7 +129,7 @@ func (l *listening) bind(fd int, ip netip.Addr, port uint16) error {
 		}
 		address = &unix.SockaddrInet6{Port: int(port), Addr: ip.As16(), ZoneId: interfaceIndex(ip.Zone())}
 	}
-	if l.port.Protocol == "tcp" {
+	if l.Port.Protocol == "tcp" {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}
@@ -125,7 +137,7 @@ func (l *listening) bind(fd int, ip netip.Addr, port uint16) error {
 	if err := unix.Bind(fd, address); err != nil {
 		return err
 	}
-	if l.port.Protocol == "tcp" {
+	if l.Port.Protocol == "tcp" {
 		if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
 			return err
 		}
@@ -141,13 +153,13 @@ func (l *listening) bind(fd int, ip netip.Addr, port uint16) error {
 		case *unix.SockaddrInet6:
 			port = uint16(a.Port)
 		}
-		if l.port.Protocol == "udp" {
+		if l.Port.Protocol == "udp" {
 			if err := ownPort(fd, bound); err != nil {
 				return err
 			}
 		}
 	}
-	l.port.HostPort = port
+	l.Port.HostPort = port
 	return nil
 }
 
@@ -174,8 +186,8 @@ func interfaceIndex(name string) uint32 {
 	return uint32(index)
 }
 
-// cannotListen says why a port could not be opened.
-func cannotListen(port network.Port, err error) error {
+// CannotListen says why a port could not be opened.
+func CannotListen(port network.Port, err error) error {
 	what, instead := fmt.Errorf("publish %s: %w", port, err), "; host port 0 takes any that is free"
 	if port.PodPort == 0 { // of a socket that is handed to a command
 		what, instead = fmt.Errorf("listen on %s/%s: %w", port.Listens(), port.Protocol, err), ""

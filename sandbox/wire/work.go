@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"errors"
@@ -20,19 +20,19 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// work is the network's program at work where networks are.
-type work struct {
+// Work is the network's program at work where networks are.
+type Work struct {
 	conn     *os.File
 	executor *nsenter.Executor
 	store    *store.Store
 	onHost   bool
 }
 
-// remove takes a network away that no pod is on. Leases that are left are those of creations that were killed.
-func (w *work) remove(n *network.Network) error {
-	orphans, err := orphansOn(w.store, n)
+// Remove takes a network away that no pod is on. Leases that are left are those of creations that were killed.
+func (w *Work) Remove(n *network.Network) error {
+	orphans, err := OrphansOn(w.store, n)
 	if err == nil {
-		err = w.release(n, orphans)
+		err = w.Release(n, orphans)
 	}
 	if err == nil {
 		_, err = w.do(&control.Work{Do: control.Remove, Network: *n})
@@ -40,8 +40,8 @@ func (w *work) remove(n *network.Network) error {
 	return err
 }
 
-// release gives back what pods have of a network that are gone.
-func (w *work) release(n *network.Network, leases []lease) error {
+// Release gives back what pods have of a network that are gone.
+func (w *Work) Release(n *network.Network, leases []lease) error {
 	for _, l := range leases {
 		if _, err := w.do(&control.Work{Do: control.Detach, Network: *n, Pod: l.pod, Interface: l.link}); err != nil {
 			return err
@@ -53,8 +53,8 @@ func (w *work) release(n *network.Network, leases []lease) error {
 // lease is who has an address.
 type lease struct{ pod, link string }
 
-// orphansOn are the leases of pods that are not there. Whoever asks has the hub alone, so none is just being made.
-func orphansOn(s *store.Store, n *network.Network) ([]lease, error) {
+// OrphansOn are the leases of pods that are not there. Whoever asks has the hub alone, so none is just being made.
+func OrphansOn(s *store.Store, n *network.Network) ([]lease, error) {
 	entries, err := os.ReadDir(s.Below("leases", n.Name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -81,8 +81,8 @@ func orphansOn(s *store.Store, n *network.Network) ([]lease, error) {
 	return orphans, nil
 }
 
-// startWork starts it in the hub, or on the host, if networks are there.
-func startWork(s *store.Store, hub *pod.Pod) (*work, error) {
+// StartWork starts it in the hub, or on the host, if networks are there.
+func StartWork(s *store.Store, hub *pod.Pod) (*Work, error) {
 	var pidfd *os.File
 	namespaces := 0
 	if hub != nil && hub.Own("net") {
@@ -97,11 +97,11 @@ func startWork(s *store.Store, hub *pod.Pod) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &work{conn, executor, s, namespaces == 0}, nil
+	return &Work{conn, executor, s, namespaces == 0}, nil
 }
 
 // do does one thing, and waits until it is done.
-func (w *work) do(job *control.Work, files ...*os.File) (*control.Done, error) {
+func (w *Work) do(job *control.Work, files ...*os.File) (*control.Done, error) {
 	if err := w.fill(job); err != nil {
 		return nil, err
 	}
@@ -122,15 +122,15 @@ func (w *work) do(job *control.Work, files ...*os.File) (*control.Done, error) {
 }
 
 // fill adds what all work needs to know.
-func (w *work) fill(job *control.Work) error {
+func (w *Work) fill(job *control.Work) error {
 	job.Leases, job.Cache = w.store.Below("leases"), w.store.Below("leases", "cache")
 	job.PluginPath = pluginPath()
 	job.Masquerade = w.onHost
 	return os.MkdirAll(job.Leases, 0o700)
 }
 
-// close lets the program end, which is ours to reap.
-func (w *work) close() {
+// Close lets the program end, which is ours to reap.
+func (w *Work) Close() {
 	w.conn.Close()
 	w.executor.Reap()
 }

@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"errors"
@@ -33,13 +33,13 @@ func RemoveNetwork(s *store.Store, name string) error {
 		return fault.New(nil, []string{fmt.Sprintf("podsh network disconnect %s POD, or podsh rm -f %s", name, strings.Join(on, " "))},
 			"network %q is in use by %s", name, strings.Join(on, ", "))
 	}
-	if !broken && (hub != nil || networksOnHost()) {
-		work, err := startWork(s, hub)
+	if !broken && (hub != nil || NetworksOnHost()) {
+		work, err := StartWork(s, hub)
 		if err != nil {
 			return err
 		}
-		defer work.close()
-		if err := work.remove(n); err != nil {
+		defer work.Close()
+		if err := work.Remove(n); err != nil {
 			return err
 		}
 	}
@@ -74,9 +74,9 @@ func PruneNetworks(s *store.Store) (removed []string, err error) {
 	return removed, err
 }
 
-// networksOnHost says whether networks come to be on the host: for root, if the kernel can be told to do what
+// NetworksOnHost says whether networks come to be on the host: for root, if the kernel can be told to do what
 // the helper does else, to send what comes from pods out under the host's address.
-func networksOnHost() bool {
+func NetworksOnHost() bool {
 	if os.Geteuid() != 0 {
 		return false
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"errors"
@@ -146,7 +146,7 @@ func keep(p *pod.Pod, h *helper) error {
 	if h.keeper, err = startKeeper(p, h.pidfd, out); err != nil {
 		return err
 	}
-	_, err = h.ask(&control.Request{Do: control.Stow}, in, out)
+	_, err = h.Ask(&control.Request{Do: control.Stow}, in, out)
 	return err
 }
 
@@ -167,8 +167,8 @@ func (h *helper) close() {
 	}
 }
 
-// ask sends a request and takes the answer for an error, if it is one.
-func (h *helper) ask(request *control.Request, files ...*os.File) (*control.Answer, error) {
+// Ask sends a request and takes the answer for an error, if it is one.
+func (h *helper) Ask(request *control.Request, files ...*os.File) (*control.Answer, error) {
 	answer, err := control.Ask(h.conn, request, files...)
 	switch {
 	case err != nil:

@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"fmt"
@@ -23,9 +23,9 @@ func followsHost(p *pod.Pod) bool {
 	return n.FollowsHost() && p.Own("mnt") && (len(n.Search) == 0 || len(n.Options) == 0)
 }
 
-// followHost gives the helper of a pod that is being made the file that podsh has just written there. Nobody in the pod
+// FollowHost gives the helper of a pod that is being made the file that podsh has just written there. Nobody in the pod
 // can have put another in its place yet.
-func (w *wiring) followHost(pid int, pidfd *os.File) error {
+func (w *Wiring) FollowHost(pid int, pidfd *os.File) error {
 	if !followsHost(w.pod) {
 		return nil
 	}
@@ -39,14 +39,14 @@ func (w *wiring) followHost(pid int, pidfd *os.File) error {
 		return err
 	}
 	defer unix.Close(path)
-	w.state.ResolvConf = &is
+	w.State.ResolvConf = &is
 	return w.follow(path)
 }
 
 // followHostAgain gives it to a helper that was started anew, unless it is another file by now: then it is theirs who put
 // it there.
-func (w *wiring) followHostAgain(pidfd *os.File) error {
-	if w.state.ResolvConf == nil {
+func (w *Wiring) followHostAgain(pidfd *os.File) error {
+	if w.State.ResolvConf == nil {
 		return nil
 	}
 	root, err := machine.OpenRoot(w.pod, pidfd)
@@ -59,19 +59,19 @@ func (w *wiring) followHostAgain(pidfd *os.File) error {
 		return nil
 	}
 	defer unix.Close(path)
-	if is != *w.state.ResolvConf {
+	if is != *w.State.ResolvConf {
 		return nil
 	}
 	return w.follow(path)
 }
 
-func (w *wiring) follow(path int) error {
+func (w *Wiring) follow(path int) error {
 	file, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", path), os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("open /etc/resolv.conf of the pod: %w", err)
 	}
 	defer file.Close()
-	where := &plan.NetFacts{OnHost: w.pod.Hub != "" && networksOnHost(), OnlyIPv6: len(w.state.Addresses) > 0 && !slices.ContainsFunc(w.state.Addresses, netip.Addr.Is4)}
-	_, err = w.helper.ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: plan.ResolverOf(&w.pod.Spec.Net, where)}, file)
+	where := &plan.NetFacts{OnHost: w.pod.Hub != "" && NetworksOnHost(), OnlyIPv6: len(w.State.Addresses) > 0 && !slices.ContainsFunc(w.State.Addresses, netip.Addr.Is4)}
+	_, err = w.Helper.Ask(&control.Request{Do: control.Follow, Pod: w.pod.ID, Resolver: plan.ResolverOf(&w.pod.Spec.Net, where)}, file)
 	return err
 }

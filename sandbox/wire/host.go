@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 )
 
 // resolve makes the helper of networks on the host answer names there: in a hub its own stack does.
-func (w *wiring) resolve(hub *pod.Pod) error {
+func (w *Wiring) resolve(hub *pod.Pod) error {
 	if hub.Own("net") {
 		return nil
 	}
@@ -29,8 +29,8 @@ func (w *wiring) resolve(hub *pod.Pod) error {
 }
 
 // resolveLocked does so, for who has locked the hub's network.
-func (w *wiring) resolveLocked(hub *pod.Pod) error {
-	answer, err := w.helper.ask(&control.Request{Do: control.Status, Pod: hub.ID})
+func (w *Wiring) resolveLocked(hub *pod.Pod) error {
+	answer, err := w.Helper.Ask(&control.Request{Do: control.Status, Pod: hub.ID})
 	if err != nil {
 		return err
 	}
@@ -42,8 +42,8 @@ func (w *wiring) resolveLocked(hub *pod.Pod) error {
 	return err
 }
 
-func (w *wiring) resolveAt(resolver netip.Addr) error {
-	if err := network.Ask(network.AddAddress(network.Loopback, hostPrefix(resolver))); err != nil {
+func (w *Wiring) resolveAt(resolver netip.Addr) error {
+	if err := network.Ask(network.AddAddress(network.Loopback, HostPrefix(resolver))); err != nil {
 		return fmt.Errorf("give lo the address %s: %w", resolver, err)
 	}
 	var sockets []*os.File
@@ -54,9 +54,9 @@ func (w *wiring) resolveAt(resolver netip.Addr) error {
 			return fault.WithHint(fmt.Errorf("name server of networks: listen on %s, port 53: %w", resolver, errors.Unwrap(err)),
 				"a name server of the host's listens on all addresses: `ss -lnp 'sport = :53'`")
 		}
-		sockets = append(sockets, l.sockets...)
+		sockets = append(sockets, l.Sockets...)
 	}
-	_, err := w.helper.ask(&control.Request{Do: control.Resolve, Address: resolver}, sockets...)
+	_, err := w.Helper.Ask(&control.Request{Do: control.Resolve, Address: resolver}, sockets...)
 	return err
 }
 
@@ -70,4 +70,4 @@ func hostResolvers(s *store.Store) []netip.Addr {
 	return resolvers
 }
 
-func hostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }
+func HostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }

@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"errors"
@@ -16,8 +16,8 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
-// forNetwork are the capabilities that setting a network up takes: over the network, and to listen below 1024.
-var forNetwork = []capability.Cap{capability.CAP_NET_ADMIN, capability.CAP_NET_RAW, capability.CAP_NET_BIND_SERVICE}
+// ForNetwork are the capabilities that setting a network up takes: over the network, and to listen below 1024.
+var ForNetwork = []capability.Cap{capability.CAP_NET_ADMIN, capability.CAP_NET_RAW, capability.CAP_NET_BIND_SERVICE}
 
 // setSysctl writes a setting of the network that the maker is in: /proc/sys/net shows each process its own.
 func setSysctl(m *perform.Maker, key, value string) error {
@@ -31,9 +31,9 @@ func setSysctl(m *perform.Maker, key, value string) error {
 	return nil
 }
 
-// giveAddress gives a pod without any other an address of its own, on its loopback interface: not every
+// GiveAddress gives a pod without any other an address of its own, on its loopback interface: not every
 // kernel has dummy ones.
-func giveAddress(m *perform.Maker, ipv6 bool) ([]netip.Addr, error) {
+func GiveAddress(m *perform.Maker, ipv6 bool) ([]netip.Addr, error) {
 	own := []netip.Addr{network.OwnAddress4.Addr()}
 	requests := [][]byte{network.SetLink(network.Loopback, 65536), network.AddAddress(network.Loopback, netip.PrefixFrom(own[0], 32))}
 	if ipv6 {

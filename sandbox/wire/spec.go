@@ -1,4 +1,4 @@
-package sandbox
+package wire
 
 import (
 	"encoding/hex"
@@ -58,7 +58,7 @@ func CreateNetwork(s *store.Store, spec *spec.NetworkSpec) (*network.Network, er
 	} else if n.Conflist, err = namedConflist(spec.Conflist, spec.Name); err != nil {
 		return nil, err
 	}
-	n.Resolver = plan.ResolverFor(networksOnHost(), n.OnlyIPv6())
+	n.Resolver = plan.ResolverFor(NetworksOnHost(), n.OnlyIPv6())
 	if err := os.MkdirAll(s.Below("networks"), 0o700); err != nil {
 		return nil, s.Full(err)
 	}
@@ -107,7 +107,7 @@ func chooseSubnets(n *network.Network, spec *spec.NetworkSpec, others []*network
 	has6 := false
 	for _, subnet := range n.Subnets {
 		has6 = has6 || subnet.Addr().Is6()
-		if other := overlapping(subnet, others); other != nil {
+		if other := Overlapping(subnet, others); other != nil {
 			return fault.New(nil, []string{"`podsh network ls` shows which are taken; without --subnet one is chosen"},
 				"subnet %s overlaps that of network %q", subnet, other.Name)
 		}
@@ -136,7 +136,7 @@ func freeSubnet(first netip.Prefix, at int, others []*network.Network) (netip.Pr
 	for range mostNetworks {
 		ip, _ := netip.AddrFromSlice(bytes) // of the length that an address has
 		subnet := netip.PrefixFrom(ip, first.Bits())
-		if overlapping(subnet, others) == nil && !hostRoutes(subnet) {
+		if Overlapping(subnet, others) == nil && !hostRoutes(subnet) {
 			return subnet, true
 		}
 		bytes[at]++
@@ -144,7 +144,7 @@ func freeSubnet(first netip.Prefix, at int, others []*network.Network) (netip.Pr
 	return netip.Prefix{}, false
 }
 
-func overlapping(subnet netip.Prefix, networks []*network.Network) *network.Network {
+func Overlapping(subnet netip.Prefix, networks []*network.Network) *network.Network {
 	for _, other := range networks {
 		for _, taken := range other.Subnets {
 			if taken.Overlaps(subnet) {
