@@ -8,7 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -155,7 +155,7 @@ func newFlagWord(flag cli.Flag) flagWord {
 	}
 	switch name := f.names[0]; {
 	case name == "signal", name == "stop-signal":
-		f.values = sandbox.SignalNames()
+		f.values = proc.SignalNames()
 	case name == "pod":
 		f.also = podArgument
 	case strings.Contains(f.usage, "shared or private"): // a namespace of a container

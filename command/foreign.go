@@ -7,8 +7,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // What people type who know docker, podman or kubectl. A word that means something there is never taken for a mistyped one of
@@ -250,7 +250,7 @@ func insteadOfFlag(command, name string, known []string, help string) string {
 			return fmt.Sprintf("podsh %s NAME | jq", command)
 		}
 	}
-	if _, err := sandbox.ParseSignal(name); err == nil && command == "kill" {
+	if _, err := proc.ParseSignal(name); err == nil && command == "kill" {
 		return fmt.Sprintf("podsh kill -s %s NAME", name)
 	}
 	if hint := foreignFlags[name]; hint != "" {

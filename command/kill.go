@@ -7,6 +7,7 @@ import (
 
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 func Kill() *cli.Command {
@@ -30,7 +31,7 @@ Examples:
 }
 
 func kill(c *cli.Context) error {
-	sig, err := sandbox.ParseSignal(c.String("signal"))
+	sig, err := proc.ParseSignal(c.String("signal"))
 	if err != nil {
 		return err
 	}

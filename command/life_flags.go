@@ -3,7 +3,7 @@ package command
 import (
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
@@ -23,7 +23,7 @@ func lifeSpec(c *cli.Context, asked *spec.ContainerSpec) (err error) {
 		return err
 	}
 	if text := c.String("stop-signal"); text != "" {
-		sig, err := sandbox.ParseSignal(text)
+		sig, err := proc.ParseSignal(text)
 		if err != nil {
 			return err
 		}

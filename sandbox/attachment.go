@@ -3,12 +3,13 @@ package sandbox
 import (
 	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Start starts the container under the pod's supervisor; who is to see its output at once is attached.
 func Start(c *pod.Container, a *ask.Attachment) (*ask.Session, error) {
-	if err := lives(c.In); err != nil { // else it would be written down that the container could not be started
-		return nil, whereItWrote(c, err)
+	if err := store.Lives(c.In); err != nil { // else it would be written down that the container could not be started
+		return nil, store.WhereItWrote(c, err)
 	}
 	request := &ask.SuperviseRequest{Do: ask.AskStart, Container: c.ID}
 	files, input := a.Files()

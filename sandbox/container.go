@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
 )
@@ -52,7 +53,7 @@ func newContainer(p *pod.Pod, wanted *spec.ContainerSpec, img *image.Image) (*po
 	}
 	c.Workdir = path.Join("/", c.Workdir)
 	if c.Signal == 0 {
-		sig, err := imageSignal(config.StopSignal)
+		sig, err := proc.ImageSignal(config.StopSignal)
 		if err != nil {
 			return nil, err
 		}

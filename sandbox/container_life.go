@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -258,7 +257,7 @@ func Log(c *pod.Container) (string, error) {
 	if files.Exists(store.LogPath(c)) {
 		return store.LogPath(c), nil
 	}
-	state, err := written(c)
+	state, err := store.Written(c)
 	if err == nil && !state.Started.IsZero() {
 		return "", fault.New(nil, []string{"with `podsh run -d` it is kept"}, "container %q ran in the foreground: its output went to whoever ran it", c.Title())
 	}
@@ -280,19 +279,6 @@ func AwaitEnd(c *pod.Container, ctx context.Context) {
 	}
 }
 
-// written is the state as it stands in the store, whether it is true or not.
-func written(c *pod.Container) (*pod.ContainerState, error) {
-	return store.ReadState(store.PathOf(c, "state.json"))
-}
-
-// whereItWrote adds to the end of its pod where the container's files are: nothing starts in that pod any more.
-func whereItWrote(c *pod.Container, err error) error {
-	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, fault.ErrExited) && files.Exists(upper) {
-		return fault.WithHint(err, "what the container wrote is in %s", upper)
-	}
-	return err
-}
-
 // AsPod is the container as one that commands can join: a pod that is held by the container's command.
 func AsPod(c *pod.Container) (*pod.Pod, error) {
 	state, err := store.StateOf(c)
@@ -300,8 +286,8 @@ func AsPod(c *pod.Container) (*pod.Pod, error) {
 		return nil, err
 	}
 	if state.Status != pod.Up {
-		if err := lives(c.In); err != nil {
-			return nil, whereItWrote(c, err)
+		if err := store.Lives(c.In); err != nil {
+			return nil, store.WhereItWrote(c, err)
 		}
 		return nil, fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
 	}

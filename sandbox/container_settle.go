@@ -19,7 +19,7 @@ import (
 
 // settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
 func settle(c *pod.Container, state *pod.ContainerState) error {
-	written, err := written(c)
+	written, err := store.Written(c)
 	if err != nil || state.Status != pod.Ended || written.Status != pod.Up && written.Status != pod.Restarting {
 		return nil
 	}
@@ -138,7 +138,7 @@ func endSupervisor(p *pod.Pod) error {
 		return err
 	}
 	for _, c := range containers {
-		state, err := written(c)
+		state, err := store.Written(c)
 		if err != nil || c.Broken == nil && !c.Spec.Detached && !c.Spec.TTY || state.Watcher.PID == os.Getpid() {
 			continue
 		}
@@ -162,7 +162,7 @@ func RecoverContainers(p *pod.Pod) []error {
 		if c.Broken != nil {
 			problems = append(problems, c.Broken)
 		}
-		written, err := written(c)
+		written, err := store.Written(c)
 		if err != nil || written.Status != pod.Up && written.Status != pod.Restarting {
 			continue
 		}

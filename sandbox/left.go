@@ -16,8 +16,8 @@ import (
 // OpenFiles shows the container as a pod whose files can be copied. Of one that has ended that is what it has left, to
 // be read only. Call done when that is done.
 func OpenFiles(c *pod.Container) (view *pod.Pod, done func(), err error) {
-	if err := lives(c.In); err != nil {
-		return nil, nil, whereItWrote(c, err)
+	if err := store.Lives(c.In); err != nil {
+		return nil, nil, store.WhereItWrote(c, err)
 	}
 	if view, err = AsPod(c); !errors.Is(err, fault.ErrExited) {
 		return view, func() {}, err

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/proc"
 )
 
 // stops are the signals by which a terminal stops who uses it.
@@ -24,7 +26,7 @@ func (s *Streams) Notify(signals chan<- os.Signal) {
 			asked = append(asked, sig)
 		}
 	}
-	for sig := unix.Signal(rtMin); sig <= rtMax; sig++ {
+	for sig := unix.Signal(proc.RtMin); sig <= proc.RtMax; sig++ {
 		asked = append(asked, sig)
 	}
 	signal.Notify(signals, asked...)

@@ -292,7 +292,7 @@ func explain(c *pod.Container, steps plan.Plan, err error) error {
 	if !errors.As(err, &failed) {
 		return perform.ExplainFailure(steps, err)
 	}
-	if gone := lives(c.In); gone != nil { // whatever the call says
+	if gone := store.Lives(c.In); gone != nil { // whatever the call says
 		return gone
 	}
 	step, why, _ := steps.At(failed.Place)

@@ -330,7 +330,7 @@ func (s *supervisor) takeOver(c *pod.Container) {
 	if err != nil || state.Status != pod.Ended || state.Reason == "" || state.Process.PID == 0 {
 		return
 	}
-	if written, err := written(c); err != nil || written.Status != pod.Up && written.Status != pod.Restarting {
+	if written, err := store.Written(c); err != nil || written.Status != pod.Up && written.Status != pod.Restarting {
 		return
 	}
 	_ = settle(c, state) // what can't be ended is told by the next command that looks

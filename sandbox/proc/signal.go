@@ -1,4 +1,4 @@
-package sandbox
+package proc
 
 import (
 	"fmt"
@@ -11,14 +11,14 @@ import (
 )
 
 // The real-time signals that glibc leaves to programs, signal(7); the kernel's begin with 32.
-const rtMin, rtMax = 34, 64
+const RtMin, RtMax = 34, 64
 
 // otherNames are names that package unix has not.
 var otherNames = map[string]unix.Signal{"CLD": unix.SIGCHLD, "IOT": unix.SIGABRT, "POLL": unix.SIGIO, "UNUSED": unix.SIGSYS}
 
 // ParseSignal reads TERM, SIGTERM, 15, RTMIN+1 or RTMAX-1, in letters of any size.
 func ParseSignal(text string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(text); err == nil && 0 < n && n <= rtMax {
+	if n, err := strconv.Atoi(text); err == nil && 0 < n && n <= RtMax {
 		return unix.Signal(n), nil
 	}
 	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
@@ -28,7 +28,7 @@ func ParseSignal(text string) (unix.Signal, error) {
 	if sig, ok := otherNames[name]; ok {
 		return sig, nil
 	}
-	for base, n := range map[string]int{"RTMIN": rtMin, "RTMAX": rtMax} {
+	for base, n := range map[string]int{"RTMIN": RtMin, "RTMAX": RtMax} {
 		if offset, ok := strings.CutPrefix(name, base); ok {
 			if offset != "" {
 				by, err := strconv.Atoi(offset)
@@ -36,7 +36,7 @@ func ParseSignal(text string) (unix.Signal, error) {
 					continue
 				}
 			}
-			if rtMin <= n && n <= rtMax {
+			if RtMin <= n && n <= RtMax {
 				return unix.Signal(n), nil
 			}
 		}
@@ -51,7 +51,7 @@ func ParseSignal(text string) (unix.Signal, error) {
 // SignalNames lists the signals that have a name, without SIG.
 func SignalNames() []string {
 	var names []string
-	for n := unix.Signal(1); n < rtMin; n++ {
+	for n := unix.Signal(1); n < RtMin; n++ {
 		if name := unix.SignalName(n); name != "" {
 			names = append(names, strings.TrimPrefix(name, "SIG"))
 		}
@@ -59,8 +59,8 @@ func SignalNames() []string {
 	return append(names, "RTMIN", "RTMAX")
 }
 
-// imageSignal is the signal that ends a container as its image says.
-func imageSignal(text string) (unix.Signal, error) {
+// ImageSignal is the signal that ends a container as its image says.
+func ImageSignal(text string) (unix.Signal, error) {
 	if text == "" {
 		return unix.SIGTERM, nil
 	}

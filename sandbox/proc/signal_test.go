@@ -1,4 +1,4 @@
-package sandbox
+package proc
 
 import (
 	"slices"
@@ -37,12 +37,12 @@ func TestParseSignal(t *testing.T) {
 
 func TestImageSignal(t *testing.T) {
 	for text, want := range map[string]unix.Signal{"": unix.SIGTERM, "SIGQUIT": unix.SIGQUIT, "3": unix.SIGQUIT, "SIGRTMIN+3": 37, "rtmax-1": 63} {
-		if got, err := imageSignal(text); got != want || err != nil {
+		if got, err := ImageSignal(text); got != want || err != nil {
 			t.Errorf("%q: %d, not %d: %v", text, got, want, err)
 		}
 	}
 	for _, text := range []string{"SIGFOO", "0", "65", "-1", "TERM KILL"} {
-		if got, err := imageSignal(text); err == nil || !strings.Contains(err.Error(), text) {
+		if got, err := ImageSignal(text); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%q is taken for %d: %v", text, got, err)
 		}
 	}
