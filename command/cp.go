@@ -10,7 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
 )
@@ -71,7 +71,7 @@ func cp(c *cli.Context) error {
 	}
 	defer done()
 	ctx, end := interruptible(func() {})
-	warning, err := copyFiles(ctx, pod, sandbox.Copy{From: cmp.Or(sourcePath, from), To: cmp.Or(targetPath, to), Owners: c.Bool("archive")}, isIn)
+	warning, err := copyFiles(ctx, pod, container.Copy{From: cmp.Or(sourcePath, from), To: cmp.Or(targetPath, to), Owners: c.Bool("archive")}, isIn)
 	if ctx.Err() != nil {
 		done()
 		end()
@@ -83,22 +83,22 @@ func cp(c *cli.Context) error {
 }
 
 // copyFiles copies into the pod, or out of it.
-func copyFiles(ctx context.Context, pod *pod.Pod, files sandbox.Copy, isIn bool) (warning string, err error) {
+func copyFiles(ctx context.Context, pod *pod.Pod, files container.Copy, isIn bool) (warning string, err error) {
 	switch {
 	case isIn && files.From == "-":
-		return "", sandbox.CopyInTar(pod, ctx, os.Stdin, files.To, files.Owners)
+		return "", container.CopyInTar(pod, ctx, os.Stdin, files.To, files.Owners)
 	case isIn:
 		if files.From, err = absolute(files.From); err != nil {
 			return "", err
 		}
-		return sandbox.CopyIn(pod, ctx, files)
+		return container.CopyIn(pod, ctx, files)
 	case files.To == "-":
-		return sandbox.CopyOutTar(pod, ctx, files.From, os.Stdout)
+		return container.CopyOutTar(pod, ctx, files.From, os.Stdout)
 	}
 	if files.To, err = absolute(files.To); err != nil {
 		return "", err
 	}
-	return sandbox.CopyOut(pod, ctx, files)
+	return container.CopyOut(pod, ctx, files)
 }
 
 // splitTarget tells POD:PATH from a path of the host, which has a slash before any colon.
@@ -116,9 +116,9 @@ func copyTarget(ref string) (pod *pod.Pod, done func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	pod, container, err := store.FindTarget(ref)
-	if err == nil && container != nil {
-		return sandbox.OpenFiles(container)
+	pod, c, err := store.FindTarget(ref)
+	if err == nil && c != nil {
+		return container.OpenFiles(c)
 	}
 	return pod, func() {}, err
 }

@@ -20,9 +20,9 @@ const house = "github.com/podsh/podsh/"
 // import more.
 var mayImport = map[string]string{
 	".": "command",
-	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire " +
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image network network/control nsenter rootfs sandbox/ask sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy sandbox/wire",
+	"sandbox":            "image network network/control nsenter sandbox/ask sandbox/container sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
 	"sandbox/fault":      "",
 	"sandbox/ids":        "sandbox/fault",
 	"sandbox/files":      "",
@@ -37,6 +37,7 @@ var mayImport = map[string]string{
 	"sandbox/disk":       "image image/program nsenter sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
 	"sandbox/ask":        "network/control sandbox/fault sandbox/pod sandbox/proc sandbox/store",
 	"sandbox/wire":       "network network/control network/program nsenter sandbox/ask sandbox/doctor sandbox/fault sandbox/files sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
+	"sandbox/container":  "image network/control nsenter rootfs sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy sandbox/wire",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",
@@ -66,12 +67,12 @@ var mayImport = map[string]string{
 
 // mayName says which files, of neither the commands nor a program's main, name the standard streams, and why.
 var mayName = map[string]string{
-	"sandbox/copier.go":        "CopyMain is a program's main function, of who copies",
-	"sandbox/join.go":          "a command that joins is given podsh's own",
-	"sandbox/streams.go":       "those of podsh's own that a command is not to have itself are copied",
-	"sandbox/disk/layers.go":   "the program of images says on podsh's own standard error what can't be said otherwise",
-	"nsenter/joiner.go":        "the joiner is given podsh's own",
-	"image/transfer/target.go": "the program of images writes an archive to its standard output",
+	"sandbox/container/copier.go":  "CopyMain is a program's main function, of who copies",
+	"sandbox/container/join.go":    "a command that joins is given podsh's own",
+	"sandbox/container/streams.go": "those of podsh's own that a command is not to have itself are copied",
+	"sandbox/disk/layers.go":       "the program of images says on podsh's own standard error what can't be said otherwise",
+	"nsenter/joiner.go":            "the joiner is given podsh's own",
+	"image/transfer/target.go":     "the program of images writes an archive to its standard output",
 }
 
 // sources are the files of the house's packages, parsed, by their names; tests are not among them.

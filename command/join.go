@@ -12,7 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
@@ -68,7 +68,7 @@ func join(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	joining, err := sandbox.ProposeJoin(pod, spec)
+	joining, err := container.ProposeJoin(pod, spec)
 	if err != nil {
 		return err
 	}
@@ -108,15 +108,15 @@ func joinTarget(ref string) (*pod.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	pod, container, err := store.FindTarget(ref)
-	if err == nil && container != nil {
-		return sandbox.AsPod(container)
+	pod, c, err := store.FindTarget(ref)
+	if err == nil && c != nil {
+		return container.AsPod(c)
 	}
 	return pod, err
 }
 
 // joinCopied runs a command whose output is copied.
-func joinCopied(joining *sandbox.Joining, streams *sandbox.Streams, args []string) error {
+func joinCopied(joining *container.Joining, streams *container.Streams, args []string) error {
 	runtime.LockOSThread() // the joiner dies with this thread
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)

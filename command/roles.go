@@ -6,6 +6,7 @@ import (
 	"github.com/podsh/podsh/network/program"
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ask"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/wire"
 )
@@ -22,8 +23,8 @@ func roleOf(name string) func(args []string) int {
 		return sandbox.Supervise
 	case wire.KeepName:
 		return wire.Keep
-	case sandbox.CopyName:
-		return sandbox.CopyMain
+	case container.CopyName:
+		return container.CopyMain
 	case disk.RemoveName:
 		return disk.RemoveMain
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/image"
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ask"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -88,7 +89,7 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := sandbox.CheckRoot(spec, pod); err != nil {
+	if err := container.CheckRoot(spec, pod); err != nil {
 		return err
 	}
 	made := &making{spec: spec}
@@ -178,14 +179,14 @@ func (m *making) container(c *cli.Context, pod *pod.Pod, own bool) (*pod.Contain
 	if err != nil {
 		return nil, err
 	}
-	container, err := sandbox.NewContainer(pod, m.spec, m.image, layers, own)
+	made, err := container.NewContainer(pod, m.spec, m.image, layers, own)
 	if err == nil && c.Bool("explain") {
 		var plan plan.Plan
-		if plan, err = sandbox.ProposeContainer(container); err == nil {
+		if plan, err = container.ProposeContainer(made); err == nil {
 			err = plan.Explain(os.Stderr)
 		}
 	}
-	return container, err
+	return made, err
 }
 
 // show prints what would be done: for the container, and before that for a pod of its own.
@@ -226,11 +227,11 @@ func (m *making) showIn(c *cli.Context, pod *pod.Pod) error {
 	if err != nil {
 		return err
 	}
-	container, err := sandbox.PlanContainer(pod, m.spec, m.image, layers)
+	made, err := container.PlanContainer(pod, m.spec, m.image, layers)
 	if err != nil {
 		return err
 	}
-	plan, err := sandbox.ProposeContainer(container)
+	plan, err := container.ProposeContainer(made)
 	if err != nil {
 		return err
 	}
@@ -285,17 +286,17 @@ func newPod(c *cli.Context, store *store.Store, spec *spec.ContainerSpec) (*pod.
 }
 
 // start starts a container, and stays with it unless it is detached.
-func start(container *pod.Container, signals chan os.Signal) error {
-	if container.Spec.Detached || container.Spec.TTY {
+func start(c *pod.Container, signals chan os.Signal) error {
+	if c.Spec.Detached || c.Spec.TTY {
 		signal.Stop(signals)
-		return runSupervised(container)
+		return runSupervised(c)
 	}
 	signal.Notify(signals, forwarded...)
 	in := os.Stdin
-	if !container.Spec.Stdin {
+	if !c.Spec.Stdin {
 		in = nil
 	}
-	return exitWith(sandbox.Run(container, &sandbox.Stdio{In: in, Out: os.Stdout, Err: os.Stderr}, signals))
+	return exitWith(sandbox.Run(c, &container.Stdio{In: in, Out: os.Stdout, Err: os.Stderr}, signals))
 }
 
 func runSupervised(container *pod.Container) error {

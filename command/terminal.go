@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/container"
 )
 
 func isTerminal(f *os.File) bool {
@@ -53,7 +53,7 @@ func interruptible(restore func()) (ctx context.Context, end func()) {
 
 // joinTerminal runs a command on a terminal of the pod's, and connects that with ours until the command
 // ends.
-func joinTerminal(joining *sandbox.Joining, args []string) error {
+func joinTerminal(joining *container.Joining, args []string) error {
 	runtime.LockOSThread() // the joiner dies with this thread
 	resize := make(chan os.Signal, 1)
 	signal.Notify(resize, unix.SIGWINCH)

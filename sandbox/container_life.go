@@ -14,10 +14,10 @@ import (
 
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/ask"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
-	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/store"
@@ -25,7 +25,7 @@ import (
 
 // Run runs the container's command as a child of this process, passes signals on to it, and returns its status. The
 // command ends with this process.
-func Run(c *pod.Container, stdio *Stdio, signals chan os.Signal) (status int, err error) {
+func Run(c *pod.Container, stdio *container.Stdio, signals chan os.Signal) (status int, err error) {
 	runtime.LockOSThread() // the command ends with the thread that started it
 	state, err := store.StateOf(c)
 	if err != nil {
@@ -35,21 +35,21 @@ func Run(c *pod.Container, stdio *Stdio, signals chan os.Signal) (status int, er
 	if err != nil {
 		return 0, err
 	}
-	sockets, err := openSockets(c.Spec.Listen)
+	sockets, err := container.OpenSockets(c.Spec.Listen)
 	if err != nil {
 		return 0, errors.Join(err, discard(c))
 	}
-	streams, err := NewStreams(stdio.In, stdio.Out, stdio.Err)
+	streams, err := container.NewStreams(stdio.In, stdio.Out, stdio.Err)
 	if err != nil {
 		return 0, errors.Join(err, discard(c))
 	}
-	run, err := startInPod(c, &Stdio{In: streams.In, Out: streams.Out, Err: streams.Err, Sockets: sockets}, func(run *started) error {
-		run.runs(state, self)
+	run, err := container.StartInPod(c, &container.Stdio{In: streams.In, Out: streams.Out, Err: streams.Err, Sockets: sockets}, func(run *container.Started) error {
+		run.Runs(state, self)
 		return store.SaveState(c, state)
 	})
 	control.Close(sockets) // whether they listen is the command's
 	if run != nil {
-		defer run.close()
+		defer run.Close()
 	}
 	if err != nil {
 		streams.Close()
@@ -63,13 +63,13 @@ func Run(c *pod.Container, stdio *Stdio, signals chan os.Signal) (status int, er
 		for {
 			select {
 			case sig := <-signals:
-				run.pass(sig.(syscall.Signal))
+				run.Pass(sig.(syscall.Signal))
 			case <-done:
 				return
 			}
 		}
 	}()
-	status = run.wait()
+	status = run.Wait()
 	close(done)
 	<-passed      // a signal on its way uses what is closed in the end
 	gone := false // the pod of its own, and with it all that the command has left
@@ -77,7 +77,7 @@ func Run(c *pod.Container, stdio *Stdio, signals chan os.Signal) (status int, er
 		gone, err = removeOwnPod(c)
 	}
 	if !gone {
-		err = run.sweepMounts(c.In)
+		err = sweepMounts(run, c.In)
 	}
 	err = errors.Join(err, streams.Drain())
 	if !gone {
@@ -277,25 +277,4 @@ func AwaitEnd(c *pod.Container, ctx context.Context) {
 			return
 		}
 	}
-}
-
-// AsPod is the container as one that commands can join: a pod that is held by the container's command.
-func AsPod(c *pod.Container) (*pod.Pod, error) {
-	state, err := store.StateOf(c)
-	if err != nil {
-		return nil, err
-	}
-	if state.Status != pod.Up {
-		if err := store.Lives(c.In); err != nil {
-			return nil, store.WhereItWrote(c, err)
-		}
-		return nil, fault.New(fault.ErrExited, []string{"podsh start " + c.Title()}, "container %q does not run", c.Title())
-	}
-	view := asPod(c)
-	view.Holder, view.Spec.Name = state.Process, c.Title()
-	view.Around, view.Workdir = c.In, c.Workdir
-	if who, err := plan.LookUp(c.User, view.UID, view.GID, disk.ReadFile(c, "/etc/passwd"), disk.ReadFile(c, "/etc/group")); err == nil {
-		view.UID, view.GID = who.UID, who.GID
-	}
-	return view, nil
 }

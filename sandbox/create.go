@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
@@ -306,7 +307,7 @@ func (run *performance) explain(err error) error {
 		run.noKeys = step.Call.Nr == unix.SYS_KEYCTL && failed.Errno == unix.EDQUOT
 	}
 	if source := run.Pod.Spec.Rootfs; source.IsFolder() {
-		if why := mismatched(run.Pod.Spec.Volumes, []string{source.Dir}); why != nil {
+		if why := container.Mismatched(run.Pod.Spec.Volumes, []string{source.Dir}); why != nil {
 			return why
 		}
 	}

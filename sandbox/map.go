@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -59,7 +60,7 @@ func withContainers(pods []*pod.Pod) []*pod.Pod {
 		all = append(all, p)
 		containers, _ := store.Containers(p) // removed meanwhile
 		for _, c := range containers {
-			if view, err := AsPod(c); err == nil { // else it does not run
+			if view, err := container.AsPod(c); err == nil { // else it does not run
 				all = append(all, view)
 			}
 		}

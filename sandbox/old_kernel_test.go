@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -71,30 +70,6 @@ func TestOldKernel(t *testing.T) {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// TestImagesOnOldKernels: a container that can't be made is refused before anything is fetched for it, and what works
-// instead is said.
-func TestImagesOnOldKernels(t *testing.T) {
-	dir := func(mode string) rootfs.Source { return rootfs.Source{Kind: "dir", Dir: "/srv", Mode: mode} }
-	for _, test := range []struct {
-		spec   spec.ContainerSpec
-		kernel plan.Version
-		root   bool
-		ok     bool
-	}{
-		{spec.ContainerSpec{Image: "nginx"}, plan.Version{Major: 5, Minor: 10}, false, false},
-		{spec.ContainerSpec{Image: "nginx"}, plan.Version{Major: 5, Minor: 10}, true, true},
-		{spec.ContainerSpec{Image: "nginx"}, plan.Version{Major: 5, Minor: 11}, false, true},
-		{spec.ContainerSpec{Rootfs: dir("overlay")}, plan.Version{Major: 5, Minor: 10}, false, false},
-		{spec.ContainerSpec{Rootfs: dir("ro")}, plan.Version{Major: 5, Minor: 10}, false, true},
-		{spec.ContainerSpec{Rootfs: dir("rw")}, plan.Version{Major: 5, Minor: 10}, false, true},
-	} {
-		err := checkContainerRoot(&test.spec, test.kernel, test.root)
-		if test.ok != (err == nil) || err != nil && !strings.Contains(fault.Hints(err)[0], "podsh run --rootfs DIR:ro") {
-			t.Errorf("%+v: %v %q", test, err, fault.Hints(err))
-		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
@@ -171,7 +172,7 @@ func runPlans(t *testing.T) map[string]plan.Plan {
 		}
 		p.Root, p.Holder.PID = f.Store, 4711
 		p.Upper = "/home/ada/.local/share/podsh/upper/0123456789ab" // where its volumes are
-		c, err := PlanContainer(p, wanted, img, layers)
+		c, err := container.PlanContainer(p, wanted, img, layers)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +183,7 @@ func runPlans(t *testing.T) map[string]plan.Plan {
 		if wanted.User != "" {
 			who = pod.Identity{UID: 1000, GID: 1000, Home: "/home/ann", Name: "ann", Shell: "/bin/sh"}
 		}
-		view := asPod(c)
+		view := container.View(c)
 		view.Confine(&who)
 		member := &plan.ContainerFacts{Container: c, View: view, Who: who, Join: plan.JoinFacts{Who: who, Last: f.LastCap, Held: capability.ListKnown(), Keys: true},
 			Etc: []plan.EtcFile{{Path: "/etc/hosts", Text: "127.0.0.1\tlocalhost\n"}}, Nulls: []int{0}, Rows: 24, Columns: 80, Term: "xterm",

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/nsenter"
+	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/crilog"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
@@ -29,7 +30,7 @@ type supervised struct {
 
 	mutex    sync.Mutex
 	state    pod.ContainerState
-	run      *started
+	run      *container.Started
 	terminal *os.File // the master of its terminal
 	sockets  []*os.File
 	input    *os.File // of a container with its standard input kept open
@@ -59,7 +60,7 @@ func (v *supervised) begin() error {
 		err = v.listen(stdio)
 	}
 	if err == nil {
-		v.s.onMain(func() { _, err = startInPod(v.c, stdio, v.running) }) // running has what it returns
+		v.s.onMain(func() { _, err = container.StartInPod(v.c, stdio, v.running) }) // running has what it returns
 	}
 	control.Close([]*os.File{stdio.In, stdio.Out, stdio.Err, stdio.Terminal}) // those that there are
 	if err != nil {
@@ -72,12 +73,12 @@ func (v *supervised) begin() error {
 	v.mutex.Lock()
 	v.log, v.hurry = log, make(chan struct{})
 	if err = v.read(ours); err != nil || v.state.Stopped { // somebody did not want it to start at all
-		v.run.kill()
+		v.run.Kill()
 	}
 	v.mutex.Unlock()
 	if err != nil {
-		v.run.wait()
-		err = errors.Join(err, v.run.sweepMounts(v.c.In))
+		v.run.Wait()
+		err = errors.Join(err, sweepMounts(v.run, v.c.In))
 		v.drain()
 		v.failed(err)
 	}
@@ -85,11 +86,11 @@ func (v *supervised) begin() error {
 }
 
 // running writes down that the container runs.
-func (v *supervised) running(run *started) error {
+func (v *supervised) running(run *container.Started) error {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
 	v.run = run
-	run.runs(&v.state, v.s.self)
+	run.Runs(&v.state, v.s.self)
 	return store.SaveState(v.c, &v.state)
 }
 
@@ -108,7 +109,7 @@ func (v *supervised) failed(err error) {
 	v.state.Status, v.state.Finished, v.state.Reason = pod.Ended, time.Now().UTC(), err.Error()
 	v.state.ExitCode = startStatus(err)
 	if v.run != nil {
-		v.run.close()
+		v.run.Close()
 		v.run = nil
 	}
 	_ = store.SaveState(v.c, &v.state) // the one who asked is told
@@ -127,8 +128,8 @@ func startStatus(err error) int {
 
 // open makes what the command reads and writes. ours are the other ends: output and error, or a socket on which the
 // terminal will come. What is made is returned with an error as well.
-func (v *supervised) open() (stdio *Stdio, ours []*os.File, err error) {
-	stdio = &Stdio{Rows: v.rows, Cols: v.columns, Term: v.term}
+func (v *supervised) open() (stdio *container.Stdio, ours []*os.File, err error) {
+	stdio = &container.Stdio{Rows: v.rows, Cols: v.columns, Term: v.term}
 	if v.c.Spec.TTY {
 		terminal, theirs, err := proc.Stream()
 		stdio.Terminal = theirs
@@ -140,7 +141,7 @@ func (v *supervised) open() (stdio *Stdio, ours []*os.File, err error) {
 			return stdio, ours, err
 		}
 		*end, ours = write, append(ours, read)
-		if err := openToAll(write); err != nil {
+		if err := container.OpenToAll(write); err != nil {
 			return stdio, ours, err
 		}
 	}
@@ -150,7 +151,7 @@ func (v *supervised) open() (stdio *Stdio, ours []*os.File, err error) {
 		stdio.In, v.input = read, write
 		v.mutex.Unlock()
 		if err == nil {
-			err = openToAll(read)
+			err = container.OpenToAll(read)
 		}
 		return stdio, ours, err
 	}
@@ -204,8 +205,8 @@ func (v *supervised) tell(stream int, text []byte) {
 // live watches over the container until it has ended for good.
 func (v *supervised) live() {
 	for {
-		status := v.run.wait()
-		_ = v.run.sweepMounts(v.c.In) // what does not die is told by the next command that looks
+		status := v.run.Wait()
+		_ = sweepMounts(v.run, v.c.In) // what does not die is told by the next command that looks
 		v.drain()
 		if !v.finish(status) {
 			break
@@ -257,7 +258,7 @@ func (v *supervised) drain() {
 func (v *supervised) finish(status int) (again bool) {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	v.run.close()
+	v.run.Close()
 	now := time.Now().UTC()
 	if now.Sub(v.state.Started) >= spec.BackOffReset {
 		v.state.InARow = 0
@@ -362,7 +363,7 @@ func (v *supervised) signal(sig unix.Signal) (up bool, err error) {
 	if v.state.Status != pod.Up {
 		return false, nil
 	}
-	return true, v.run.signal(sig)
+	return true, v.run.Signal(sig)
 }
 
 // await waits until the container has ended, and returns its status.

@@ -1,4 +1,4 @@
-package sandbox
+package container
 
 import (
 	"errors"
@@ -105,7 +105,7 @@ func (s *Streams) pass(stream **os.File, name string) error {
 	case file == nil || isNull(file):
 		*stream = nil
 		return nil
-	case isPipe(file) && openToAll(file) == nil: // EPERM: it is somebody else's
+	case isPipe(file) && OpenToAll(file) == nil: // EPERM: it is somebody else's
 		return nil
 	}
 	read, write, err := os.Pipe()
@@ -118,11 +118,11 @@ func (s *Streams) pass(stream **os.File, name string) error {
 		*stream, s.outputs = write, append(s.outputs, &copied{name: name, file: file, pipe: read})
 	}
 	s.made = append(s.made, *stream)
-	return openToAll(*stream)
+	return OpenToAll(*stream)
 }
 
-// openToAll lets every user of a pod open a pipe anew. Nobody can who has no descriptor of it, proc_pid_fd(5).
-func openToAll(pipe *os.File) error {
+// OpenToAll lets every user of a pod open a pipe anew. Nobody can who has no descriptor of it, proc_pid_fd(5).
+func OpenToAll(pipe *os.File) error {
 	if err := unix.Fchmod(int(pipe.Fd()), 0o666); err != nil {
 		return fmt.Errorf("fchmod of a pipe: %w", err)
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package container
 
 import (
 	"bytes"
@@ -240,13 +240,13 @@ func notExecutable(command string, errno syscall.Errno) error {
 
 // execFailed says why the container's command could not be executed.
 func execFailed(c *pod.Container, errno syscall.Errno) error {
-	env := plan.ContainerEnv(asPod(c), pod.Identity{}, &spec.JoinSpec{})
+	env := plan.ContainerEnv(View(c), pod.Identity{}, &spec.JoinSpec{})
 	return (&attempt{argv: c.Argv, path: plan.Variable(env, "PATH"), workdir: c.Workdir, where: WhereOf(c), open: func(name string) (*os.File, error) { return openPath(c, name) }}).failed(errno)
 }
 
 // openPath opens a path of the container's root, O_PATH, as far as it can be seen while that is not mounted.
 func openPath(c *pod.Container, name string) (*os.File, error) {
-	for _, v := range asPod(c).Spec.Volumes {
+	for _, v := range View(c).Spec.Volumes {
 		rest, err := filepath.Rel(v.Destination, path.Clean(name))
 		if err != nil || !filepath.IsLocal(rest) {
 			continue
@@ -315,8 +315,8 @@ func withoutFolders(err error, open func(name string) (*os.File, error)) error {
 	return err
 }
 
-// mismatched finds a volume that is a folder where the root has a file, or the other way round: one can't be mounted on the other.
-func mismatched(volumes []rootfs.Volume, folders []string) error {
+// Mismatched finds a volume that is a folder where the root has a file, or the other way round: one can't be mounted on the other.
+func Mismatched(volumes []rootfs.Volume, folders []string) error {
 	words := map[bool]string{true: "folder", false: "file"}
 	for _, v := range volumes {
 		var st unix.Stat_t

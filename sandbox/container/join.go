@@ -1,4 +1,4 @@
-package sandbox
+package container
 
 import (
 	"cmp"
@@ -123,7 +123,7 @@ func (j *Joining) joiner(args []string) (*nsenter.Joiner, error) {
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := openSockets(j.spec.Listen)
+	sockets, err := OpenSockets(j.spec.Listen)
 	return &nsenter.Joiner{Exe: exe, Pod: j.pidfd, Calls: j.Plan.Calls(), Args: args, Sockets: sockets}, err
 }
 

@@ -1,4 +1,4 @@
-package sandbox
+package container
 
 import (
 	"bytes"
@@ -41,9 +41,9 @@ func (s *Streams) copiesTerminal() bool {
 	return s.input != nil && terminal(s.input, 0) || slices.ContainsFunc(s.outputs, func(c *copied) bool { return terminal(c, unix.TOSTOP) })
 }
 
-// pass passes a signal on. One that is to stop is the command's where that has a use for it and no key was pressed; else it
+// Pass passes a signal on. One that is to stop is the command's where that has a use for it and no key was pressed; else it
 // stops the command and podsh, by a signal that a session without a terminal takes notice of.
-func (s *started) pass(sig unix.Signal) {
+func (s *Started) Pass(sig unix.Signal) {
 	switch {
 	case slices.Contains(stops, sig) && (sig == unix.SIGTSTP && inForeground() || !takes(s.process.PID, sig)):
 		s.signalGroup(unix.SIGSTOP)
@@ -51,14 +51,14 @@ func (s *started) pass(sig unix.Signal) {
 	case sig == unix.SIGCONT:
 		s.signalGroup(sig)
 	default:
-		_ = s.signal(sig) // it has ended: so do we
+		_ = s.Signal(sig) // it has ended: so do we
 	}
 }
 
 // signalGroup sends a signal to the command's process group; before Linux 6.9 to the command alone.
-func (s *started) signalGroup(sig unix.Signal) {
+func (s *Started) signalGroup(sig unix.Signal) {
 	if unix.PidfdSendSignal(int(s.pidfd.Fd()), sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP) != nil {
-		_ = s.signal(sig) // it has ended: so do we
+		_ = s.Signal(sig) // it has ended: so do we
 	}
 }
 

@@ -1,4 +1,6 @@
-package sandbox
+// Package container runs commands: those of containers, those that join a pod, and those that copy files in and out;
+// and it knows what a container leaves. It does not know which of a pod's containers runs when, nor who asks.
+package container
 
 import (
 	"fmt"
@@ -93,9 +95,9 @@ func argv(spec *spec.ContainerSpec, config *image.Config) []string {
 	return slices.Concat(entrypoint, command)
 }
 
-// asPod is the pod as the container is to see it: a pod whose namespaces are another's, but for those that the
+// View is the pod as the container is to see it: a pod whose namespaces are another's, but for those that the
 // container has for itself.
-func asPod(c *pod.Container) *pod.Pod {
+func View(c *pod.Container) *pod.Pod {
 	p := c.In
 	v := &pod.Pod{Format: pod.Format, ID: c.ID, Hostname: p.Hostname, Namespaces: map[string]spec.Choice{},
 		UIDMap: p.UIDMap, GIDMap: p.GIDMap, OneID: p.OneID, KeepGroups: p.KeepGroups, UID: ids.FirstID(p.UIDMap), GID: ids.FirstID(p.GIDMap),

@@ -1,4 +1,4 @@
-package sandbox
+package container
 
 import (
 	"errors"
@@ -37,7 +37,7 @@ func OpenFiles(c *pod.Container) (view *pod.Pod, done func(), err error) {
 	if len(passed) == 0 {
 		return nil, nil, errors.New("no mount namespace was passed out")
 	}
-	view = asPod(left)
+	view = View(left)
 	view.Spec.Name, view.Mounts, view.Lost, view.Upper = c.Title(), passed[0], lost, c.Writes()
 	return view, func() { view.Mounts.Close() }, nil
 }
