@@ -4,10 +4,10 @@ import (
 	"github.com/podsh/podsh/image"
 	images "github.com/podsh/podsh/image/program"
 	"github.com/podsh/podsh/network/program"
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/disk"
+	"github.com/podsh/podsh/sandbox/supervise"
 	"github.com/podsh/podsh/sandbox/wire"
 )
 
@@ -20,7 +20,7 @@ func roleOf(name string) func(args []string) int {
 	case images.Name, image.UnpackName:
 		return imageMain
 	case ask.SuperviseName:
-		return sandbox.Supervise
+		return supervise.Supervise
 	case wire.KeepName:
 		return wire.Keep
 	case container.CopyName:

@@ -37,11 +37,11 @@ func Run(c *pod.Container, stdio *container.Stdio, signals chan os.Signal) (stat
 	}
 	sockets, err := container.OpenSockets(c.Spec.Listen)
 	if err != nil {
-		return 0, errors.Join(err, discard(c))
+		return 0, errors.Join(err, Discard(c))
 	}
 	streams, err := container.NewStreams(stdio.In, stdio.Out, stdio.Err)
 	if err != nil {
-		return 0, errors.Join(err, discard(c))
+		return 0, errors.Join(err, Discard(c))
 	}
 	run, err := container.StartInPod(c, &container.Stdio{In: streams.In, Out: streams.Out, Err: streams.Err, Sockets: sockets}, func(run *container.Started) error {
 		run.Runs(state, self)
@@ -53,7 +53,7 @@ func Run(c *pod.Container, stdio *container.Stdio, signals chan os.Signal) (stat
 	}
 	if err != nil {
 		streams.Close()
-		return startStatus(err), errors.Join(err, discard(c))
+		return StartStatus(err), errors.Join(err, Discard(c))
 	}
 	streams.Copy()
 	streams.Notify(signals)
@@ -77,7 +77,7 @@ func Run(c *pod.Container, stdio *container.Stdio, signals chan os.Signal) (stat
 		gone, err = removeOwnPod(c)
 	}
 	if !gone {
-		err = sweepMounts(run, c.In)
+		err = SweepMounts(run, c.In)
 	}
 	err = errors.Join(err, streams.Drain())
 	if !gone {
@@ -89,7 +89,7 @@ func Run(c *pod.Container, stdio *container.Stdio, signals chan os.Signal) (stat
 // over writes down how the container ended, or removes it where that was asked for.
 func over(c *pod.Container, state *pod.ContainerState, status int, reason string) error {
 	if c.Spec.Remove {
-		return discard(c)
+		return Discard(c)
 	}
 	state.Status, state.Finished, state.ExitCode, state.Reason = pod.Ended, time.Now().UTC(), status, reason
 	err := store.SaveState(c, state)
@@ -99,8 +99,8 @@ func over(c *pod.Container, state *pod.ContainerState, status int, reason string
 	return err
 }
 
-// discard removes a container that has ended, and the pod that was there for it alone.
-func discard(c *pod.Container) error {
+// Discard removes a container that has ended, and the pod that was there for it alone.
+func Discard(c *pod.Container) error {
 	if gone, err := removeOwnPod(c); gone || err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func stopAlone(c *pod.Container, sig unix.Signal, grace time.Duration) (stubborn
 	}
 	pidfd, err := state.Process.Open()
 	if err != nil || state.Status != pod.Up {
-		return false, settle(c, state)
+		return false, Settle(c, state)
 	}
 	defer pidfd.Close()
 	main := proc.Member{PID: state.Process.PID, PIDFD: pidfd}
@@ -246,10 +246,10 @@ func RemoveContainer(c *pod.Container, force bool) error {
 			return err
 		}
 	}
-	if err := settle(c, state); err != nil {
+	if err := Settle(c, state); err != nil {
 		return err
 	}
-	return discard(c)
+	return Discard(c)
 }
 
 // Log is the path of the container's log; "" where nothing is written yet.

@@ -17,8 +17,8 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
-func settle(c *pod.Container, state *pod.ContainerState) error {
+// Settle writes down that a container has ended whose watcher was killed, and ends what is left of it.
+func Settle(c *pod.Container, state *pod.ContainerState) error {
 	written, err := store.Written(c)
 	if err != nil || state.Status != pod.Ended || written.Status != pod.Up && written.Status != pod.Restarting {
 		return nil
@@ -183,11 +183,11 @@ func RecoverContainers(p *pod.Pod) []error {
 			supervise = true // who takes over writes it down
 			continue
 		}
-		if err := settle(c, state); err != nil {
+		if err := Settle(c, state); err != nil {
 			problems = append(problems, err)
 		}
 		if c.Spec.Remove {
-			if err := discard(c); err != nil {
+			if err := Discard(c); err != nil {
 				problems = append(problems, err)
 			}
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
-// sweepMounts ends whatever is left in the container's mount namespace.
-func sweepMounts(s *container.Started, pod *pod.Pod) error {
+// SweepMounts ends whatever is left in the container's mount namespace.
+func SweepMounts(s *container.Started, pod *pod.Pod) error {
 	if s.Mounts == nil {
 		return nil
 	}

@@ -1,4 +1,7 @@
-package sandbox
+// Package supervise is the process that runs a pod's containers: it starts them, keeps their logs, gives what they
+// print to whoever is attached, starts again what is to be restarted, and ends with the last of them. It decides when;
+// what a container is, and how one ends, others know.
+package supervise
 
 import (
 	"errors"
@@ -15,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
@@ -333,10 +337,10 @@ func (s *supervisor) takeOver(c *pod.Container) {
 	if written, err := store.Written(c); err != nil || written.Status != pod.Up && written.Status != pod.Restarting {
 		return
 	}
-	_ = settle(c, state) // what can't be ended is told by the next command that looks
+	_ = sandbox.Settle(c, state) // what can't be ended is told by the next command that looks
 	if state.Stopped || !c.Spec.Restart.Again(state.ExitCode, state.InARow) {
 		if c.Spec.Remove {
-			_ = discard(c) // podsh ps -c shows it, if that did not work
+			_ = sandbox.Discard(c) // podsh ps -c shows it, if that did not work
 		}
 		return
 	}
