@@ -20,7 +20,7 @@ const house = "github.com/podsh/podsh/"
 // import more.
 var mayImport = map[string]string{
 	".": "command",
-	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/supervise sandbox/wire " +
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/supervise sandbox/view sandbox/wire " +
 		"image/helper network/helper", // those two where one program is all: linked.go
 	"sandbox":            "image network network/control nsenter sandbox/ask sandbox/container sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
 	"sandbox/fault":      "",
@@ -39,6 +39,7 @@ var mayImport = map[string]string{
 	"sandbox/wire":       "network network/control network/program nsenter sandbox/ask sandbox/doctor sandbox/fault sandbox/files sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
 	"sandbox/container":  "image network/control nsenter rootfs sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy sandbox/wire",
 	"sandbox/supervise":  "network/control nsenter sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/doctor sandbox/fault sandbox/files sandbox/pod sandbox/proc sandbox/spec sandbox/store",
+	"sandbox/view":       "network network/control sandbox sandbox/container sandbox/fault sandbox/ids sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",

@@ -7,9 +7,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/view"
 )
 
 func Inspect() *cli.Command {
@@ -39,7 +39,7 @@ func inspect(c *cli.Context) error {
 		if store.StatusOf(p) == pod.Running {
 			ensureHelpers([]*pod.Pod{p})
 		}
-		i, err := sandbox.Inspect(p)
+		i, err := view.Inspect(p)
 		if err != nil {
 			return err
 		}

@@ -9,9 +9,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/view"
 )
 
 func Map() *cli.Command {
@@ -48,7 +48,7 @@ func drawMap(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := sandbox.Draw(pods)
+	m, err := view.Draw(pods)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func drawMap(c *cli.Context) error {
 }
 
 // mapTable shows each namespace by its inode once, where it first appears.
-func mapTable(w io.Writer, m *sandbox.Map) error {
+func mapTable(w io.Writer, m *view.Map) error {
 	header := []any{"NAME"}
 	for _, ns := range spec.Namespaces {
 		header = append(header, strings.ToUpper(ns.Name))
@@ -100,8 +100,8 @@ func mapTable(w io.Writer, m *sandbox.Map) error {
 }
 
 // mapNets shows where pods can be reached, behind an empty line; nothing, where none can.
-func mapNets(w io.Writer, m *sandbox.Map) error {
-	reached := slices.DeleteFunc(slices.Clone(m.Residents), func(r *sandbox.Resident) bool {
+func mapNets(w io.Writer, m *view.Map) error {
+	reached := slices.DeleteFunc(slices.Clone(m.Residents), func(r *view.Resident) bool {
 		return len(r.Addresses)+len(r.Networks)+len(r.Ports) == 0
 	})
 	if len(reached) == 0 {
@@ -115,7 +115,7 @@ func mapNets(w io.Writer, m *sandbox.Map) error {
 	return t.Flush()
 }
 
-func mapTree(w io.Writer, m *sandbox.Map) error {
+func mapTree(w io.Writer, m *view.Map) error {
 	var lines []string
 	for _, root := range m.Tree() {
 		lines = append(lines, branchTitle(root))
@@ -125,7 +125,7 @@ func mapTree(w io.Writer, m *sandbox.Map) error {
 	return err
 }
 
-func branchTitle(b *sandbox.Branch) string {
+func branchTitle(b *view.Branch) string {
 	if b.Inode == 0 {
 		return "owned by user namespaces above the host's"
 	}
@@ -133,7 +133,7 @@ func branchTitle(b *sandbox.Branch) string {
 }
 
 // branchLines draws what a branch owns and what is below it.
-func branchLines(b *sandbox.Branch) []string {
+func branchLines(b *view.Branch) []string {
 	width := 0
 	for _, g := range b.Groups {
 		width = max(width, len(someOf(g.Residents)))

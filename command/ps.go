@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/view"
 	"github.com/podsh/podsh/sandbox/wire"
 )
 
@@ -225,7 +226,7 @@ func newRow(p *pod.Pod) psRow {
 func netsOf(pods []*pod.Pod) map[string]*pod.NetState {
 	nets := map[string]*pod.NetState{}
 	var served []*pod.Pod
-	for i, state := range sandbox.Nets(pods) {
+	for i, state := range view.Nets(pods) {
 		if state == nil || state.Served {
 			served = append(served, pods[i]) // nil: ensureHelpers says why
 		}
@@ -254,7 +255,7 @@ func psTable(w io.Writer, rows []psRow) error {
 			pid = fmt.Sprint(r.PID)
 		}
 		if r.Hub {
-			name = sandbox.HubName
+			name = view.HubName
 		}
 		t.row(r.ID, name, r.Age(), r.Status, pid, r.Processes, r.Address(), arrows(r.Ports))
 	}

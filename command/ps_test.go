@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/podsh/podsh/network"
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/view"
 )
 
 func testRows() []psRow {
@@ -216,10 +216,10 @@ func TestSize(t *testing.T) {
 
 func TestBranchLines(t *testing.T) {
 	many := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
-	tree := &sandbox.Branch{Inode: 1, Residents: []string{"(host)"},
-		Groups: []*sandbox.Group{{Residents: []string{"(host)"}, Namespaces: []string{"pid", "net"}}, {Residents: many, Namespaces: []string{"time"}}},
-		Below: []*sandbox.Branch{
-			{Inode: 2, Maker: 1000, Residents: []string{"a"}, Groups: []*sandbox.Group{{Residents: []string{"a"}, Namespaces: []string{"net"}}}},
+	tree := &view.Branch{Inode: 1, Residents: []string{"(host)"},
+		Groups: []*view.Group{{Residents: []string{"(host)"}, Namespaces: []string{"pid", "net"}}, {Residents: many, Namespaces: []string{"time"}}},
+		Below: []*view.Branch{
+			{Inode: 2, Maker: 1000, Residents: []string{"a"}, Groups: []*view.Group{{Residents: []string{"a"}, Namespaces: []string{"net"}}}},
 			{Inode: 3, Maker: 1000, Residents: many[1:]},
 		}}
 	want := `user namespace 1 of (host), made by uid 0

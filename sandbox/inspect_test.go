@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"encoding/json"
@@ -9,14 +9,16 @@ import (
 	"testing"
 
 	"github.com/podsh/podsh/network"
+	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
+	"github.com/podsh/podsh/sandbox/view"
 )
 
 func TestInspectAgreesWithTheKernel(t *testing.T) {
-	p := handmade(t, newStore(t), "web", "user", "pid", "mnt", "net")
-	i, err := Inspect(p)
+	p := sandbox.Handmade(t, sandbox.NewStore(t), "web", "user", "pid", "mnt", "net")
+	i, err := view.Inspect(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,14 +49,14 @@ func TestInspectAgreesWithTheKernel(t *testing.T) {
 
 // TestInspectWithoutAHub: what the hub's helper would say is lost, the rest is there.
 func TestInspectWithoutAHub(t *testing.T) {
-	p := handmade(t, newStore(t), "web", "user", "pid", "net")
+	p := sandbox.Handmade(t, sandbox.NewStore(t), "web", "user", "pid", "net")
 	p.Hub = "0123456789ab"
 	port := network.Port{HostPort: 8080, PodPort: 80, Protocol: "tcp"}
 	state := &pod.NetState{Ports: []network.Port{port}, Attachments: []network.Attachment{{Network: "front"}}, Served: true}
 	if err := store.SaveNet(p, state); err != nil {
 		t.Fatal(err)
 	}
-	i, err := Inspect(p)
+	i, err := view.Inspect(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,19 +67,19 @@ func TestInspectWithoutAHub(t *testing.T) {
 	if len(n.Warnings) != 1 || !strings.Contains(n.Warnings[0], "the hub") {
 		t.Errorf("warnings %q", n.Warnings)
 	}
-	m, err := Draw([]*pod.Pod{p})
+	m, err := view.Draw([]*pod.Pod{p})
 	if err != nil || len(m.Residents) != 2 || !slices.Equal(m.Residents[1].Ports, state.Ports) || !slices.Equal(m.Residents[1].Networks, []string{"front"}) {
 		t.Errorf("%+v, %v", m.Residents, err)
 	}
 }
 
 func TestInspectOfAPodThatHasEnded(t *testing.T) {
-	p := handmade(t, newStore(t), "web", "user", "pid")
+	p := sandbox.Handmade(t, sandbox.NewStore(t), "web", "user", "pid")
 	p.UIDMap = []ids.Map{{Inside: 0, Outside: 1000, Count: 1}}
-	if _, err := Stop(p, 0); err != nil {
+	if _, err := sandbox.Stop(p, 0); err != nil {
 		t.Fatal(err)
 	}
-	i, err := Inspect(p)
+	i, err := view.Inspect(p)
 	if err != nil || i.Status != pod.Exited || i.PID != 0 || *i.Processes != 0 || len(i.UIDMap) != 1 {
 		t.Errorf("%+v, %v", i, err)
 	}

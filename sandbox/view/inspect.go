@@ -1,4 +1,6 @@
-package sandbox
+// Package view shows the kernel's state as data: what a pod's namespaces, mounts, credentials and network are now, and
+// who shares which of them. It looks, and changes nothing.
+package view
 
 import (
 	"fmt"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
+	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
@@ -158,7 +161,7 @@ func (i *Inspection) ask(p *pod.Pod) error {
 	}
 	i.RSS = residentSize(status)
 	i.Network = inspectNet(p)
-	members, err := Members([]*pod.Pod{p})
+	members, err := sandbox.Members([]*pod.Pod{p})
 	if list, ok := members[p.ID]; ok {
 		n := 1 + len(list)
 		i.Processes = &n

@@ -1,0 +1,7 @@
+package sandbox
+
+// For the tests of what is above this package.
+var (
+	Handmade = handmade
+	NewStore = newStore
+)
