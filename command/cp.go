@@ -86,19 +86,19 @@ func cp(c *cli.Context) error {
 func copyFiles(ctx context.Context, pod *pod.Pod, files container.Copy, isIn bool) (warning string, err error) {
 	switch {
 	case isIn && files.From == "-":
-		return "", container.CopyInTar(pod, ctx, os.Stdin, files.To, files.Owners)
+		return "", container.CopyInTar(ctx, pod, os.Stdin, files.To, files.Owners)
 	case isIn:
 		if files.From, err = absolute(files.From); err != nil {
 			return "", err
 		}
-		return container.CopyIn(pod, ctx, files)
+		return container.CopyIn(ctx, pod, files)
 	case files.To == "-":
-		return container.CopyOutTar(pod, ctx, files.From, os.Stdout)
+		return container.CopyOutTar(ctx, pod, files.From, os.Stdout)
 	}
 	if files.To, err = absolute(files.To); err != nil {
 		return "", err
 	}
-	return container.CopyOut(pod, ctx, files)
+	return container.CopyOut(ctx, pod, files)
 }
 
 // splitTarget tells POD:PATH from a path of the host, which has a slash before any colon.

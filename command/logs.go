@@ -64,7 +64,7 @@ func logs(c *cli.Context) error {
 		options.Wake = wake
 		options.Ended = func() bool { return sandbox.HasEnded(container) }
 		go func() {
-			sandbox.AwaitEnd(container, ctx)
+			sandbox.AwaitEnd(ctx, container)
 			close(wake)
 		}()
 	}

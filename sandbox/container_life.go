@@ -271,7 +271,7 @@ func HasEnded(c *pod.Container) bool {
 }
 
 // AwaitEnd waits until the container has ended for good, or ctx is done.
-func AwaitEnd(c *pod.Container, ctx context.Context) {
+func AwaitEnd(ctx context.Context, c *pod.Container) {
 	for ctx.Err() == nil && !HasEnded(c) {
 		if _, err := WaitForContainer(c); err != nil {
 			return

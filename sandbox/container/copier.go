@@ -169,7 +169,7 @@ func planCopy(p *pod.Pod, args []string) (planned plan.Plan, then int) {
 
 // runCopy runs podsh@copy to its end; a while after that of ctx, if need be. What it says of a copy that went well is a
 // warning.
-func runCopy(p *pod.Pod, ctx context.Context, stdin, stdout *os.File, args ...string) (warning string, err error) {
+func runCopy(ctx context.Context, p *pod.Pod, stdin, stdout *os.File, args ...string) (warning string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err

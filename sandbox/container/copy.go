@@ -44,9 +44,9 @@ type Copy struct {
 }
 
 // CopyOut copies a file or folder of the pod to the host. As with all copies, what ctx interrupts leaves whole files.
-func CopyOut(p *pod.Pod, ctx context.Context, c Copy) (warning string, err error) {
+func CopyOut(ctx context.Context, p *pod.Pod, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(path.Join("/", c.From) + suffixOf(c.From))
-	kind, err := kindOf(p, ctx, clean)
+	kind, err := kindOf(ctx, p, clean)
 	if err != nil {
 		return "", err
 	}
@@ -64,7 +64,7 @@ func CopyOut(p *pod.Pod, ctx context.Context, c Copy) (warning string, err error
 		// The link may have come out of a container, which then would choose what is written to.
 		return "", fault.New(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
 	}
-	return pack(p, ctx, clean, base, func(read io.Reader) error {
+	return pack(ctx, p, clean, base, func(read io.Reader) error {
 		err := target.Place(read, tarcopy.Options{Owners: c.Owners})
 		switch {
 		case err != nil && c.Owners && errors.Is(err, unix.EPERM):
@@ -77,16 +77,16 @@ func CopyOut(p *pod.Pod, ctx context.Context, c Copy) (warning string, err error
 }
 
 // CopyOutTar writes a file or folder of the pod as a tar.
-func CopyOutTar(p *pod.Pod, ctx context.Context, from string, w io.Writer) (warning string, err error) {
+func CopyOutTar(ctx context.Context, p *pod.Pod, from string, w io.Writer) (warning string, err error) {
 	clean, base, _ := splitContents(path.Join("/", from) + suffixOf(from))
-	return pack(p, ctx, clean, base, func(read io.Reader) error {
+	return pack(ctx, p, clean, base, func(read io.Reader) error {
 		_, err := io.Copy(w, read)
 		return err
 	})
 }
 
 // pack has the tar of a file or folder of the pod taken in, until ctx ends.
-func pack(p *pod.Pod, ctx context.Context, name, base string, take func(io.Reader) error) (warning string, err error) {
+func pack(ctx context.Context, p *pod.Pod, name, base string, take func(io.Reader) error) (warning string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -98,7 +98,7 @@ func pack(p *pod.Pod, ctx context.Context, name, base string, take func(io.Reade
 		read.Close() // one that writes more is told
 		taken <- err
 	}()
-	warning, err = runCopy(p, ctx, nil, write, "pack", name, base)
+	warning, err = runCopy(ctx, p, nil, write, "pack", name, base)
 	write.Close()
 	select {
 	case takeErr := <-taken:
@@ -138,13 +138,13 @@ func isIn(name, dir string) bool {
 }
 
 // kindOf says whether a path of the pod is a folder.
-func kindOf(p *pod.Pod, ctx context.Context, name string) (isDir bool, err error) {
+func kindOf(ctx context.Context, p *pod.Pod, name string) (isDir bool, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return false, err
 	}
 	defer read.Close()
-	_, err = runCopy(p, ctx, nil, write, "stat", name)
+	_, err = runCopy(ctx, p, nil, write, "stat", name)
 	write.Close()
 	if err != nil {
 		return false, err
@@ -165,7 +165,7 @@ func suffixOf(name string) string {
 }
 
 // CopyIn copies a file or folder of the host to the pod.
-func CopyIn(p *pod.Pod, ctx context.Context, c Copy) (warning string, err error) {
+func CopyIn(ctx context.Context, p *pod.Pod, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(c.From)
 	root, err := os.OpenRoot("/")
 	if err != nil {
@@ -180,22 +180,22 @@ func CopyIn(p *pod.Pod, ctx context.Context, c Copy) (warning string, err error)
 		packed, err := tarcopy.Pack(root, clean, base, write)
 		return leftOut(packed), err
 	}
-	return placeOf(p, ctx, give, "place", path.Join("/", c.To)+suffixOf(c.To), base,
+	return placeOf(ctx, p, give, "place", path.Join("/", c.To)+suffixOf(c.To), base,
 		strconv.FormatBool(info.IsDir()), strconv.FormatBool(contents), strconv.FormatBool(c.Owners))
 }
 
 // CopyInTar unpacks a tar in a folder of the pod.
-func CopyInTar(p *pod.Pod, ctx context.Context, tar io.Reader, to string, owners bool) error {
+func CopyInTar(ctx context.Context, p *pod.Pod, tar io.Reader, to string, owners bool) error {
 	give := func(write io.Writer) (warning string, err error) {
 		_, err = io.Copy(write, tar)
 		return "", err
 	}
-	_, err := placeOf(p, ctx, give, "extract", path.Join("/", to), strconv.FormatBool(owners))
+	_, err := placeOf(ctx, p, give, "extract", path.Join("/", to), strconv.FormatBool(owners))
 	return err
 }
 
 // placeOf has a tar that is given unpacked in the pod, until ctx ends.
-func placeOf(p *pod.Pod, ctx context.Context, give func(io.Writer) (warning string, err error), args ...string) (warning string, err error) {
+func placeOf(ctx context.Context, p *pod.Pod, give func(io.Writer) (warning string, err error), args ...string) (warning string, err error) {
 	if p.Mounts != nil {
 		hint := "podsh start " + p.Title() + ", and copy it while it runs"
 		if p.Upper != "" {
@@ -218,7 +218,7 @@ func placeOf(p *pod.Pod, ctx context.Context, give func(io.Writer) (warning stri
 		write.Close()
 		given <- outcome{warning, err}
 	}()
-	_, err = runCopy(p, ctx, read, nil, args...)
+	_, err = runCopy(ctx, p, read, nil, args...)
 	read.Close()
 	switch {
 	case ctx.Err() != nil:
