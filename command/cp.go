@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/sandbox/container"
-	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -65,13 +64,13 @@ func cp(c *cli.Context) error {
 	case host == "-" && isOut && c.Bool("archive"):
 		return usagef("leave out --archive", "a tar has owners anyway")
 	}
-	pod, done, err := copyTarget(cmp.Or(source, target))
+	whose, done, err := copyTarget(cmp.Or(source, target))
 	if err != nil {
 		return err
 	}
 	defer done()
 	ctx, end := interruptible(func() {})
-	warning, err := copyFiles(ctx, pod, container.Copy{From: cmp.Or(sourcePath, from), To: cmp.Or(targetPath, to), Owners: c.Bool("archive")}, isIn)
+	warning, err := copyFiles(ctx, whose, container.Copy{From: cmp.Or(sourcePath, from), To: cmp.Or(targetPath, to), Owners: c.Bool("archive")}, isIn)
 	if ctx.Err() != nil {
 		done()
 		end()
@@ -83,22 +82,22 @@ func cp(c *cli.Context) error {
 }
 
 // copyFiles copies into the pod, or out of it.
-func copyFiles(ctx context.Context, pod *pod.Pod, files container.Copy, isIn bool) (warning string, err error) {
+func copyFiles(ctx context.Context, whose *container.Files, files container.Copy, isIn bool) (warning string, err error) {
 	switch {
 	case isIn && files.From == "-":
-		return "", container.CopyInTar(ctx, pod, os.Stdin, files.To, files.Owners)
+		return "", container.CopyInTar(ctx, whose, os.Stdin, files.To, files.Owners)
 	case isIn:
 		if files.From, err = absolute(files.From); err != nil {
 			return "", err
 		}
-		return container.CopyIn(ctx, pod, files)
+		return container.CopyIn(ctx, whose, files)
 	case files.To == "-":
-		return container.CopyOutTar(ctx, pod, files.From, os.Stdout)
+		return container.CopyOutTar(ctx, whose, files.From, os.Stdout)
 	}
 	if files.To, err = absolute(files.To); err != nil {
 		return "", err
 	}
-	return container.CopyOut(ctx, pod, files)
+	return container.CopyOut(ctx, whose, files)
 }
 
 // splitTarget tells POD:PATH from a path of the host, which has a slash before any colon.
@@ -111,7 +110,7 @@ func splitTarget(text string) (ref, path string, ok bool) {
 }
 
 // copyTarget finds whose files are meant; done lets go of them.
-func copyTarget(ref string) (pod *pod.Pod, done func(), err error) {
+func copyTarget(ref string) (whose *container.Files, done func(), err error) {
 	store, err := store.OpenStore()
 	if err != nil {
 		return nil, nil, err
@@ -120,7 +119,7 @@ func copyTarget(ref string) (pod *pod.Pod, done func(), err error) {
 	if err == nil && c != nil {
 		return container.OpenFiles(c)
 	}
-	return pod, func() {}, err
+	return container.FilesOf(pod), func() {}, err
 }
 
 // absolute makes a path of the host absolute, with the links on the way to it followed; its last part stays as it is.

@@ -88,7 +88,8 @@ func tellKind(root *os.Root, name string) error {
 }
 
 // startCopier starts podsh@copy in the root of the pod, or of the container that is seen as one.
-func startCopier(p *pod.Pod, stdin, stdout, stderr *os.File, args ...string) (*nsenter.Executor, error) {
+func startCopier(f *Files, stdin, stdout, stderr *os.File, args ...string) (*nsenter.Executor, error) {
+	p := f.pod
 	pidfd, err := store.Open(p)
 	if err != nil {
 		return nil, err
@@ -104,7 +105,7 @@ func startCopier(p *pod.Pod, stdin, stdout, stderr *os.File, args ...string) (*n
 		return nil, err
 	}
 	defer exe.Close()
-	mounts := p.Mounts
+	mounts := f.mounts
 	if mounts == nil {
 		mounts = pidfd
 	}
@@ -169,13 +170,13 @@ func planCopy(p *pod.Pod, args []string) (planned plan.Plan, then int) {
 
 // runCopy runs podsh@copy to its end; a while after that of ctx, if need be. What it says of a copy that went well is a
 // warning.
-func runCopy(ctx context.Context, p *pod.Pod, stdin, stdout *os.File, args ...string) (warning string, err error) {
+func runCopy(ctx context.Context, f *Files, stdin, stdout *os.File, args ...string) (warning string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
 	defer read.Close()
-	executor, err := startCopier(p, stdin, stdout, write, args...)
+	executor, err := startCopier(f, stdin, stdout, write, args...)
 	write.Close()
 	if err != nil {
 		return "", err
@@ -199,12 +200,12 @@ func runCopy(ctx context.Context, p *pod.Pod, stdin, stdout *os.File, args ...st
 	case text == "":
 		text = "the copy ended without a word"
 	}
-	hint := "`podsh join " + p.Title() + " -- ls -l /` shows what is there"
+	hint := "`podsh join " + f.pod.Title() + " -- ls -l /` shows what is there"
 	switch {
 	case strings.Contains(text, tarcopy.ErrNoTar.Error()):
-		hint = "tar c FILES | podsh cp - " + p.Title() + ":FOLDER; one that is compressed goes through gunzip"
-	case p.Mounts != nil:
+		hint = "tar c FILES | podsh cp - " + f.pod.Title() + ":FOLDER; one that is compressed goes through gunzip"
+	case f.mounts != nil:
 		hint = "it has ended; what was in memory (--tmpfs) ended with it"
 	}
-	return "", fault.New(nil, []string{hint}, "%s: %s", p.Title(), proc.Printable(text))
+	return "", fault.New(nil, []string{hint}, "%s: %s", f.pod.Title(), proc.Printable(text))
 }

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
@@ -44,9 +43,9 @@ type Copy struct {
 }
 
 // CopyOut copies a file or folder of the pod to the host. As with all copies, what ctx interrupts leaves whole files.
-func CopyOut(ctx context.Context, p *pod.Pod, c Copy) (warning string, err error) {
+func CopyOut(ctx context.Context, f *Files, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(path.Join("/", c.From) + suffixOf(c.From))
-	kind, err := kindOf(ctx, p, clean)
+	kind, err := kindOf(ctx, f, clean)
 	if err != nil {
 		return "", err
 	}
@@ -64,7 +63,7 @@ func CopyOut(ctx context.Context, p *pod.Pod, c Copy) (warning string, err error
 		// The link may have come out of a container, which then would choose what is written to.
 		return "", fault.New(nil, []string{"add a / for the folder that it leads to, or remove it"}, "%q is a symbolic link, and nothing is written through it", c.To)
 	}
-	return pack(ctx, p, clean, base, func(read io.Reader) error {
+	return pack(ctx, f, clean, base, func(read io.Reader) error {
 		err := target.Place(read, tarcopy.Options{Owners: c.Owners})
 		switch {
 		case err != nil && c.Owners && errors.Is(err, unix.EPERM):
@@ -77,16 +76,16 @@ func CopyOut(ctx context.Context, p *pod.Pod, c Copy) (warning string, err error
 }
 
 // CopyOutTar writes a file or folder of the pod as a tar.
-func CopyOutTar(ctx context.Context, p *pod.Pod, from string, w io.Writer) (warning string, err error) {
+func CopyOutTar(ctx context.Context, f *Files, from string, w io.Writer) (warning string, err error) {
 	clean, base, _ := splitContents(path.Join("/", from) + suffixOf(from))
-	return pack(ctx, p, clean, base, func(read io.Reader) error {
+	return pack(ctx, f, clean, base, func(read io.Reader) error {
 		_, err := io.Copy(w, read)
 		return err
 	})
 }
 
 // pack has the tar of a file or folder of the pod taken in, until ctx ends.
-func pack(ctx context.Context, p *pod.Pod, name, base string, take func(io.Reader) error) (warning string, err error) {
+func pack(ctx context.Context, f *Files, name, base string, take func(io.Reader) error) (warning string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -98,7 +97,7 @@ func pack(ctx context.Context, p *pod.Pod, name, base string, take func(io.Reade
 		read.Close() // one that writes more is told
 		taken <- err
 	}()
-	warning, err = runCopy(ctx, p, nil, write, "pack", name, base)
+	warning, err = runCopy(ctx, f, nil, write, "pack", name, base)
 	write.Close()
 	select {
 	case takeErr := <-taken:
@@ -110,7 +109,7 @@ func pack(ctx context.Context, p *pod.Pod, name, base string, take func(io.Reade
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	warnings := slices.DeleteFunc([]string{lostBelow(p, name), warning}, func(text string) bool { return text == "" })
+	warnings := slices.DeleteFunc([]string{lostBelow(f, name), warning}, func(text string) bool { return text == "" })
 	return strings.Join(warnings, "; "), err
 }
 
@@ -122,8 +121,8 @@ func later(ctx context.Context, while time.Duration) <-chan struct{} {
 }
 
 // lostBelow is a warning that a volume is gone that was at name, above or below it.
-func lostBelow(p *pod.Pod, name string) string {
-	for _, dst := range p.Lost {
+func lostBelow(f *Files, name string) string {
+	for _, dst := range f.lost {
 		if isIn(name, dst) || isIn(dst, name) {
 			return fmt.Sprintf("the volume on %s is not there any more: what lies below it was copied", dst)
 		}
@@ -138,13 +137,13 @@ func isIn(name, dir string) bool {
 }
 
 // kindOf says whether a path of the pod is a folder.
-func kindOf(ctx context.Context, p *pod.Pod, name string) (isDir bool, err error) {
+func kindOf(ctx context.Context, f *Files, name string) (isDir bool, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return false, err
 	}
 	defer read.Close()
-	_, err = runCopy(ctx, p, nil, write, "stat", name)
+	_, err = runCopy(ctx, f, nil, write, "stat", name)
 	write.Close()
 	if err != nil {
 		return false, err
@@ -165,7 +164,7 @@ func suffixOf(name string) string {
 }
 
 // CopyIn copies a file or folder of the host to the pod.
-func CopyIn(ctx context.Context, p *pod.Pod, c Copy) (warning string, err error) {
+func CopyIn(ctx context.Context, f *Files, c Copy) (warning string, err error) {
 	clean, base, contents := splitContents(c.From)
 	root, err := os.OpenRoot("/")
 	if err != nil {
@@ -180,28 +179,28 @@ func CopyIn(ctx context.Context, p *pod.Pod, c Copy) (warning string, err error)
 		packed, err := tarcopy.Pack(root, clean, base, write)
 		return leftOut(packed), err
 	}
-	return placeOf(ctx, p, give, "place", path.Join("/", c.To)+suffixOf(c.To), base,
+	return placeOf(ctx, f, give, "place", path.Join("/", c.To)+suffixOf(c.To), base,
 		strconv.FormatBool(info.IsDir()), strconv.FormatBool(contents), strconv.FormatBool(c.Owners))
 }
 
 // CopyInTar unpacks a tar in a folder of the pod.
-func CopyInTar(ctx context.Context, p *pod.Pod, tar io.Reader, to string, owners bool) error {
+func CopyInTar(ctx context.Context, f *Files, tar io.Reader, to string, owners bool) error {
 	give := func(write io.Writer) (warning string, err error) {
 		_, err = io.Copy(write, tar)
 		return "", err
 	}
-	_, err := placeOf(ctx, p, give, "extract", path.Join("/", to), strconv.FormatBool(owners))
+	_, err := placeOf(ctx, f, give, "extract", path.Join("/", to), strconv.FormatBool(owners))
 	return err
 }
 
 // placeOf has a tar that is given unpacked in the pod, until ctx ends.
-func placeOf(ctx context.Context, p *pod.Pod, give func(io.Writer) (warning string, err error), args ...string) (warning string, err error) {
-	if p.Mounts != nil {
-		hint := "podsh start " + p.Title() + ", and copy it while it runs"
-		if p.Upper != "" {
-			hint += "; or put it below " + p.Upper + ", where what it has written lies"
+func placeOf(ctx context.Context, f *Files, give func(io.Writer) (warning string, err error), args ...string) (warning string, err error) {
+	if f.mounts != nil {
+		hint := "podsh start " + f.pod.Title() + ", and copy it while it runs"
+		if f.pod.Upper != "" {
+			hint += "; or put it below " + f.pod.Upper + ", where what it has written lies"
 		}
-		return "", fault.New(fault.ErrExited, []string{hint}, "container %q does not run: files can only be copied out of it", p.Title())
+		return "", fault.New(fault.ErrExited, []string{hint}, "container %q does not run: files can only be copied out of it", f.pod.Title())
 	}
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -218,7 +217,7 @@ func placeOf(ctx context.Context, p *pod.Pod, give func(io.Writer) (warning stri
 		write.Close()
 		given <- outcome{warning, err}
 	}()
-	_, err = runCopy(ctx, p, read, nil, args...)
+	_, err = runCopy(ctx, f, read, nil, args...)
 	read.Close()
 	switch {
 	case ctx.Err() != nil:

@@ -2,6 +2,7 @@ package container
 
 import (
 	"errors"
+	"os"
 	"runtime"
 
 	"github.com/podsh/podsh/rootfs"
@@ -13,14 +14,25 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// OpenFiles shows the container as a pod whose files can be copied. Of one that has ended that is what it has left, to
+// Files are those of a pod, or of a container that is seen as one.
+type Files struct {
+	pod    *pod.Pod
+	mounts *os.File // of a container that has ended: a mount namespace with what it has left, in place of the holder's
+	lost   []string // and where its volumes were that are gone
+}
+
+// FilesOf are those of a pod.
+func FilesOf(p *pod.Pod) *Files { return &Files{pod: p} }
+
+// OpenFiles finds the files of a container, to be copied. Of one that has ended that is what it has left, to
 // be read only. Call done when that is done.
-func OpenFiles(c *pod.Container) (view *pod.Pod, done func(), err error) {
+func OpenFiles(c *pod.Container) (f *Files, done func(), err error) {
 	if err := store.Lives(c.In); err != nil {
 		return nil, nil, store.WhereItWrote(c, err)
 	}
-	if view, err = AsPod(c); !errors.Is(err, fault.ErrExited) {
-		return view, func() {}, err
+	view, err := AsPod(c)
+	if !errors.Is(err, fault.ErrExited) {
+		return FilesOf(view), func() {}, err
 	}
 	left, lost, err := left(c)
 	if err != nil {
@@ -38,8 +50,8 @@ func OpenFiles(c *pod.Container) (view *pod.Pod, done func(), err error) {
 		return nil, nil, errors.New("no mount namespace was passed out")
 	}
 	view = View(left)
-	view.Spec.Name, view.Mounts, view.Lost, view.Upper = c.Title(), passed[0], lost, c.Writes()
-	return view, func() { view.Mounts.Close() }, nil
+	view.Spec.Name, view.Upper = c.Title(), c.Writes()
+	return &Files{pod: view, mounts: passed[0], lost: lost}, func() { passed[0].Close() }, nil
 }
 
 // left is a container that shows what this one has left: the same root, but with all that it has written below, so that

@@ -5,7 +5,6 @@ package pod
 import (
 	"fmt"
 	"hash/fnv"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -111,12 +110,8 @@ type Pod struct {
 
 	Root string `json:"-"` // the path of the store that describes it
 
-	Around  *Pod     `json:"-"` // of a container that is seen as a pod: the one it is in
-	Workdir string   `json:"-"` // of a container that is seen as a pod
-	Stowed  *os.File `json:"-"` // where a helper that ended has left its ports' sockets
-	Kept    int      `json:"-"` // how often in a row its helper was started anew
-	Mounts  *os.File `json:"-"` // of one that has ended: a mount namespace with what it has left, in place of the holder's
-	Lost    []string `json:"-"` // and where its volumes were that are gone
+	Around  *Pod   `json:"-"` // of a container that is seen as a pod: the one it is in
+	Workdir string `json:"-"` // of a container that is seen as a pod
 }
 
 // Format is raised when an older podsh could not read what this one writes, or the other way round.

@@ -113,8 +113,8 @@ const (
 	workRole    = "work"
 )
 
-// startHelper starts a helper that is to lead with the pod.
-func startHelper(p *pod.Pod) (*helper, error) {
+// startHelper starts a helper that is to lead with the pod, for the times-th time in a row.
+func startHelper(p *pod.Pod, times int) (*helper, error) {
 	role := helperRole
 	if p.Spec.Net.WayOut == spec.WayOutPasta || p.Spec.Net.WayOut == spec.WayOutSlirp {
 		role = programRole
@@ -125,7 +125,7 @@ func startHelper(p *pod.Pod) (*helper, error) {
 	}
 	h := &helper{conn: conn, pidfd: executor.PIDFD}
 	if h.process, err = proc.Identify(executor.PID, executor.PIDFD); err == nil {
-		err = keep(p, h)
+		err = keep(p, h, times)
 	}
 	if err != nil {
 		conn.Close()
@@ -136,14 +136,14 @@ func startHelper(p *pod.Pod) (*helper, error) {
 }
 
 // keep gives a helper its keeper.
-func keep(p *pod.Pod, h *helper) error {
+func keep(p *pod.Pod, h *helper, times int) error {
 	in, out, err := control.Pair()
 	if err != nil {
 		return err
 	}
 	defer in.Close()
 	defer out.Close()
-	if h.keeper, err = startKeeper(p, h.pidfd, out); err != nil {
+	if h.keeper, err = startKeeper(p, h.pidfd, out, times); err != nil {
 		return err
 	}
 	_, err = h.Ask(&control.Request{Do: control.Stow}, in, out)

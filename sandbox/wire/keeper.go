@@ -32,7 +32,7 @@ import (
 const KeepName = "podsh@keep"
 
 // startKeeper starts the keeper of a helper.
-func startKeeper(p *pod.Pod, helper, stowed *os.File) (proc.ID, error) {
+func startKeeper(p *pod.Pod, helper, stowed *os.File, times int) (proc.ID, error) {
 	executor, err := perform.StartHand(helper, stowed)
 	if err != nil {
 		return proc.ID{}, fmt.Errorf("start the helper's keeper: %w", err)
@@ -40,7 +40,7 @@ func startKeeper(p *pod.Pod, helper, stowed *os.File) (proc.ID, error) {
 	defer executor.Close()
 	keeper, err := proc.Identify(executor.PID, executor.PIDFD)
 	if err == nil {
-		err = executor.Send(keeperPlan(p).Steps.Calls(), 0)
+		err = executor.Send(keeperPlan(p, times).Steps.Calls(), 0)
 	}
 	if err != nil {
 		executor.Kill()
@@ -50,7 +50,7 @@ func startKeeper(p *pod.Pod, helper, stowed *os.File) (proc.ID, error) {
 }
 
 // keeperPlan is what a keeper does.
-func keeperPlan(p *pod.Pod) *plan.Builder {
+func keeperPlan(p *pod.Pod, times int) *plan.Builder {
 	b := &plan.Builder{}
 	pollfd := plan.Native.AppendUint16(plan.Native.AppendUint16(plan.Native.AppendUint32(nil, uint32(nsenter.EnterFD)), unix.POLLIN), 0)
 	b.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a pod with the host's pid namespace could look into it
@@ -59,7 +59,7 @@ func keeperPlan(p *pod.Pod) *plan.Builder {
 	b.Call(unix.SYS_PPOLL, pollfd, 1, 0, 0, 0)
 	b.Call(unix.SYS_FCNTL, nsenter.PlanFD, unix.F_SETFD, unix.FD_CLOEXEC)
 	b.Call(unix.SYS_FCNTL, nsenter.EnterFD, unix.F_SETFD, unix.FD_CLOEXEC)
-	args := []string{KeepName, p.Root, p.ID, strconv.Itoa(p.Kept)}
+	args := []string{KeepName, p.Root, p.ID, strconv.Itoa(times)}
 	b.Call(unix.SYS_EXECVEAT, unix.AT_FDCWD, "/proc/self/exe", nsenter.Strings(args), nsenter.Strings(ask.SupervisorEnv()), 0)
 	return b
 }
@@ -73,6 +73,12 @@ const (
 	soon     = 10 * time.Second
 	mostKept = 7
 )
+
+// kept is what a keeper has of the helper that ended; of who is none, nothing.
+type kept struct {
+	stowed *os.File // where the helper has left its ports' sockets
+	times  int      // how often in a row it was started anew
+}
 
 // Keep is the main function of what a keeper becomes. There is nobody to tell anything: who looks at the pod, and finds
 // no helper, tries it once more and is told.
@@ -88,16 +94,15 @@ func Keep(args []string) int {
 	if err != nil {
 		return 0 // it has been removed, or never came about
 	}
-	pod.Stowed = os.NewFile(stowedFD, "stowed")
 	unix.CloseOnExec(stowedFD)
-	if err := keepHelper(pod, times); err != nil && !errors.Is(err, fault.ErrExited) {
+	if err := keepHelper(pod, kept{stowed: os.NewFile(stowedFD, "stowed"), times: times}); err != nil && !errors.Is(err, fault.ErrExited) {
 		return 1
 	}
 	return 0
 }
 
 // keepHelper starts the helper anew, if the pod goes on.
-func keepHelper(p *pod.Pod, times int) error {
+func keepHelper(p *pod.Pod, by kept) error {
 	holder, err := store.Open(p)
 	if err != nil {
 		return err
@@ -109,15 +114,17 @@ func keepHelper(p *pod.Pod, times int) error {
 	}
 	var pause time.Duration
 	if age < soon {
-		p.Kept = min(times+1, mostKept)
-		if times > 0 {
-			pause = time.Second << (times - 1)
+		if by.times > 0 {
+			pause = time.Second << (by.times - 1)
 		}
+		by.times = min(by.times+1, mostKept)
+	} else {
+		by.times = 0
 	}
 	if gone, err := proc.Ended(holder, time.Now().Add(pause)); gone || err != nil {
 		return err
 	}
-	h, _, err := findHelper(p)
+	h, _, err := findHelper(p, by)
 	if err != nil {
 		return err
 	}

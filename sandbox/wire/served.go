@@ -36,7 +36,7 @@ func Leader(p *pod.Pod) (*pod.Pod, error) {
 
 // findHelper connects to the helper that leads with this pod. One that has ended is started anew, and gets
 // back all that the last one had.
-func findHelper(p *pod.Pod) (h *helper, restarted bool, err error) {
+func findHelper(p *pod.Pod, by kept) (h *helper, restarted bool, err error) {
 	if h, err = dial(p); !errors.Is(err, errNoHelper) {
 		return h, false, err
 	}
@@ -51,14 +51,14 @@ func findHelper(p *pod.Pod) (h *helper, restarted bool, err error) {
 	if h, err = dial(p); !errors.Is(err, errNoHelper) { // somebody was faster
 		return h, false, err
 	}
-	if h, err = restartHelper(p); err != nil {
+	if h, err = restartHelper(p, by); err != nil {
 		return nil, false, fmt.Errorf("start the helper of pod %q anew: %w", p.Title(), err)
 	}
 	return h, true, nil
 }
 
 // restartHelper starts a helper in place of one that has ended.
-func restartHelper(p *pod.Pod) (_ *helper, err error) {
+func restartHelper(p *pod.Pod, by kept) (_ *helper, err error) {
 	if err := endKeeper(p); err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func restartHelper(p *pod.Pod) (_ *helper, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := startHelper(p)
+	h, err := startHelper(p, by.times)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func restartHelper(p *pod.Pod) (_ *helper, err error) {
 			h.kill()
 		}
 	}()
-	if h.stowed, err = takeSockets(p); err != nil {
+	if h.stowed, err = takeSockets(by.stowed); err != nil {
 		return nil, err
 	}
 	served := []*pod.Pod{p}
@@ -200,7 +200,7 @@ func ensureHelper(p *pod.Pod) error {
 			return nil
 		}
 	}
-	h, restarted, err := findHelper(p)
+	h, restarted, err := findHelper(p, kept{})
 	if err != nil {
 		if store.StatusOf(p) == pod.Exited {
 			return nil
@@ -272,14 +272,14 @@ func Rewire(p *pod.Pod, change func(w *Wiring, pidfd *os.File) error) error {
 // findOrStart gives the wiring a helper: the one that the pod has, or its first.
 func findOrStart(p *pod.Pod, w *Wiring, leader *pod.Pod) (err error) {
 	if leader != p {
-		w.Helper, _, err = findHelper(leader)
+		w.Helper, _, err = findHelper(leader, kept{})
 		return err
 	}
 	if !w.State.Served {
 		return w.startHelper(nil)
 	}
 	if w.Helper, err = dial(p); errors.Is(err, errNoHelper) {
-		if w.Helper, err = restartHelper(p); err == nil {
+		if w.Helper, err = restartHelper(p, kept{}); err == nil {
 			w.State.Helper, w.State.Keeper = &w.Helper.process, &w.Helper.keeper
 		}
 	}
@@ -400,7 +400,7 @@ func Report(p *pod.Pod) (*control.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, _, err := findHelper(leader)
+	h, _, err := findHelper(leader, kept{})
 	if err != nil {
 		return nil, err
 	}

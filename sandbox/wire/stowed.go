@@ -8,23 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/network/control"
-	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // sockets are those that a helper had when it ended, by their protocol and what they are bound to.
 type sockets map[string]*os.File
 
 // takeSockets takes over what the helper has left with its keeper.
-func takeSockets(p *pod.Pod) (sockets, error) {
-	if p.Stowed == nil {
+func takeSockets(stowed *os.File) (sockets, error) {
+	if stowed == nil {
 		return nil, nil
 	}
-	files, err := control.Stowed(p.Stowed)
+	files, err := control.Stowed(stowed)
 	if err != nil {
 		return nil, fmt.Errorf("take the ports of the last helper over: %w", err)
 	}
-	p.Stowed.Close()
-	p.Stowed = nil
+	stowed.Close()
 	taken := sockets{}
 	for _, file := range files {
 		if key, err := boundTo(file); err == nil && taken[key] == nil {

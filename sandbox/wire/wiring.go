@@ -97,10 +97,10 @@ func (w *Wiring) AwaitEarly() error {
 // startHelper starts a helper for the pod, or finds the one of its hub.
 func (w *Wiring) startHelper(hub *pod.Pod) (err error) {
 	if hub != nil {
-		w.Helper, _, err = findHelper(hub)
+		w.Helper, _, err = findHelper(hub, kept{})
 		return err
 	}
-	if w.Helper, err = startHelper(w.pod); err != nil {
+	if w.Helper, err = startHelper(w.pod, 0); err != nil {
 		return err
 	}
 	w.own = true
