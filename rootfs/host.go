@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Entry is one path of a root file system that is put together from parts of the host's.
@@ -13,6 +15,15 @@ type Entry struct {
 	Source string      // or: the host's folder or file, bound read-only
 	IsDir  bool        // or: a folder of its own, if neither
 	Mode   os.FileMode // of that
+}
+
+// UnixMode is the mode as system calls take it.
+func (e Entry) UnixMode() int {
+	bits := int(e.Mode.Perm())
+	if e.Mode&os.ModeSticky != 0 {
+		bits |= unix.S_ISVTX
+	}
+	return bits
 }
 
 // programs are the folders that programs live in. On most systems all but /usr are links into it; /nix and

@@ -35,9 +35,25 @@ type Proposal struct {
 	Warnings []error // what is lost, with hints
 
 	facts *plan.Facts
+	held  *held
 	store *store.Store
 	exe   plan.ExeKind
 	run   *performance // that has begun
+}
+
+// held is what facts speak of, and what has to stay as it is until the pod is made or given up.
+type held struct {
+	entrances  machine.Entrances
+	releaseHub func()
+}
+
+// close lets go of it, once.
+func (h *held) close() {
+	h.entrances.Close()
+	if h.releaseHub != nil {
+		h.releaseHub()
+	}
+	*h = held{}
 }
 
 // Options say what a plan is for.
@@ -66,31 +82,33 @@ func Propose(spec *spec.Spec, s *store.Store, o Options) (proposal *Proposal, er
 			_ = ReleaseHub(s) // it may have been made for this pod alone; if not, rm of the last pod will
 		}
 	}()
+	held := &held{}
+	defer func() {
+		if err != nil {
+			held.close()
+		}
+	}()
 	nets, release, err := readNet(s, spec, o)
 	if err != nil {
 		return nil, err
 	}
-	facts, err := machine.ReadFacts(spec, s)
+	held.releaseHub = release
+	facts, entrances, err := machine.ReadFacts(spec, s)
 	if err != nil {
-		release()
 		return nil, err
 	}
-	facts.Net, facts.ReleaseHub = nets, release
+	facts.Net, held.entrances = nets, entrances
 	if other := facts.Entered(spec.Namespaces["net"].Value); other != nil { // its networks are not named here
 		shared, _ := s.NetworksNamed(other.Spec.Net.Networks...) // one that is gone says nothing
 		facts.Net.OnlyIPv6 = plan.OnlyIPv6(shared)
 	}
-	if err := enterHub(facts); err != nil {
-		machine.CloseFacts(facts)
+	if err := enterHub(facts, &held.entrances); err != nil {
 		return nil, err
 	}
-	if proposal, err = propose(spec, s, facts, o); err != nil {
-		machine.CloseFacts(facts)
-	}
-	return proposal, err
+	return propose(spec, s, facts, held, o)
 }
 
-func propose(spec *spec.Spec, s *store.Store, facts *plan.Facts, o Options) (*Proposal, error) {
+func propose(spec *spec.Spec, s *store.Store, facts *plan.Facts, held *held, o Options) (*Proposal, error) {
 	pod, warnings, err := plan.Resolve(spec, facts, cmp.Or(o.id, store.NewID()))
 	if err != nil {
 		return nil, err
@@ -105,7 +123,7 @@ func propose(spec *spec.Spec, s *store.Store, facts *plan.Facts, o Options) (*Pr
 	pod.Upper = disk.UpperDir(pod, facts)
 	exe := chooseExe(pod, facts)
 	pod.OwnFile = exe != plan.ExePlain
-	p := &Proposal{Pod: pod, Warnings: warnings, facts: facts, store: s, exe: exe}
+	p := &Proposal{Pod: pod, Warnings: warnings, facts: facts, held: held, store: s, exe: exe}
 	start := plan.Start(pod, facts, exe)
 	if !o.DryRun {
 		p.run = &performance{Proposal: p}
@@ -140,7 +158,7 @@ func (p *Proposal) Close() {
 		p.run.undoAll()
 		p.run = nil
 	}
-	machine.CloseFacts(p.facts)
+	p.held.close()
 	if unfinished && p.Pod.Hub != "" {
 		_ = ReleaseHub(p.store) // it may have been made for this pod alone; if not, rm of the last pod will
 	}
@@ -185,7 +203,7 @@ func (p *Proposal) Create() (pod *pod.Pod, warnings []error, err error) {
 func (p *Proposal) again(facts *plan.Facts, o Options) (*pod.Pod, []error, error) {
 	p.run.undoAll()
 	o.hub, o.id = p.Pod.IsHub, p.Pod.ID
-	again, err := propose(&p.Pod.Spec, p.store, facts, o)
+	again, err := propose(&p.Pod.Spec, p.store, facts, p.held, o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -365,14 +383,10 @@ func (run *performance) startExecutor() (*nsenter.Executor, error) {
 		return nil, err
 	}
 	defer null.Close()
-	var files []*os.File
-	for _, e := range run.facts.Enter {
-		files = append(files, e.File)
-	}
 	if run.exeCopy != nil {
-		return nsenter.StartFile(run.exeCopy, null, files, &syscall.SysProcAttr{Setsid: true})
+		return nsenter.StartFile(run.exeCopy, null, run.held.entrances, &syscall.SysProcAttr{Setsid: true})
 	}
-	return nsenter.Start("/proc/self/exe", null, files, &syscall.SysProcAttr{Setsid: true})
+	return nsenter.Start("/proc/self/exe", null, run.held.entrances, &syscall.SysProcAttr{Setsid: true})
 }
 
 func (run *performance) mapIDs() error {

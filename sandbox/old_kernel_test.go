@@ -79,12 +79,12 @@ func createAsOn(kernel plan.Version, spec *spec.Spec) (*pod.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := machine.ReadFacts(spec, store)
+	facts, entrances, err := machine.ReadFacts(spec, store)
 	if err != nil {
 		return nil, err
 	}
 	facts.Kernel = kernel
-	proposal, err := propose(spec, store, facts, Options{})
+	proposal, err := propose(spec, store, facts, &held{entrances: entrances}, Options{})
 	if err != nil {
 		return nil, err
 	}

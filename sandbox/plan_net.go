@@ -8,6 +8,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/machine"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
@@ -64,7 +65,7 @@ func lookAround(s *store.Store, facts *plan.NetFacts, spec *spec.Spec, o Options
 }
 
 // enterHub: the user namespace of a pod on networks is a child of the hub's.
-func enterHub(f *plan.Facts) error {
+func enterHub(f *plan.Facts, e *machine.Entrances) error {
 	hub := f.Net.Hub
 	if hub == nil || !hub.Own("user") {
 		return nil
@@ -78,7 +79,7 @@ func enterHub(f *plan.Facts) error {
 	if hub.OneID && f.NoRanges == "" {
 		f.NoRanges = "the hub of networks was made with one"
 	}
-	f.Enter = append(f.Enter, plan.Entrance{File: pidfd, Flags: unix.CLONE_NEWUSER, What: "the hub that its networks are in", Pod: hub,
+	e.Pod(f, pidfd, plan.Entrance{Flags: unix.CLONE_NEWUSER, What: "the hub that its networks are in", Pod: hub,
 		Cmd: fmt.Sprintf("--target %d --user --preserve-credentials", hub.Holder.PID)})
 	return nil
 }

@@ -60,8 +60,16 @@ func PlanOf(c *pod.Container, etc []plan.EtcFile) (plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	member.RemoveVolumes()
+	removeVolumes(member)
 	return plan.Container(f, member), nil
+}
+
+// removeVolumes removes the volumes that are new, and so still empty: who comes next finds them new once more, and they
+// get their owners.
+func removeVolumes(m *plan.ContainerFacts) {
+	for dir := range m.Owners {
+		_ = os.Remove(dir) // one that somebody uses by now stays
+	}
 }
 
 // facts reads what must be known to start the container. etc are the files that podsh has written for the pod.
@@ -84,7 +92,7 @@ func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, m
 	made := member
 	defer func() {
 		if err != nil {
-			made.RemoveVolumes()
+			removeVolumes(made)
 		}
 	}()
 	if err = readRoot(c, f, view); err != nil {
@@ -219,7 +227,7 @@ type built struct {
 
 func (b *built) undo() {
 	b.executor.Kill()
-	b.member.RemoveVolumes()
+	removeVolumes(b.member)
 }
 
 // build starts what is to be the container's command, and has it do all that comes before that. It ends with the thread

@@ -12,8 +12,36 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// readEntrances opens the namespaces of others that the spec names.
-func readEntrances(f *plan.Facts, wanted *spec.Spec, s *store.Store) error {
+// Entrances are the namespaces of others that facts name, held open in the same order.
+type Entrances []*os.File
+
+// Close lets go of them.
+func (e Entrances) Close() {
+	for _, file := range e {
+		file.Close()
+	}
+}
+
+// Pod adds those of a pod to the facts.
+func (e *Entrances) Pod(f *plan.Facts, pidfd *os.File, entrance plan.Entrance) {
+	var st unix.Stat_t
+	if unix.Stat(fmt.Sprintf("/proc/%d/ns/user", entrance.Pod.Holder.PID), &st) == nil {
+		entrance.UserNS = st.Ino
+	}
+	*e, f.Enter = append(*e, pidfd), append(f.Enter, entrance)
+}
+
+// namespace adds one that is open.
+func (e *Entrances) namespace(f *plan.Facts, file *os.File, entrance plan.Entrance) {
+	var st unix.Stat_t
+	if unix.Fstat(int(file.Fd()), &st) == nil {
+		entrance.UserNS = st.Ino
+	}
+	*e, f.Enter = append(*e, file), append(f.Enter, entrance)
+}
+
+// read opens the namespaces of others that the spec names.
+func (e *Entrances) read(f *plan.Facts, wanted *spec.Spec, s *store.Store) error {
 	for _, name := range wanted.Others() {
 		pod, err := s.Find(name)
 		if err != nil {
@@ -23,22 +51,22 @@ func readEntrances(f *plan.Facts, wanted *spec.Spec, s *store.Store) error {
 		if err != nil {
 			return err
 		}
-		e := plan.Entrance{File: pidfd, What: "pod " + pod.Title(), Pod: pod, Cmd: fmt.Sprintf("--target %d", pod.Holder.PID)}
+		entrance := plan.Entrance{What: "pod " + pod.Title(), Pod: pod, Cmd: fmt.Sprintf("--target %d", pod.Holder.PID)}
 		if userns := pod.Namespaces["user"].Kind; !f.Root && userns != "host" {
-			e.Flags |= unix.CLONE_NEWUSER
-			e.Cmd += " --user --preserve-credentials"
+			entrance.Flags |= unix.CLONE_NEWUSER
+			entrance.Cmd += " --user --preserve-credentials"
 		}
 		for _, ns := range spec.Namespaces {
-			if c := wanted.Namespaces[ns.Name]; c.Kind == "pod" && c.Value == name && e.Flags&ns.Flag == 0 {
-				e.Flags |= ns.Flag
-				e.Cmd += " " + ns.Nsenter
+			if c := wanted.Namespaces[ns.Name]; c.Kind == "pod" && c.Value == name && entrance.Flags&ns.Flag == 0 {
+				entrance.Flags |= ns.Flag
+				entrance.Cmd += " " + ns.Nsenter
 			}
 		}
-		f.Enter = append(f.Enter, e)
+		e.Pod(f, pidfd, entrance)
 	}
 	for _, ns := range spec.Namespaces {
 		if c := wanted.Namespaces[ns.Name]; c.Kind == "path" {
-			if err := readPath(f, ns, c.Value); err != nil {
+			if err := e.readPath(f, ns, c.Value); err != nil {
 				return err
 			}
 		}
@@ -48,7 +76,7 @@ func readEntrances(f *plan.Facts, wanted *spec.Spec, s *store.Store) error {
 
 // readPath opens a namespace by its file, and the user namespace that owns it where that must be entered
 // first.
-func readPath(f *plan.Facts, ns spec.Namespace, path string) error {
+func (e *Entrances) readPath(f *plan.Facts, ns spec.Namespace, path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return fault.WithHint(err, "--%s path:FILE takes a file such as /proc/PID/ns/%s", ns.Option, ns.Name)
@@ -60,16 +88,16 @@ func readPath(f *plan.Facts, ns spec.Namespace, path string) error {
 			"%s is no %s namespace", path, ns.Name)
 	}
 	if !f.Root && ns.Name != "user" {
-		if err := readOwner(f, file, path, ns); err != nil {
+		if err := e.readOwner(f, file, path, ns); err != nil {
 			file.Close()
 			return err
 		}
 	}
-	f.Enter = append(f.Enter, plan.Entrance{File: file, Flags: ns.Flag, What: path, Cmd: ns.Nsenter + "=" + path})
+	e.namespace(f, file, plan.Entrance{Flags: ns.Flag, What: path, Cmd: ns.Nsenter + "=" + path})
 	return nil
 }
 
-func readOwner(f *plan.Facts, file *os.File, path string, ns spec.Namespace) error {
+func (e *Entrances) readOwner(f *plan.Facts, file *os.File, path string, ns spec.Namespace) error {
 	hint := []string{"without root only namespaces can be entered that belong to a user namespace of yours"}
 	fd, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_USERNS)
 	if err != nil {
@@ -79,7 +107,7 @@ func readOwner(f *plan.Facts, file *os.File, path string, ns spec.Namespace) err
 	if sameNamespace(owner, "/proc/self/ns/user") {
 		return fault.New(nil, hint, "%s: the %s namespace belongs to the user namespace that you are in", path, ns.Name)
 	}
-	f.Enter = append(f.Enter, plan.Entrance{File: owner, Flags: unix.CLONE_NEWUSER, What: "the user namespace that owns " + path, Cmd: "--user=" + path})
+	e.namespace(f, owner, plan.Entrance{Flags: unix.CLONE_NEWUSER, What: "the user namespace that owns " + path, Cmd: "--user=" + path})
 	return nil
 }
 

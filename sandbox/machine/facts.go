@@ -35,16 +35,15 @@ func KernelVersion() plan.Version {
 }
 
 // ReadFacts looks at what must be known to start a pod: the user, the kernel, the namespaces of others.
-// readRoot does the rest, while that start is already under way.
-func ReadFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
-	f := &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: s.Path}
-	var err error
+// readRoot does the rest, while that start is already under way. Close the entrances, whatever becomes of the pod.
+func ReadFacts(wanted *spec.Spec, s *store.Store) (f *plan.Facts, e Entrances, err error) {
+	f = &plan.Facts{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Kernel: KernelVersion(), Store: s.Path}
 	f.Root = f.UID == 0 && perform.HasCapability(capability.CAP_SYS_ADMIN)
 	if f.LastCap, err = capability.LastCap(); err != nil {
-		return nil, fmt.Errorf("last capability: %w", err)
+		return nil, nil, fmt.Errorf("last capability: %w", err)
 	}
 	if f.Exe, err = perform.ReadExe(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f.Data = store.DataFolder(f.UID)
 	f.Keys = files.Exists("/proc/sys/kernel/keys")
@@ -53,12 +52,13 @@ func ReadFacts(wanted *spec.Spec, s *store.Store) (*plan.Facts, error) {
 		f.Namespaces[ns.Name] = files.Exists("/proc/self/ns/" + ns.Name)
 	}
 	if err := ReadIDs(f, wanted); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := readEntrances(f, wanted, s); err != nil {
-		return nil, err
+	if err := e.read(f, wanted, s); err != nil {
+		e.Close()
+		return nil, nil, err
 	}
-	return f, nil
+	return f, e, nil
 }
 
 // ReadIDs finds the ranges that may be mapped.
@@ -243,15 +243,4 @@ func readDir(f *plan.Facts, dir string) error {
 	}
 	f.Passwd, f.Group = files.ReadIn(root, "/etc/passwd"), files.ReadIn(root, "/etc/group")
 	return nil
-}
-
-// CloseFacts lets go of what the facts hold open.
-func CloseFacts(f *plan.Facts) {
-	for _, e := range f.Enter {
-		e.File.Close()
-	}
-	if f.ReleaseHub != nil {
-		f.ReleaseHub()
-		f.ReleaseHub = nil
-	}
 }

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,14 +14,6 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
-
-// RemoveVolumes removes the volumes that are new, and so still empty: who comes next finds them new once more, and they
-// get their owners.
-func (m *ContainerFacts) RemoveVolumes() {
-	for dir := range m.Owners {
-		_ = os.Remove(dir) // one that somebody uses by now stays
-	}
-}
 
 // A container is one more plan: it joins the pod's namespaces where a pod makes new ones, and ends in the command
 // where a pod ends in the pause. Between the two it builds a root as a pod does, by the same steps.

@@ -50,8 +50,6 @@ type Facts struct {
 	Enter       []Entrance      // namespaces of others
 	Net         NetFacts
 	Mounts      []*mountinfo.Info
-
-	ReleaseHub func()
 }
 
 // DirFacts are of a folder that becomes the root. Nothing in it is trusted: paths are looked up as if it were

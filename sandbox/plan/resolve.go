@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"fmt"
 	"maps"
 
 	"golang.org/x/sys/unix"
@@ -96,27 +95,13 @@ func checkEntrances(f *Facts) error {
 			first = e
 			continue
 		}
-		a, b := userInode(*first), userInode(*e)
-		if a == 0 || a != b {
+		if first.UserNS == 0 || first.UserNS != e.UserNS {
 			return fault.New(nil, []string{"without root all shared namespaces must belong to one user namespace"},
 				"%s and %s are in different user namespaces", first.What, e.What)
 		}
 		e.Flags &^= unix.CLONE_NEWUSER
 	}
 	return nil
-}
-
-// userInode is the number of the user namespace that an entrance leads to; 0 if that can't be seen.
-func userInode(e Entrance) uint64 {
-	var st unix.Stat_t
-	if e.Pod != nil {
-		if unix.Stat(fmt.Sprintf("/proc/%d/ns/user", e.Pod.Holder.PID), &st) != nil {
-			return 0
-		}
-	} else if unix.Fstat(int(e.File.Fd()), &st) != nil {
-		return 0
-	}
-	return st.Ino
 }
 
 // mapIDs decides which ids the pod has.

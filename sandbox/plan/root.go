@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -261,7 +260,7 @@ func (p *Creation) entry(e rootfs.Entry) {
 		p.Call(unix.SYS_SYMLINKAT, e.Link, unix.AT_FDCWD, at)
 		return
 	case e.Source == "":
-		p.Call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, unixMode(e.Mode))
+		p.Call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, e.UnixMode())
 		return
 	case e.IsDir:
 		p.Call(unix.SYS_MKDIRAT, unix.AT_FDCWD, at, 0o755)
@@ -277,17 +276,9 @@ func (p *Creation) entryByHand(e rootfs.Entry) string {
 	case e.Link != "":
 		return quoteAll("ln", "-s", e.Link, at)
 	case e.Source == "":
-		return fmt.Sprintf("mkdir -m %o %s", unixMode(e.Mode), Quote(at))
+		return fmt.Sprintf("mkdir -m %o %s", e.UnixMode(), Quote(at))
 	case e.IsDir:
 		return quoteAll("mkdir", "-m", "755", at) + " && " + p.bindByHand(hostSource(e), at)
 	}
 	return quoteAll("touch", at) + " && " + p.bindByHand(hostSource(e), at)
-}
-
-func unixMode(mode os.FileMode) int {
-	bits := int(mode.Perm())
-	if mode&os.ModeSticky != 0 {
-		bits |= unix.S_ISVTX
-	}
-	return bits
 }

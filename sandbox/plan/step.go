@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +17,7 @@ func (plan Plan) CallName(call nsenter.Call) string {
 }
 
 // CallKey is what hintsFor knows a call by. It takes those that have the kernel make a file system for one mount(2).
-func (plan Plan) CallKey(call nsenter.Call, errno syscall.Errno) string {
+func (plan Plan) CallKey(call nsenter.Call, errno unix.Errno) string {
 	if kind := plan.mounted(call); kind != "" && errno != unix.ENOSYS {
 		return "mount " + kind
 	}
@@ -252,7 +251,7 @@ func (b *Builder) enterFolder(dir string, tolerate unix.Errno) {
 	b.Explain("go to the folder where it starts", "openat2(2)", "cd "+Quote(dir))
 	b.head.Role = Folder
 	fd := b.CallTolerating(tolerate, unix.SYS_OPENAT2, unix.AT_FDCWD, dir, openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS), openHowSize)
-	notOpen := unix.Errno(0)
+	var notOpen unix.Errno
 	if tolerate != 0 {
 		notOpen = unix.EBADF
 	}
