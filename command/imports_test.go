@@ -67,6 +67,16 @@ var mayImport = map[string]string{
 	"network/testurgent": "", // for tests
 }
 
+// pure are the packages that think and do nothing: what they know of the machine they are told.
+var pure = []string{"sandbox/plan", "sandbox/spec", "sandbox/ids", "sandbox/pod", "sandbox/fault"}
+
+// notPure are the imports by which one could look at the machine, or do something to it. Of golang.org/x/sys/unix there are
+// constants and types to be had, and conversions to unixTypes.
+var (
+	notPure   = []string{"os", "os/exec", "net", "syscall", "io/fs"}
+	unixTypes = []string{"Errno", "Signal"}
+)
+
 // mayName says which files, of neither the commands nor a program's main, name the standard streams, and why.
 var mayName = map[string]string{
 	"sandbox/container/copier.go":  "CopyMain is a program's main function, of who copies",
@@ -135,6 +145,47 @@ func TestImports(t *testing.T) {
 	for dir := range unseen {
 		t.Errorf("there is no package %s", dir)
 	}
+}
+
+// TestPure holds the packages that only think to that.
+func TestPure(t *testing.T) {
+	unseen := slices.Clone(pure)
+	for name, file := range sources(t, 0) {
+		dir := filepath.ToSlash(filepath.Dir(name))
+		if !slices.Contains(pure, dir) {
+			continue
+		}
+		unseen = slices.DeleteFunc(unseen, func(seen string) bool { return seen == dir })
+		for _, path := range importsOf(t, file) {
+			if slices.Contains(notPure, path) {
+				t.Errorf("%s: package %s only thinks, and may not import %s", name, dir, path)
+			}
+		}
+		for _, called := range calledOf(file, "unix") {
+			if !slices.Contains(unixTypes, called) {
+				t.Errorf("%s: package %s only thinks, and may not call unix.%s", name, dir, called)
+			}
+		}
+	}
+	for _, dir := range unseen {
+		t.Errorf("there is no package %s", dir)
+	}
+}
+
+// calledOf lists what a file calls of a package, or converts to.
+func calledOf(file *ast.File, of string) []string {
+	var called []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if selector, ok := call.Fun.(*ast.SelectorExpr); ok {
+				if x, ok := selector.X.(*ast.Ident); ok && x.Name == of {
+					called = append(called, selector.Sel.Name)
+				}
+			}
+		}
+		return true
+	})
+	return called
 }
 
 // TestOnlyCommandsPrint: text for people comes from package command alone, and from programs' mains.
