@@ -142,21 +142,7 @@ func ReadRootFacts(f *plan.Facts, spec *spec.Spec, detailed bool) (err error) {
 			return err
 		}
 	}
-	for _, path := range rootfs.Masked {
-		var st unix.Stat_t
-		if unix.Stat(path, &st) == nil {
-			f.Masked = append(f.Masked, path)
-			if f.MaskedFiles == nil {
-				f.MaskedFiles = map[string]bool{}
-			}
-			f.MaskedFiles[path] = st.Mode&unix.S_IFMT != unix.S_IFDIR
-		}
-	}
-	for _, path := range rootfs.ReadOnly {
-		if files.Exists(path) {
-			f.ReadOnly = append(f.ReadOnly, path)
-		}
-	}
+	readHidden(f)
 	if f.Root {
 		if f.ProcEntries, err = procEntries(); err != nil {
 			return err
@@ -194,6 +180,25 @@ func ReadRootFacts(f *plan.Facts, spec *spec.Spec, detailed bool) (err error) {
 	}
 	f.Passwd, f.Group = string(passwd), string(group)
 	return nil
+}
+
+// readHidden finds those of the paths that are hidden, or read-only, in a pod that this kernel has.
+func readHidden(f *plan.Facts) {
+	for _, path := range rootfs.Masked {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil {
+			f.Masked = append(f.Masked, path)
+			if f.MaskedFiles == nil {
+				f.MaskedFiles = map[string]bool{}
+			}
+			f.MaskedFiles[path] = st.Mode&unix.S_IFMT != unix.S_IFDIR
+		}
+	}
+	for _, path := range rootfs.ReadOnly {
+		if files.Exists(path) {
+			f.ReadOnly = append(f.ReadOnly, path)
+		}
+	}
 }
 
 // procEntries lists the files and folders of /proc that are the kernel's, and not a process's.

@@ -3,17 +3,12 @@ package wire
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
-	"slices"
 
-	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
 	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/pod"
-	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
 	"github.com/podsh/podsh/sandbox/store"
 )
@@ -286,110 +281,6 @@ func findOrStart(p *pod.Pod, w *Wiring, leader *pod.Pod) (err error) {
 	return err
 }
 
-// Publish publishes more ports of a pod that runs, and returns them with the numbers that they got.
-func Publish(p *pod.Pod, ports []network.Port) ([]network.Port, error) {
-	if p.Spec.Net.Down {
-		return nil, fault.New(nil, []string{"create it without --net none"}, "in pod %q not even localhost works: nothing can be reached", p.Title())
-	}
-	var published []network.Port
-	err := Rewire(p, func(w *Wiring, pidfd *os.File) error {
-		for _, port := range ports {
-			if i := slices.IndexFunc(w.State.Ports, port.Overlaps); i >= 0 {
-				return fault.New(nil, []string{"podsh port rm " + p.Title() + " " + w.State.Ports[i].String()}, "%s is published already, as %s", port.Listens(), w.State.Ports[i])
-			}
-		}
-		if err := w.Listen(ports); err != nil {
-			return err
-		}
-		if !w.State.Served {
-			if err := w.ensureAddress(); err != nil {
-				return err
-			}
-		}
-		if err := w.KeepReplies(ports); err != nil {
-			return err
-		}
-		if err := w.begin(pidfd); err != nil {
-			return err
-		}
-		if err := w.Publish(); err != nil {
-			return err
-		}
-		for _, l := range w.ports {
-			published = append(published, l.Port)
-		}
-		return nil
-	})
-	return published, err
-}
-
-// ensureAddress gives the pod an address of its own that has none.
-func (w *Wiring) ensureAddress() (err error) {
-	if len(w.State.Addresses) == 0 {
-		w.State.Addresses, err = GiveAddress(w.Maker, files.Exists("/proc/sys/net/ipv6"))
-	}
-	return err
-}
-
-// begin makes a first helper serve a pod that had none.
-func (w *Wiring) begin(pidfd *os.File) error {
-	if w.State.Served {
-		return nil
-	}
-	if err := w.serveMember(pidfd); err != nil {
-		return err
-	}
-	dir := store.StoreOf(w.pod).Below("pods", w.pod.ID)
-	os.Remove(dir + "/" + store.ControlName) // of one that has ended
-	listener, err := w.ListenForRequests(dir)
-	if err != nil || listener == nil {
-		return err
-	}
-	defer listener.Close()
-	w.undo = append(w.undo, func() { os.Remove(dir + "/" + store.ControlName) })
-	_, err = w.Helper.Ask(&control.Request{Do: control.Listen}, listener)
-	return err
-}
-
-// Unpublish ends published ports, and what goes through them. A port without a number of the pod's means
-// whichever it leads to.
-func Unpublish(p *pod.Pod, ports []network.Port) error {
-	return Rewire(p, func(w *Wiring, _ *os.File) error {
-		var gone []network.Port
-		for _, port := range ports {
-			i := slices.IndexFunc(w.State.Ports, func(q network.Port) bool {
-				return q.HostPort == port.HostPort && q.Protocol == port.Protocol && (q.HostIP == port.HostIP || !port.HostIP.IsValid()) &&
-					(port.PodPort == 0 || q.PodPort == port.PodPort)
-			})
-			if i < 0 {
-				return fault.New(nil, []string{"`podsh port ls " + p.Title() + "` shows those that are"}, "%s of pod %q is not published", port.Listens(), p.Title())
-			}
-			gone = append(gone, w.State.Ports[i])
-			w.State.Ports = slices.Delete(w.State.Ports, i, i+1)
-		}
-		_, err := w.Helper.Ask(&control.Request{Do: control.Unpublish, Pod: p.ID, Ports: gone})
-		if err == nil {
-			err = forgetPortReplies(w.Maker, w.State, gone)
-		}
-		return err
-	})
-}
-
-// forgetPortReplies removes the rules of UDP ports that are not published any more.
-func forgetPortReplies(m *perform.Maker, state *pod.NetState, gone []network.Port) error {
-	for _, port := range gone {
-		if port.Protocol != "udp" || slices.ContainsFunc(state.Ports, func(q network.Port) bool { return q.Protocol == "udp" && q.PodPort == port.PodPort }) {
-			continue
-		}
-		for _, ip := range firstOfEach(state.Addresses) {
-			if err := m.Request("rule for answers", network.DeletePortRule(ip, port.PodPort)); err != nil && !isGone(err) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // Report asks the pod's helper how it is doing; nil if there is none.
 func Report(p *pod.Pod) (*control.Report, error) {
 	state, err := store.Net(p)
@@ -412,94 +303,6 @@ func Report(p *pod.Pod) (*control.Report, error) {
 	return answer.Status, nil
 }
 
-// EndHelper ends what a helper does for a pod that is removed: the helper itself, if it is the pod's own. The
-// pod's leases go, too, if it was on networks, with what is left of its interfaces.
-func EndHelper(p *pod.Pod, netns *os.File) error {
-	state, err := store.Net(p)
-	if err != nil {
-		return nil // there is nothing to be known; the helper ends with the pod
-	}
-	if err := endKeeper(p); err != nil { // first: it has the ports, too
-		return err
-	}
-	if state.Helper != nil {
-		if err := proc.EndProcess(*state.Helper, "the helper of the pod's network"); err != nil {
-			return err
-		}
-	}
-	if p.Hub == "" {
-		return nil
-	}
-	hub, err := store.StoreOf(p).Hub()
-	if err != nil || hub == nil || hub.ID != p.Hub {
-		return err
-	}
-	if h, err := dial(hub); err == nil {
-		_, _ = h.Ask(&control.Request{Do: control.Forget, Pod: p.ID}) // it watches the pod as well
-		h.close()
-	}
-	return detachAll(p, hub, state, netns)
-}
-
-// detachAll gives back what the pod has of networks. netns may be nil: gone.
-func detachAll(p *pod.Pod, hub *pod.Pod, state *pod.NetState, netns *os.File) error {
-	if len(state.Attachments) == 0 {
-		return nil
-	}
-	work, err := StartWork(store.StoreOf(p), hub)
-	if err != nil {
-		return err
-	}
-	defer work.Close()
-	for i := range state.Attachments {
-		a := &state.Attachments[i]
-		n, nerr := store.StoreOf(p).ReadNetwork(a.Network)
-		if nerr != nil {
-			continue // it was removed by force, and its leases with it
-		}
-		var files []*os.File
-		if netns != nil {
-			files = append(files, netns)
-		}
-		if _, derr := work.do(&control.Work{Do: control.Detach, Network: *n, Pod: p.ID, Attachment: a}, files...); derr != nil {
-			err = errors.Join(err, derr)
-		}
-	}
-	return err
-}
-
-// leadOutAgain lets another network lead out in place of one that is gone.
-func (w *Wiring) leadOutAgain(gone network.Attachment) error {
-	if !gone.Default {
-		return nil
-	}
-	for i := range w.State.Attachments {
-		a := &w.State.Attachments[i]
-		if n, err := store.StoreOf(w.pod).ReadNetwork(a.Network); err != nil || n.Internal || len(a.Gateways) == 0 {
-			continue
-		}
-		for _, gateway := range a.Gateways {
-			if err := w.Maker.Request("default route via "+gateway.String(), network.AddDefaultRoute(0, gateway)); err != nil {
-				return err
-			}
-		}
-		a.Default = true
-		return nil
-	}
-	return nil
-}
-
-// KeepReachable makes the published ports of a pod go on working when its addresses have changed.
-func (w *Wiring) KeepReachable() error {
-	if err := w.ensureAddress(); err != nil {
-		return err
-	}
-	if err := keepReplies(w.Maker, w.State.Addresses); err != nil {
-		return err
-	}
-	return keepPortReplies(w.Maker, w.State, w.State.Ports)
-}
-
 // Update tells the helper what has changed.
 func (w *Wiring) Update(hub *pod.Pod, pidfd *os.File) error {
 	if !w.State.Served {
@@ -507,45 +310,4 @@ func (w *Wiring) Update(hub *pod.Pod, pidfd *os.File) error {
 	}
 	_, err := w.Helper.Ask(&control.Request{Do: control.Update, Member: w.member()})
 	return err
-}
-
-// Disconnect takes a pod that runs off a network.
-func Disconnect(p *pod.Pod, name string) error {
-	n, err := store.StoreOf(p).Network(name)
-	if err != nil {
-		return err
-	}
-	hub, err := Leader(p)
-	if err != nil {
-		return err
-	}
-	return Rewire(p, func(w *Wiring, pidfd *os.File) error {
-		i := slices.IndexFunc(w.State.Attachments, func(a network.Attachment) bool { return a.Network == name })
-		if i < 0 {
-			return fault.New(nil, []string{"`podsh inspect " + store.Ref(p) + "` shows which it is on"}, "pod %q is not on network %q", p.Title(), name)
-		}
-		if err := w.openNetwork(p.Holder.PID); err != nil {
-			return err
-		}
-		if w.work, err = StartWork(store.StoreOf(p), hub); err != nil {
-			return err
-		}
-		a := w.State.Attachments[i]
-		if _, err := w.work.do(&control.Work{Do: control.Detach, Network: *n, Pod: p.ID, Attachment: &a}, w.netns); err != nil {
-			return err
-		}
-		w.State.Attachments = slices.Delete(w.State.Attachments, i, i+1)
-		w.State.Addresses = slices.DeleteFunc(w.State.Addresses, func(ip netip.Addr) bool {
-			return slices.ContainsFunc(a.Addresses, func(own netip.Prefix) bool { return own.Addr() == ip })
-		})
-		if err := w.leadOutAgain(a); err != nil {
-			return err
-		}
-		if len(w.State.Ports) > 0 { // the kernel took the routes for answers away with the address
-			if err := w.KeepReachable(); err != nil {
-				return err
-			}
-		}
-		return w.Update(hub, pidfd)
-	})
 }
