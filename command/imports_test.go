@@ -20,9 +20,9 @@ const house = "github.com/podsh/podsh/"
 // import more.
 var mayImport = map[string]string{
 	".": "command",
-	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/supervise sandbox/view sandbox/wire " +
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/member sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/supervise sandbox/view sandbox/wire " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image network network/control nsenter sandbox/ask sandbox/container sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
+	"sandbox":            "image network network/control nsenter sandbox/ask sandbox/container sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/member sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
 	"sandbox/fault":      "",
 	"sandbox/ids":        "sandbox/fault",
 	"sandbox/files":      "",
@@ -31,6 +31,7 @@ var mayImport = map[string]string{
 	"sandbox/pod":        "network rootfs sandbox/fault sandbox/files sandbox/ids sandbox/proc sandbox/spec",
 	"sandbox/plan":       "network nsenter rootfs sandbox/fault sandbox/ids sandbox/pod sandbox/spec",
 	"sandbox/store":      "network sandbox/fault sandbox/files sandbox/pod sandbox/proc sandbox/spec",
+	"sandbox/member": "sandbox/fault sandbox/pod sandbox/proc sandbox/store",
 	"sandbox/doctor":     "nsenter rootfs sandbox/fault sandbox/ids sandbox/plan sandbox/spec sandbox/store",
 	"sandbox/perform":    "nsenter rootfs sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/store seccomp",
 	"sandbox/machine":    "image rootfs sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
@@ -39,7 +40,7 @@ var mayImport = map[string]string{
 	"sandbox/wire":       "network network/control network/program nsenter sandbox/ask sandbox/doctor sandbox/fault sandbox/files sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
 	"sandbox/container":  "image network/control nsenter rootfs sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy sandbox/wire",
 	"sandbox/supervise":  "network/control nsenter sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/doctor sandbox/fault sandbox/files sandbox/pod sandbox/proc sandbox/spec sandbox/store",
-	"sandbox/view":       "network network/control sandbox sandbox/container sandbox/fault sandbox/ids sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
+	"sandbox/view":       "network network/control sandbox/container sandbox/fault sandbox/ids sandbox/member sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
 	"sandbox/crilog":     "",
 	"sandbox/tarcopy":    "",
 	"rootfs":             "",

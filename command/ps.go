@@ -13,7 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/podsh/podsh/network"
-	"github.com/podsh/podsh/sandbox"
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/store"
 	"github.com/podsh/podsh/sandbox/view"
@@ -175,7 +175,7 @@ func tellLost() {
 }
 
 func psRows(pods []*pod.Pod, all, processes bool) ([]psRow, error) {
-	statuses := sandbox.Statuses(pods)
+	statuses := store.Statuses(pods)
 	var running []*pod.Pod
 	for i, p := range pods {
 		if statuses[i] == pod.Running {
@@ -186,7 +186,7 @@ func psRows(pods []*pod.Pod, all, processes bool) ([]psRow, error) {
 	members := map[string][]int{}
 	if processes {
 		var err error
-		if members, err = sandbox.Members(running); err != nil {
+		if members, err = member.Members(running); err != nil {
 			return nil, err
 		}
 	}

@@ -8,8 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -48,7 +48,7 @@ func top(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	processes, err := sandbox.Processes(pod)
+	processes, err := member.Processes(pod)
 	if err != nil {
 		return err
 	}

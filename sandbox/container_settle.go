@@ -12,6 +12,7 @@ import (
 	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/store"
@@ -79,12 +80,12 @@ func leftInStore(c *pod.Container, mountNS uint64) ([]proc.Member, error) {
 		return nil, nil
 	}
 	defer pidfd.Close()
-	group, err := membershipOf(c.In, pidfd)
+	group, err := member.Of(c.In, pidfd)
 	if err != nil || group == nil {
 		return nil, nil
 	}
 	defer group.Close()
-	members, err := group.members(nil)
+	members, err := group.Members(nil)
 	var left []proc.Member
 	for _, m := range members {
 		if inode, nsErr := proc.NamespaceInode(fmt.Sprint(m.PID), "mnt"); nsErr == nil && inode == mountNS {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/podsh/podsh/sandbox/disk"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/store"
@@ -29,7 +28,7 @@ func Kill(p *pod.Pod, sig unix.Signal) (int, error) {
 		return 0, err
 	}
 	defer pidfd.Close()
-	group, err := membershipOf(p, pidfd)
+	group, err := member.Of(p, pidfd)
 	if errors.Is(err, fault.ErrExited) {
 		return 0, hasEnded(p)
 	}
@@ -41,7 +40,7 @@ func Kill(p *pod.Pod, sig unix.Signal) (int, error) {
 			"pod %q has no pid, mount or user namespace of its own: nothing tells its members from other processes", p.Title())
 	}
 	defer group.Close()
-	members, err := group.members(nil)
+	members, err := group.Members(nil)
 	for _, m := range members {
 		err = errors.Join(err, m.Signal(sig))
 		m.PIDFD.Close()
@@ -94,7 +93,7 @@ func stop(p *pod.Pod, grace time.Duration) ([]proc.Process, error) {
 		return nil, err
 	}
 	defer pidfd.Close()
-	group, err := membershipOf(p, pidfd)
+	group, err := member.Of(p, pidfd)
 	if err != nil && !errors.Is(err, fault.ErrExited) {
 		return nil, err
 	}
@@ -102,96 +101,18 @@ func stop(p *pod.Pod, grace time.Duration) ([]proc.Process, error) {
 		return nil, end(p, pidfd, nil)
 	}
 	defer group.Close()
-	stubborn, err := group.terminate(time.Now().Add(grace))
-	return stubborn, errors.Join(err, end(p, pidfd, group), group.destroy())
-}
-
-// terminate asks the members to end and returns those that have not at the deadline. What they start
-// meanwhile is asked, too.
-func (m *membership) terminate(deadline time.Time) ([]proc.Process, error) {
-	asked := map[int]proc.Member{}
-	defer func() {
-		for _, member := range asked {
-			member.PIDFD.Close()
-		}
-	}()
-	for {
-		members, err := m.members(asked)
-		for _, member := range members {
-			asked[member.PID] = member
-			// One that is stopped takes a SIGTERM only when it goes on.
-			err = errors.Join(err, member.Signal(unix.SIGTERM), member.Signal(unix.SIGCONT))
-		}
-		if err != nil || len(asked) == 0 {
-			return nil, err
-		}
-		for pid, member := range asked {
-			gone, err := proc.Ended(member.PIDFD, deadline)
-			if err != nil {
-				return nil, err
-			}
-			if !gone {
-				return m.describe(asked)
-			}
-			member.PIDFD.Close()
-			delete(asked, pid)
-		}
-	}
-}
-
-// describe tells of those that are still there.
-func (m *membership) describe(members map[int]proc.Member) ([]proc.Process, error) {
-	read, err := proc.NewReader(m.pod.Holder.PID)
-	if err != nil {
-		return nil, err
-	}
-	var processes []proc.Process
-	for pid, member := range members {
-		process, err := read.Read(pid)
-		if err == nil && !proc.Exited(member.PIDFD) {
-			processes = append(processes, process)
-		}
-	}
-	return processes, nil
-}
-
-// destroy kills the members that outlive their holder. In a pid namespace of their own there are none: the
-// kernel kills all of it with its PID 1, pid_namespaces(7). Nobody can join any more, so this comes to an end.
-func (m *membership) destroy() error {
-	if m.kind == "pid" {
-		return nil
-	}
-	deadline := time.Now().Add(proc.UntilGiveUp)
-	for {
-		members, err := m.members(nil)
-		if err != nil || len(members) == 0 {
-			return err
-		}
-		for _, member := range members {
-			err = errors.Join(err, member.Signal(unix.SIGKILL))
-		}
-		for _, member := range members {
-			gone, waitErr := proc.Ended(member.PIDFD, deadline)
-			if waitErr == nil && !gone {
-				waitErr = proc.Hanging("process %d of pod %q", member.PID, m.pod.Title())
-			}
-			err = errors.Join(err, waitErr)
-			member.PIDFD.Close()
-		}
-		if err != nil {
-			return err
-		}
-	}
+	stubborn, err := group.Terminate(time.Now().Add(grace))
+	return stubborn, errors.Join(err, end(p, pidfd, group), group.Destroy())
 }
 
 // end ends the holder and waits for that. With it goes all that is in its pid namespace. group may be nil.
-func end(p *pod.Pod, pidfd *os.File, group *membership) error {
+func end(p *pod.Pod, pidfd *os.File, group *member.Group) error {
 	for i, try := range []struct {
 		sig  unix.Signal
 		wait time.Duration
 	}{{unix.SIGTERM, proc.UntilWake}, {unix.SIGTERM, proc.UntilKill}, {unix.SIGKILL, proc.UntilGiveUp}} {
 		if i > 0 && group != nil {
-			group.wakeParents()
+			group.WakeParents()
 		}
 		if err := (proc.Member{PID: p.Holder.PID, PIDFD: pidfd}).Signal(try.sig); err != nil {
 			return err
@@ -201,32 +122,6 @@ func end(p *pod.Pod, pidfd *os.File, group *membership) error {
 		}
 	}
 	return proc.Hanging("the pause of pod %q (pid %d)", p.Title(), p.Holder.PID)
-}
-
-// wakeParents lets those go on that are stopped, outside: a joiner after Ctrl-Z, say. A PID 1 does not end
-// before all in its namespace are gone for good, and a zombie is not until its parent has taken its status.
-func (m *membership) wakeParents() {
-	if m.kind != "pid" {
-		return
-	}
-	pids, _ := m.pids() // best effort: who does not wake is told of as hanging
-	for _, pid := range pids {
-		child, err := proc.ReadStatus(pid)
-		parent, _ := strconv.Atoi(child["PPid"])
-		if err != nil || parent == 0 || slices.Contains(pids, parent) {
-			continue
-		}
-		fd, err := unix.PidfdOpen(parent, 0)
-		if err != nil {
-			continue
-		}
-		state, _ := proc.ReadStatus(parent)
-		again, _ := proc.ReadStatus(pid) // behind the pidfd: is it still the parent?
-		if strings.HasPrefix(state["State"], "T") && again["PPid"] == child["PPid"] {
-			_ = unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)
-		}
-		unix.Close(fd)
-	}
 }
 
 // Remove makes a pod be gone: its holder, if force says so, what it has of the network, what it wrote to disk,
@@ -286,14 +181,14 @@ func remove(p *pod.Pod, force bool) error {
 // destroy ends the holder and all members, without asking those. In a pid namespace of their own they need
 // not be known: the kernel kills them.
 func destroy(p *pod.Pod, pidfd *os.File) error {
-	group, err := membershipOf(p, pidfd)
+	group, err := member.Of(p, pidfd)
 	if errors.Is(err, fault.ErrExited) || p.MemberNamespace() == "pid" {
 		err = nil
 	}
 	err = errors.Join(err, end(p, pidfd, group))
 	if group != nil {
 		defer group.Close()
-		err = errors.Join(err, group.destroy())
+		err = errors.Join(err, group.Destroy())
 	}
 	return err
 }

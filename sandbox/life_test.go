@@ -14,6 +14,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -57,7 +58,7 @@ func TestStopWakesMembersThatAreStopped(t *testing.T) {
 	pod := handmade(t, newStore(t), "", "user", "pid")
 	enter(t, pod, `echo; kill -STOP $$`)
 	eventually(t, "the member to stop", func() bool {
-		processes, err := Processes(pod)
+		processes, err := member.Processes(pod)
 		return err == nil && len(processes) == 2 && processes[1].State == "T"
 	})
 	if stubborn, err := Stop(pod, never); err != nil || len(stubborn.Processes) > 0 {
@@ -91,7 +92,7 @@ func TestThePauseOfAnotherPodIsNoMember(t *testing.T) {
 	}
 	enter(t, p, "echo; exec "+pause+" pause")
 	eventually(t, "the pause", func() bool { return slices.Equal(membersOf(t, p), []string{"pause"}) })
-	members, err := Members([]*pod.Pod{p})
+	members, err := member.Members([]*pod.Pod{p})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -170,7 +171,7 @@ func enter(t *testing.T, pod *pod.Pod, script string) *exec.Cmd {
 // membersOf are the members' names, sorted.
 func membersOf(t *testing.T, p *pod.Pod) []string {
 	t.Helper()
-	members, err := Members([]*pod.Pod{p})
+	members, err := member.Members([]*pod.Pod{p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +221,7 @@ func TestMembersOfAPodWithoutNamespaces(t *testing.T) {
 	if p.MemberNamespace() != "" {
 		t.Fatal("its net namespace tells nothing")
 	}
-	members, err := Members([]*pod.Pod{p})
+	members, err := member.Members([]*pod.Pod{p})
 	if err != nil || len(members) != 0 {
 		t.Errorf("members %v, %v", members, err)
 	}
@@ -233,13 +234,13 @@ func TestMembersOfAPodWithoutNamespaces(t *testing.T) {
 }
 
 func TestStatuses(t *testing.T) {
-	store := newStore(t)
-	running := handmade(t, store, "web", "user", "pid")
+	s := newStore(t)
+	running := handmade(t, s, "web", "user", "pid")
 	reused := *running // the same pid, another process
 	reused.Holder.PIDFDInode, reused.Holder.Started = 0, "1"
 	rebooted := *running
 	rebooted.Holder.BootID = "another"
-	got := Statuses([]*pod.Pod{running, &reused, &rebooted, {ID: "unreadable"}})
+	got := store.Statuses([]*pod.Pod{running, &reused, &rebooted, {ID: "unreadable"}})
 	if want := []pod.Status{pod.Running, pod.Exited, pod.Exited, pod.Broken}; !slices.Equal(got, want) {
 		t.Errorf("%v, not %v", got, want)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
@@ -52,7 +53,7 @@ func TestProcesses(t *testing.T) {
 	pod := handmade(t, newStore(t), "", "user", "pid", "mnt")
 	enter(t, pod, `echo; exec sleep 1000`)
 	eventually(t, "the sleep", func() bool { return slices.Equal(membersOf(t, pod), []string{"sleep"}) })
-	processes, err := Processes(pod)
+	processes, err := member.Processes(pod)
 	if err != nil || len(processes) != 2 {
 		t.Fatalf("%v, %v", processes, err)
 	}
@@ -75,7 +76,7 @@ func TestAProcessWithoutArgumentsHasItsName(t *testing.T) {
 	pod := handmade(t, newStore(t), "", "user", "pid")
 	enter(t, pod, `echo; sh -c 'exit' & exec sleep 1000`) // which never takes its status
 	eventually(t, "the zombie", func() bool {
-		processes, err := Processes(pod)
+		processes, err := member.Processes(pod)
 		return err == nil && slices.ContainsFunc(processes, func(p proc.Process) bool {
 			return p.State == "Z" && p.CommandLine() == "[sh]"
 		})

@@ -1,11 +1,8 @@
 package sandbox
 
 import (
-	"fmt"
-
-	"golang.org/x/sys/unix"
-
 	"github.com/podsh/podsh/sandbox/container"
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
@@ -14,9 +11,9 @@ func SweepMounts(s *container.Started, pod *pod.Pod) error {
 	if s.Mounts == nil {
 		return nil
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(s.Mounts.Fd()), &st); err != nil {
-		return fmt.Errorf("stat %s: %w", s.Mounts.Name(), err)
+	group, err := member.InMounts(pod, s.Mounts)
+	if err != nil {
+		return err
 	}
-	return (&membership{pod, "mnt", s.Mounts, st.Ino}).destroy()
+	return group.Destroy()
 }

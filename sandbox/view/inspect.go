@@ -15,8 +15,8 @@ import (
 
 	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/network/control"
-	"github.com/podsh/podsh/sandbox"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/member"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
@@ -161,7 +161,7 @@ func (i *Inspection) ask(p *pod.Pod) error {
 	}
 	i.RSS = residentSize(status)
 	i.Network = inspectNet(p)
-	members, err := sandbox.Members([]*pod.Pod{p})
+	members, err := member.Members([]*pod.Pod{p})
 	if list, ok := members[p.ID]; ok {
 		n := 1 + len(list)
 		i.Processes = &n

@@ -1,4 +1,6 @@
-package sandbox
+// Package member tells the processes in a pod from all others, by a namespace that they share: it lists them, and
+// makes them end. It knows nothing of the holder's end, of containers or of the order in which a pod is taken down.
+package member
 
 import (
 	"fmt"
@@ -55,28 +57,17 @@ func Members(pods []*pod.Pod) (map[string][]int, error) {
 	return members, nil
 }
 
-// Statuses looks what many pods are doing, in the order of the pods.
-func Statuses(pods []*pod.Pod) []pod.Status {
-	statuses := make([]pod.Status, len(pods))
-	proc.InParts(len(pods), func(from, to int) {
-		for i := from; i < to; i++ {
-			statuses[i] = store.StatusOf(pods[i])
-		}
-	})
-	return statuses
-}
-
-// membership is what the members of a living pod have in common. It holds their namespace open: so the
+// Group is what the members of a living pod have in common. It holds their namespace open: so the
 // kernel can't give its inode to another one while we look.
-type membership struct {
+type Group struct {
 	pod       *pod.Pod
 	kind      string
 	namespace *os.File
 	inode     uint64
 }
 
-// membershipOf returns nil for a pod whose members can't be told. pidfd is of the holder.
-func membershipOf(p *pod.Pod, pidfd *os.File) (*membership, error) {
+// Of returns nil for a pod whose members can't be told. pidfd is of the holder.
+func Of(p *pod.Pod, pidfd *os.File) (*Group, error) {
 	kind := p.MemberNamespace()
 	if kind == "" {
 		return nil, nil
@@ -97,13 +88,23 @@ func membershipOf(p *pod.Pod, pidfd *os.File) (*membership, error) {
 		namespace.Close()
 		return nil, fmt.Errorf("stat %s: %w", namespace.Name(), err)
 	}
-	return &membership{p, kind, namespace, st.Ino}, nil
+	return &Group{p, kind, namespace, st.Ino}, nil
 }
 
-func (m *membership) Close() { m.namespace.Close() }
+// InMounts are those in a mount namespace of the pod's that is held open; it stays the caller's.
+func InMounts(p *pod.Pod, namespace *os.File) (*Group, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(namespace.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", namespace.Name(), err)
+	}
+	return &Group{p, "mnt", namespace, st.Ino}, nil
+}
 
-// pids lists all processes in the namespace but the holder.
-func (m *membership) pids() ([]int, error) {
+// Close lets go of their namespace.
+func (m *Group) Close() { m.namespace.Close() }
+
+// PIDs lists all processes in the namespace but the holder.
+func (m *Group) PIDs() ([]int, error) {
 	all, err := proc.All()
 	if err != nil {
 		return nil, err
@@ -120,7 +121,7 @@ func (m *membership) pids() ([]int, error) {
 
 // holdsAnother says whether a process in the namespace is the pause of another pod, which shares it. Such a
 // pod is no member, though what runs in it is.
-func (m *membership) holdsAnother(pid int) (bool, error) {
+func (m *Group) holdsAnother(pid int) (bool, error) {
 	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil || string(name) != "pause\n" { // anyone can be called so, but every pause is
 		return false, nil
@@ -129,10 +130,10 @@ func (m *membership) holdsAnother(pid int) (bool, error) {
 	return slices.ContainsFunc(pods, func(p *pod.Pod) bool { return p.Holder.PID == pid && store.StatusOf(p) == pod.Running }), err
 }
 
-// members opens all members but those that are held already. Zombies are none: nothing ends them but their
+// Members opens all members but those that are held already. Zombies are none: nothing ends them but their
 // parent.
-func (m *membership) members(held map[int]proc.Member) ([]proc.Member, error) {
-	pids, err := m.pids()
+func (m *Group) Members(held map[int]proc.Member) ([]proc.Member, error) {
+	pids, err := m.PIDs()
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +163,7 @@ func (m *membership) members(held map[int]proc.Member) ([]proc.Member, error) {
 
 // open opens a pidfd, and only then looks whether the pid is a member's: so the pidfd is. It returns nil if
 // it is not, or is a zombie.
-func (m *membership) open(pid int) (*os.File, error) {
+func (m *Group) open(pid int) (*os.File, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err == unix.ESRCH || err == unix.EINVAL || err == unix.ENOENT { // gone, or a thread has it by now (6.18: ENOENT)
 		return nil, nil

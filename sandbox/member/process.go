@@ -1,4 +1,4 @@
-package sandbox
+package member
 
 import (
 	"github.com/podsh/podsh/sandbox/pod"
@@ -19,7 +19,8 @@ func Processes(p *pod.Pod) ([]proc.Process, error) {
 	}
 	read, err := proc.NewReader(p.Holder.PID)
 	if err != nil && proc.Ending(pidfd) {
-		return nil, hasEnded(p)
+		_, err := store.Open(p)
+		return nil, err
 	}
 	if err != nil {
 		return nil, err
