@@ -20,25 +20,26 @@ const house = "github.com/podsh/podsh/"
 // import more.
 var mayImport = map[string]string{
 	".": "command",
-	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/member sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/supervise sandbox/view sandbox/wire " +
+	"command": "image image/program network network/control network/program nsenter rootfs sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/disk sandbox/doctor sandbox/fault sandbox/ids sandbox/member sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/step sandbox/store sandbox/supervise sandbox/view sandbox/wire " +
 		"image/helper network/helper", // those two where one program is all: linked.go
-	"sandbox":            "image network network/control nsenter sandbox/ask sandbox/container sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/member sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
+	"sandbox":            "image network network/control nsenter sandbox/ask sandbox/container sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/member sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/step sandbox/store sandbox/wire",
 	"sandbox/fault":      "",
 	"sandbox/ids":        "sandbox/fault",
 	"sandbox/files":      "",
 	"sandbox/spec":       "network nsenter rootfs sandbox/fault sandbox/ids",
 	"sandbox/proc":       "sandbox/fault sandbox/ids",
 	"sandbox/pod":        "network rootfs sandbox/fault sandbox/files sandbox/ids sandbox/proc sandbox/spec",
-	"sandbox/plan":       "network nsenter rootfs sandbox/fault sandbox/ids sandbox/pod sandbox/spec",
+	"sandbox/step":       "nsenter",
+	"sandbox/plan":       "network nsenter rootfs sandbox/fault sandbox/ids sandbox/pod sandbox/spec sandbox/step",
 	"sandbox/store":      "network sandbox/fault sandbox/files sandbox/pod sandbox/proc sandbox/spec",
-	"sandbox/member": "sandbox/fault sandbox/pod sandbox/proc sandbox/store",
-	"sandbox/doctor":     "nsenter rootfs sandbox/fault sandbox/ids sandbox/plan sandbox/spec sandbox/store",
-	"sandbox/perform":    "nsenter rootfs sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/store seccomp",
+	"sandbox/member":     "sandbox/fault sandbox/pod sandbox/proc sandbox/store",
+	"sandbox/doctor":     "nsenter rootfs sandbox/fault sandbox/ids sandbox/plan sandbox/spec sandbox/step sandbox/store",
+	"sandbox/perform":    "nsenter rootfs sandbox/doctor sandbox/fault sandbox/ids sandbox/plan sandbox/pod sandbox/proc sandbox/step sandbox/store seccomp",
 	"sandbox/machine":    "image rootfs sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
-	"sandbox/disk":       "image image/program nsenter sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
+	"sandbox/disk":       "image image/program nsenter sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/step sandbox/store",
 	"sandbox/ask":        "network/control sandbox/fault sandbox/pod sandbox/proc sandbox/store",
-	"sandbox/wire":       "network network/control network/program nsenter sandbox/ask sandbox/doctor sandbox/fault sandbox/files sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store",
-	"sandbox/container":  "image network/control nsenter rootfs sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/tarcopy sandbox/wire",
+	"sandbox/wire":       "network network/control network/program nsenter sandbox/ask sandbox/doctor sandbox/fault sandbox/files sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/step sandbox/store",
+	"sandbox/container":  "image network/control nsenter rootfs sandbox/disk sandbox/doctor sandbox/fault sandbox/files sandbox/ids sandbox/machine sandbox/perform sandbox/plan sandbox/pod sandbox/proc sandbox/spec sandbox/step sandbox/store sandbox/tarcopy sandbox/wire",
 	"sandbox/supervise":  "network/control nsenter sandbox sandbox/ask sandbox/container sandbox/crilog sandbox/doctor sandbox/fault sandbox/files sandbox/pod sandbox/proc sandbox/spec sandbox/store",
 	"sandbox/view":       "network network/control sandbox/container sandbox/fault sandbox/ids sandbox/member sandbox/pod sandbox/proc sandbox/spec sandbox/store sandbox/wire",
 	"sandbox/crilog":     "",
@@ -69,7 +70,7 @@ var mayImport = map[string]string{
 }
 
 // pure are the packages that think and do nothing: what they know of the machine they are told.
-var pure = []string{"sandbox/plan", "sandbox/spec", "sandbox/ids", "sandbox/pod", "sandbox/fault"}
+var pure = []string{"sandbox/plan", "sandbox/step", "sandbox/spec", "sandbox/ids", "sandbox/pod", "sandbox/fault"}
 
 // notPure are the imports by which one could look at the machine, or do something to it. Of golang.org/x/sys/unix there are
 // constants and types to be had, and conversions to unixTypes.

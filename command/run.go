@@ -15,9 +15,9 @@ import (
 	"github.com/podsh/podsh/sandbox/ask"
 	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/disk"
-	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -181,7 +181,7 @@ func (m *making) container(c *cli.Context, pod *pod.Pod, own bool) (*pod.Contain
 	}
 	made, err := container.NewContainer(pod, m.spec, m.image, layers, own)
 	if err == nil && c.Bool("explain") {
-		var plan plan.Plan
+		var plan step.Plan
 		if plan, err = container.ProposeContainer(made); err == nil {
 			err = plan.Explain(os.Stderr)
 		}
@@ -212,7 +212,7 @@ func (m *making) show(c *cli.Context, store *store.Store, pod *pod.Pod) error {
 		return err
 	}
 	if dryRunOf(c) == "json" {
-		return writeJSON(os.Stdout, map[string][]plan.Line{"pod": proposal.Plan.Lines(), "container": steps.Lines()})
+		return writeJSON(os.Stdout, map[string][]step.Line{"pod": proposal.Plan.Lines(), "container": steps.Lines()})
 	}
 	if err := proposal.Plan.Explain(os.Stdout); err != nil {
 		return err

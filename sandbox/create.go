@@ -16,13 +16,14 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Proposal is a pod that could be made, and the plan to make it.
 type Proposal struct {
 	Pod      *pod.Pod
-	Plan     plan.Plan
+	Plan     step.Plan
 	Warnings []error // what is lost, with hints
 
 	facts *plan.Facts

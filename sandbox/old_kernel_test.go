@@ -14,6 +14,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -32,7 +33,7 @@ func TestSourcesAreTakenFromPrivateMounts(t *testing.T) {
 		case call.Nr == unix.SYS_MOUNT && call.Args[1] == "/" && call.Args[3] == unix.MS_REC|unix.MS_PRIVATE:
 			private = true
 		case call.Nr == unix.SYS_OPEN_TREE && !private:
-			t.Errorf("%s comes before all mounts are private", plan.ShowCall(call))
+			t.Errorf("%s comes before all mounts are private", step.ShowCall(call))
 		}
 	}
 }

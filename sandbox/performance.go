@@ -18,6 +18,7 @@ import (
 	"github.com/podsh/podsh/sandbox/perform"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 	"github.com/podsh/podsh/sandbox/wire"
 )
@@ -48,7 +49,7 @@ func (run *performance) undoAll() {
 }
 
 // begin starts the holder, and sends it its first steps without waiting for them.
-func (run *performance) begin(steps plan.Plan) error {
+func (run *performance) begin(steps step.Plan) error {
 	if err := run.host(steps[0], hostCalls[steps[0].Host].do); err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func (run *performance) perform() error {
 	place := 0
 	for at := 1; at < len(run.Plan); {
 		steps := run.Plan[at:]
-		if steps[0].Side == plan.Host {
+		if steps[0].Side == step.Host {
 			if err := run.host(steps[0], hostCalls[steps[0].Host].do); err != nil {
 				return err
 			}
@@ -90,7 +91,7 @@ func (run *performance) perform() error {
 
 // host does a step of the host's side. One that fails where the pod's side has failed is no news: whoever finds no pod any more
 // may notice first, and what the pod's side has said is why.
-func (run *performance) host(step plan.Step, do func(*performance) error) error {
+func (run *performance) host(step step.Step, do func(*performance) error) error {
 	err := do(run)
 	if err == nil {
 		return nil
@@ -105,7 +106,7 @@ func (run *performance) host(step plan.Step, do func(*performance) error) error 
 
 // settle waits until the first n steps, which were sent, are done; and does meanwhile what the host's next
 // one needs.
-func (run *performance) settle(steps plan.Plan, n, place int) error {
+func (run *performance) settle(steps step.Plan, n, place int) error {
 	for _, step := range steps[:n] {
 		if step.Call.Nr == nsenter.Clone {
 			if err := run.executor.Cloned(); err != nil {
@@ -113,7 +114,7 @@ func (run *performance) settle(steps plan.Plan, n, place int) error {
 			}
 		}
 	}
-	if n < len(steps) && steps[n].Side == plan.Host && hostCalls[steps[n].Host].prepare != nil {
+	if n < len(steps) && steps[n].Side == step.Host && hostCalls[steps[n].Host].prepare != nil {
 		if err := run.host(steps[n], hostCalls[steps[n].Host].prepare); err != nil {
 			return err
 		}

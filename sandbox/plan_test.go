@@ -25,6 +25,7 @@ import (
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -66,16 +67,16 @@ func TestGoldenPlans(t *testing.T) {
 }
 
 // examplePlans are plans of every kind.
-func examplePlans(t *testing.T) map[string]plan.Plan {
-	plans := map[string]plan.Plan{}
-	for _, some := range []map[string]plan.Plan{createPlans(t), joinPlans(t), runPlans(t)} {
+func examplePlans(t *testing.T) map[string]step.Plan {
+	plans := map[string]step.Plan{}
+	for _, some := range []map[string]step.Plan{createPlans(t), joinPlans(t), runPlans(t)} {
 		maps.Copy(plans, some)
 	}
 	return plans
 }
 
-func createPlans(t *testing.T) map[string]plan.Plan {
-	plans := map[string]plan.Plan{}
+func createPlans(t *testing.T) map[string]step.Plan {
+	plans := map[string]step.Plan{}
 	host := rootfs.Source{Kind: "host"}
 	dir := rootfs.Source{Kind: "dir", Dir: "/srv/debian", Mode: "overlay"}
 	for name, c := range map[string]struct {
@@ -121,8 +122,8 @@ func createPlans(t *testing.T) map[string]plan.Plan {
 	return plans
 }
 
-func joinPlans(t *testing.T) map[string]plan.Plan {
-	plans := map[string]plan.Plan{}
+func joinPlans(t *testing.T) map[string]step.Plan {
+	plans := map[string]step.Plan{}
 	f := machineFacts()
 	p, _, err := plan.Resolve(&spec.Spec{Name: "web", Rootfs: rootfs.Source{Kind: "host"}}, f, "0123456789ab")
 	if err != nil {
@@ -141,8 +142,8 @@ func joinPlans(t *testing.T) map[string]plan.Plan {
 	return plans
 }
 
-func runPlans(t *testing.T) map[string]plan.Plan {
-	plans := map[string]plan.Plan{}
+func runPlans(t *testing.T) map[string]step.Plan {
+	plans := map[string]step.Plan{}
 	img := &image.Image{ID: "sha256:1d", Config: image.Config{
 		Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"PATH=/usr/bin:/bin", "LANG=C"}, WorkingDir: "/srv",
 		Volumes: map[string]struct{}{"/var/lib/app": {}},
@@ -242,7 +243,7 @@ func TestPlansCanBeEncoded(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, call := range steps.Calls() {
-			if plan.CallNames[call.Nr] == "" {
+			if step.CallNames[call.Nr] == "" {
 				t.Errorf("%s: system call %d has no name in callNames", name, call.Nr)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/plan"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // pathArgs says which arguments of a call are paths that the kernel walks.
@@ -47,12 +48,12 @@ func TestNamesOfThePodAreWalkedAlone(t *testing.T) {
 		w := &walker{opened: map[nsenter.Result]nsenter.Call{}, host: map[nsenter.Result]bool{}, calls: steps.Calls()}
 		walks := 0
 		for i, call := range w.calls {
-			if _, known := pathArgs[call.Nr]; !known && plan.FirstText(call) != "" && !noPaths[call.Nr] ||
-				call.Nr == unix.SYS_FSOPEN && !slices.Contains(madeUp, plan.TextAt(call, 0)) {
-				t.Errorf("%s: %s: nothing is known of its paths", name, plan.ShowCall(call))
+			if _, known := pathArgs[call.Nr]; !known && step.FirstText(call) != "" && !noPaths[call.Nr] ||
+				call.Nr == unix.SYS_FSOPEN && !slices.Contains(madeUp, step.TextAt(call, 0)) {
+				t.Errorf("%s: %s: nothing is known of its paths", name, step.ShowCall(call))
 			}
 			for _, arg := range pathArgs[call.Nr] {
-				path := plan.TextAt(call, arg)
+				path := step.TextAt(call, arg)
 				if path == "" || path == "." || path == "/" {
 					continue
 				}
@@ -60,7 +61,7 @@ func TestNamesOfThePodAreWalkedAlone(t *testing.T) {
 					walks++
 				}
 				if why := w.refuses(call, arg, path); why != "" {
-					t.Errorf("%s: %s: %s", name, plan.ShowCall(call), why)
+					t.Errorf("%s: %s: %s", name, step.ShowCall(call), why)
 				}
 			}
 			if call.Nr == nsenter.Exec && len(w.opened) > 0 {
@@ -118,7 +119,7 @@ func (w *walker) follow(place nsenter.Result, call nsenter.Call) {
 			delete(w.host, place)
 		}
 	case unix.SYS_MOVE_MOUNT:
-		if dst := plan.TextAt(call, 3); dst == "lower" || dst == "disk" { // below what the pod sees
+		if dst := step.TextAt(call, 3); dst == "lower" || dst == "disk" { // below what the pod sees
 			w.host[call.Args[0].(nsenter.Result)] = true
 			w.host[w.at] = true // where it stands
 		}
@@ -159,7 +160,7 @@ func (w *walker) isProc(fd nsenter.Result) bool {
 	if at, ok := call.Args[0].(nsenter.Result); ok {
 		call = w.calls[at]
 	}
-	return plan.TextAt(call, 1) == rootfs.Proc.Target
+	return step.TextAt(call, 1) == rootfs.Proc.Target
 }
 
 // close follows a close_range(2): all that there is, since what is kept stands below, or copies at numbers that are known.
@@ -186,7 +187,7 @@ func joinsMounts(call nsenter.Call) bool {
 // noMagicLinks says whether an openat2(2) goes through no link of proc(5)'s.
 func noMagicLinks(call nsenter.Call) bool {
 	how, ok := call.Args[2].([]byte)
-	return ok && plan.Native.Uint64(how[16:])&(unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS) != 0
+	return ok && step.Native.Uint64(how[16:])&(unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS) != 0
 }
 
 // TestOwnProcShowsWhoMounts: where mount(2) is called for a descriptor by way of the root's own /proc, as before Linux 5.12,
@@ -199,10 +200,10 @@ func TestOwnProcShowsWhoMounts(t *testing.T) {
 			if call.Nr == unix.SYS_SETNS && call.Args[1] == unix.CLONE_NEWPID {
 				outside = true // only what it clones is in there
 			}
-			if call.Nr == unix.SYS_MOUNT && strings.HasPrefix(plan.TextAt(call, 1), "self/fd/") {
+			if call.Nr == unix.SYS_MOUNT && strings.HasPrefix(step.TextAt(call, 1), "self/fd/") {
 				seen++
 				if outside {
-					t.Fatalf("%s: %s", name, plan.ShowCall(call))
+					t.Fatalf("%s: %s", name, step.ShowCall(call))
 				}
 			}
 		}

@@ -5,10 +5,11 @@ import (
 	"github.com/podsh/podsh/sandbox/container"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // ProposeContainer plans a container in the pod that is proposed.
-func (p *Proposal) ProposeContainer(spec *spec.ContainerSpec, img *image.Image, layers []string) (plan.Plan, error) {
+func (p *Proposal) ProposeContainer(spec *spec.ContainerSpec, img *image.Image, layers []string) (step.Plan, error) {
 	c, err := container.PlanContainer(p.Pod, spec, img, layers)
 	if err != nil {
 		return nil, err

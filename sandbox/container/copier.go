@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 	"github.com/podsh/podsh/sandbox/tarcopy"
 )
@@ -129,7 +130,7 @@ func startCopier(f *Files, stdin, stdout, stderr *os.File, args ...string) (*nse
 
 // planCopy lists what is done to leave podsh@copy alone with a root. As with the pod's shared memory, that is a mount of
 // another mount namespace: it is fetched from there.
-func planCopy(p *pod.Pod, args []string) (planned plan.Plan, then int) {
+func planCopy(p *pod.Pod, args []string) (planned step.Plan, then int) {
 	const podFD, mountsFD, exeFD = nsenter.EnterFD, nsenter.EnterFD + 1, nsenter.EnterFD + 2
 	b := &plan.Builder{}
 	b.Explain("go to the files, with mounts of one's own", "setns(2)", "")

@@ -20,13 +20,14 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Joining is a command that could run in a pod, and the plan for it.
 type Joining struct {
 	Pod  *pod.Pod
-	Plan plan.Plan
+	Plan step.Plan
 
 	spec  *spec.JoinSpec
 	who   pod.Identity
@@ -191,16 +192,16 @@ func (j *Joining) StartBeside(args []string, streams *Streams) (*os.Process, err
 
 // Failed says why a joiner could not carry out its plan: the call at place failed with errno.
 func (j *Joining) Failed(place int, errno syscall.Errno) error {
-	step, why, ok := j.Plan.At(place)
+	failing, why, ok := j.Plan.At(place)
 	switch {
 	case !ok:
 		return fault.New(nil, []string{"was it killed, or is memory short?"}, "the joiner of pod %q ended without a word", j.Pod.Title())
-	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
+	case failing.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, failing.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
 		return fault.New(fault.ErrExited, []string{"podsh rm " + j.Pod.Title()}, "pod %q has ended", j.Pod.Title())
-	case step.Call.Nr == nsenter.Exec:
+	case failing.Call.Nr == nsenter.Exec:
 		return j.execFailed(errno)
-	case why.Role == plan.Folder:
-		return plan.FolderFailed(plan.FirstText(why.Call), errno, "--workdir names a folder of the pod's")
+	case why.Role == step.Folder:
+		return plan.FolderFailed(step.FirstText(why.Call), errno, "--workdir names a folder of the pod's")
 	}
 	return perform.ExplainFailure(j.Plan, &nsenter.CallError{Place: place, Errno: errno})
 }

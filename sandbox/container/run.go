@@ -23,6 +23,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -36,7 +37,7 @@ type Stdio struct {
 }
 
 // ProposeContainer plans what start would do, for those who want to see it.
-func ProposeContainer(c *pod.Container) (plan.Plan, error) {
+func ProposeContainer(c *pod.Container) (step.Plan, error) {
 	if len(c.Spec.PodVolumes) > 0 {
 		if err := disk.EnsureVolumes(c.In); err != nil {
 			return nil, err
@@ -55,7 +56,7 @@ func ProposeContainer(c *pod.Container) (plan.Plan, error) {
 }
 
 // PlanOf is the plan of a container that is only to be shown.
-func PlanOf(c *pod.Container, etc []plan.EtcFile) (plan.Plan, error) {
+func PlanOf(c *pod.Container, etc []plan.EtcFile) (step.Plan, error) {
 	f, member, err := facts(c, etc, &Stdio{})
 	if err != nil {
 		return nil, err
@@ -221,7 +222,7 @@ func StartInPod(c *pod.Container, stdio *Stdio, running func(*Started) error) (s
 type built struct {
 	executor *nsenter.Executor
 	member   *plan.ContainerFacts
-	plan     plan.Plan
+	plan     step.Plan
 	held     int // so many steps of it are done
 }
 
@@ -284,7 +285,7 @@ func executor(c *pod.Container, pidfd *os.File, stdio *Stdio) (*nsenter.Executor
 }
 
 // explain says what a call that failed was for, where only a container has that cause.
-func explain(c *pod.Container, steps plan.Plan, err error) error {
+func explain(c *pod.Container, steps step.Plan, err error) error {
 	var failed *nsenter.CallError
 	if !errors.As(err, &failed) {
 		return perform.ExplainFailure(steps, err)
@@ -292,18 +293,18 @@ func explain(c *pod.Container, steps plan.Plan, err error) error {
 	if gone := store.Lives(c.In); gone != nil { // whatever the call says
 		return gone
 	}
-	step, why, _ := steps.At(failed.Place)
+	failing, why, _ := steps.At(failed.Place)
 	switch errno := failed.Errno; {
-	case step.Call.Nr == nsenter.Exec:
+	case failing.Call.Nr == nsenter.Exec:
 		return execFailed(c, errno)
-	case step.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, step.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
+	case failing.Call.Nr == unix.SYS_SETNS && errno == unix.ESRCH, failing.Call.Nr == nsenter.Clone && errno == unix.ENOMEM:
 		// It goes just now: setns(2) of a zombie, clone(2) where the first process of a pid namespace is one.
 		return fault.New(fault.ErrExited, []string{"podsh rm " + c.In.Title()}, "pod %q has ended", c.In.Title())
-	case why.Role == plan.Folder:
+	case why.Role == step.Folder:
 		return plan.FolderFailed(c.Workdir, errno, "--workdir names another folder")
-	case (errno == unix.EACCES || errno == unix.EOVERFLOW) && (step.Call.Nr == unix.SYS_MKNODAT || step.Call.Nr == unix.SYS_MKDIRAT || step.Call.Nr == unix.SYS_UNLINKAT):
+	case (errno == unix.EACCES || errno == unix.EOVERFLOW) && (failing.Call.Nr == unix.SYS_MKNODAT || failing.Call.Nr == unix.SYS_MKDIRAT || failing.Call.Nr == unix.SYS_UNLINKAT):
 		return fault.WithHint(perform.ExplainFailure(steps, err), "does %s belong to somebody else? The pod has numbers for yourself and for your ranges of ids", WhereOf(c))
-	case step.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
+	case failing.Call.Nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM:
 		return fault.New(nil, []string{"`ulimit -aH` shows what you may give away"}, "--ulimit: more than your own limit")
 	}
 	if why := Mismatched(c.Spec.Volumes, disk.Folders(c)); why != nil {

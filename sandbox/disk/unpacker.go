@@ -19,6 +19,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // unpack runs the program of images with the folder as its root: whatever is in the blob, there is nothing else that it
@@ -119,7 +120,7 @@ func unpacker(p *pod.Pod, blob, talk, file *os.File) (*nsenter.Executor, error) 
 }
 
 // planUnpack lists what is done to leave the program of images alone with a folder.
-func planUnpack(p *pod.Pod, dir string) (planned plan.Plan, then int) {
+func planUnpack(p *pod.Pod, dir string) (planned step.Plan, then int) {
 	b := &plan.Builder{}
 	b.Explain("have no network and no other processes, and mounts of its own", "namespaces(7)", "")
 	b.Call(unix.SYS_CLOSE_RANGE, unpackProgramFD+1, plan.AllFDs, 0)

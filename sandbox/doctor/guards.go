@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/podsh/podsh/sandbox/plan"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // refused makes the check for a call that the kernel does not have, or that a filter stops before the kernel
@@ -128,9 +129,9 @@ func appArmor(m machine) verdict {
 func profileCommand(exe string) string {
 	escaped := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`,
 		`{`, `\{`, `}`, `\}`, `^`, `\^`, `@`, `\@`).Replace(exe)
-	file := plan.Quote("/etc/apparmor.d/podsh" + strings.NewReplacer("%", "%25", ".", "%2E", "/", ".").Replace(exe))
+	file := step.Quote("/etc/apparmor.d/podsh" + strings.NewReplacer("%", "%25", ".", "%2E", "/", ".").Replace(exe))
 	return fmt.Sprintf("printf '%%s\\n' 'abi <abi/4.0>,' %s | tee %s && apparmor_parser -r %s",
-		plan.Quote(fmt.Sprintf(`"%s" flags=(unconfined) { userns, }`, escaped)), file, file)
+		step.Quote(fmt.Sprintf(`"%s" flags=(unconfined) { userns, }`, escaped)), file, file)
 }
 
 // memoryNoExec: no program may be started from memory, memfd_create(2). The setting came with Linux 6.3.

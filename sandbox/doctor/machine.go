@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // machine is what checks ask. It reads nothing before it is asked, and tests put a made-up one in its place.
@@ -149,9 +150,9 @@ func (m machine) asRoot(command string) string {
 	case m.uid == 0:
 		return command
 	case m.has("sudo") == "":
-		return "su - -c " + plan.Quote(command) // without the dash, PATH lacks /usr/sbin
+		return "su - -c " + step.Quote(command) // without the dash, PATH lacks /usr/sbin
 	case strings.ContainsAny(command, "|&;><"):
-		return "sudo sh -c " + plan.Quote(command)
+		return "sudo sh -c " + step.Quote(command)
 	}
 	return "sudo " + command
 }

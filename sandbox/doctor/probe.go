@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/plan"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // try performs calls in new namespaces, as `podsh create` would, and says which call failed and how. With the
@@ -47,7 +48,7 @@ func try(flags int, calls []nsenter.Call) (call string, err error) {
 	}
 	var failed *nsenter.CallError
 	if errors.As(err, &failed) {
-		return plan.CallName(calls[failed.Place]), failed.Errno
+		return step.CallName(calls[failed.Place]), failed.Errno
 	}
 	return "", err
 }

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/nsenter"
-	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // Who unpacks a layer or copies files is alone with a folder. It is led there by two plans: the first ends in an exec of
@@ -32,7 +32,7 @@ func Ours(p *pod.Pod, wanted []capability.Cap) []capability.Cap {
 }
 
 // LeadAway sends both plans and waits until the program goes on by itself. The second begins at the place then.
-func LeadAway(executor *nsenter.Executor, plan plan.Plan, then int) error {
+func LeadAway(executor *nsenter.Executor, plan step.Plan, then int) error {
 	calls := plan.Calls()
 	err := executor.Send(calls[:then], 0)
 	if err == nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/plan"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // HintAtMounts names mounts below the folder that an overlay was to be laid over, if those may be the cause.
@@ -30,7 +30,7 @@ func HintAtMounts(err error, root rootfs.Source) error {
 }
 
 // ExplainFailure says what a call that failed was for.
-func ExplainFailure(plan plan.Plan, err error) error {
+func ExplainFailure(plan step.Plan, err error) error {
 	var failed *nsenter.CallError
 	if !errors.As(err, &failed) {
 		if errors.Is(err, io.EOF) || errors.Is(err, nsenter.ErrGone) {
@@ -38,12 +38,12 @@ func ExplainFailure(plan plan.Plan, err error) error {
 		}
 		return err
 	}
-	step, why, ok := plan.At(failed.Place)
+	failing, why, ok := plan.At(failed.Place)
 	if !ok {
 		return err
 	}
-	name := plan.CallName(step.Call)
-	hints := doctor.HintsFor(plan.CallKey(step.Call, failed.Errno), failed.Errno)
+	name := plan.CallName(failing.Call)
+	hints := doctor.HintsFor(plan.CallKey(failing.Call, failed.Errno), failed.Errno)
 	switch {
 	case len(hints) > 0:
 	case why.Need != "" && (failed.Errno == unix.ENOENT || failed.Errno == unix.ENOTDIR):

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/doctor"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/plan"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/seccomp"
 )
 
@@ -88,9 +89,9 @@ func StartHand(extra ...*os.File) (*nsenter.Executor, error) {
 func NameFailed(b *plan.Builder, err error) error {
 	var failed *nsenter.CallError
 	if errors.As(err, &failed) {
-		if step, _, ok := b.Steps.At(failed.Place); ok {
-			name := plan.CallName(step.Call)
-			return fault.WithHints(fmt.Errorf("%s: %w", name, failed.Errno), doctor.HintsFor(plan.CallKey(step.Call), failed.Errno))
+		if failing, _, ok := b.Steps.At(failed.Place); ok {
+			name := step.CallName(failing.Call)
+			return fault.WithHints(fmt.Errorf("%s: %w", name, failed.Errno), doctor.HintsFor(step.CallKey(failing.Call), failed.Errno))
 		}
 	}
 	return err

@@ -12,20 +12,20 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
 // Chunk counts the pod's steps that go to the executor at once: up to the host's next one, or to the call
 // after which another program image reads the rest.
-func Chunk(steps plan.Plan) int {
-	for i, step := range steps {
-		if step.Side == plan.Host {
+func Chunk(steps step.Plan) int {
+	for i, next := range steps {
+		if next.Side == step.Host {
 			return i
 		}
-		if step.Call.Nr == unix.SYS_EXECVEAT {
+		if next.Call.Nr == unix.SYS_EXECVEAT {
 			return i + 1
 		}
 	}
@@ -34,7 +34,7 @@ func Chunk(steps plan.Plan) int {
 
 // SendPlan sends calls to an executor, and waits until they are done. It may become a clone of its own on the way, and that
 // one once more, which says READY: in a pid namespace below ours its parent knows another number for it.
-func SendPlan(plan plan.Plan, executor *nsenter.Executor) error {
+func SendPlan(plan step.Plan, executor *nsenter.Executor) error {
 	clones := 0
 	for _, step := range plan {
 		if step.Call.Nr == nsenter.Clone {

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // A container is one more plan: it joins the pod's namespaces where a pod makes new ones, and ends in the command
@@ -49,7 +50,7 @@ const (
 )
 
 // Container lists what is done to start a container. It is pure, as planCreate is.
-func Container(f *Facts, member *ContainerFacts) Plan {
+func Container(f *Facts, member *ContainerFacts) step.Plan {
 	c := member.Container
 	p := &Creation{Pod: member.View, Facts: f, taken: map[source]nsenter.Result{}, member: member}
 	p.joinPod()
@@ -105,7 +106,7 @@ func (p *Creation) joinPod() {
 			}
 		}
 	}
-	p.Explain("enter the pod's "+fault.Enumerate(shared)+" namespaces", "setns(2)", "nsenter --target "+holder+" "+quoteAll(append(options, "sh")...))
+	p.Explain("enter the pod's "+fault.Enumerate(shared)+" namespaces", "setns(2)", "nsenter --target "+holder+" "+step.QuoteAll(append(options, "sh")...))
 	if p.comesLast() {
 		flags &^= unix.CLONE_NEWPID
 	}
@@ -226,7 +227,7 @@ func (p *Creation) makeWorkdir() {
 		!slices.ContainsFunc(p.Pod.Spec.Tmpfs, func(t rootfs.Tmpfs) bool { return within(t.Destination) }) {
 		return
 	}
-	p.explainNeeding("--workdir names a folder, and something on the way to "+strconv.Quote(dir)+" is none", "make sure of the folder that the command starts in", "mkdir(2)", "mkdir -p "+Quote(here(dir)))
+	p.ExplainNeeding("--workdir names a folder, and something on the way to "+strconv.Quote(dir)+" is none", "make sure of the folder that the command starts in", "mkdir(2)", "mkdir -p "+step.Quote(here(dir)))
 	p.makeFolders(dir)
 }
 
@@ -239,7 +240,7 @@ func (p *Creation) makeVolumes() {
 		if slices.ContainsFunc(p.Pod.Spec.Volumes, func(v rootfs.Volume) bool { return strings.HasPrefix(dir+"/", v.Destination+"/") }) {
 			continue // what is somebody's stays as it is
 		}
-		p.Explain("make the folder of a volume of the image's, which lacks it", "mkdir(2)", "mkdir -p "+Quote(here(dir)))
+		p.Explain("make the folder of a volume of the image's, which lacks it", "mkdir(2)", "mkdir -p "+step.Quote(here(dir)))
 		p.makeFolders(dir)
 	}
 }
@@ -256,7 +257,7 @@ func (p *Creation) keepWritable() {
 		if covered {
 			continue
 		}
-		p.Explain("keep "+dst+" writable: it is a volume of the image's", "mount(8)", "mkdir -p "+Quote(here(dst))+" && "+quoteAll("mount", "--rbind", here(dst), here(dst)))
+		p.Explain("keep "+dst+" writable: it is a volume of the image's", "mount(8)", "mkdir -p "+step.Quote(here(dst))+" && "+step.QuoteAll("mount", "--rbind", here(dst), here(dst)))
 		p.Call(unix.SYS_FCHDIR, p.makeFolders(dst))
 		p.Call(unix.SYS_MOUNT, ".", ".", 0, unix.MS_BIND|unix.MS_REC, 0)
 	}
@@ -280,7 +281,7 @@ func limitText(n uint64) string {
 func nativeLongs(numbers ...uint64) []byte {
 	var data []byte
 	for _, n := range numbers {
-		data = Native.AppendUint64(data, n)
+		data = step.Native.AppendUint64(data, n)
 	}
 	return data
 }
@@ -292,7 +293,7 @@ func (p *Creation) hold() {
 	p.Call(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL), 0, 0, 0)
 	p.Call(unix.SYS_SENDTO, nsenter.PlanFD, nsenter.Ready(), nsenter.ReadySize, unix.MSG_NOSIGNAL, 0, 0)
 	p.Explain("write down that the container runs, and as which process", "rename(2)", "")
-	p.host("running")
+	p.Host("running")
 }
 
 // beInit leaves an init behind, where the container has a pid namespace for itself. It is as powerless as the
@@ -328,7 +329,7 @@ func (p *Creation) startCommand(spec *spec.JoinSpec) {
 	p.Call(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, make([]byte, sigsetSize), 0, sigsetSize)
 	env := ContainerEnv(p.Pod, who, spec)
 	variables := p.variables(env, sockets)
-	p.Explain("run the command, found in the container's PATH", "execve(2)", envByHand(env, sockets)+" "+quoteAll(c.Argv...))
+	p.Explain("run the command, found in the container's PATH", "execve(2)", envByHand(env, sockets)+" "+step.QuoteAll(c.Argv...))
 	p.Call(nsenter.Exec, nsenter.Strings(c.Argv), variables, nsenter.Strings(strings.Split(Variable(env, "PATH"), ":")))
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // EtcFile is a file that podsh writes for every pod.
@@ -37,7 +39,7 @@ const etcWhy = "write the pod's hosts, host name and resolver"
 func (p *Creation) writeEtcFiles() {
 	var cmd []string
 	for _, f := range p.EtcFiles() {
-		cmd = append(cmd, fmt.Sprintf("printf %%s %s >$root/%s", Quote(f.Text), path.Base(f.Path)))
+		cmd = append(cmd, fmt.Sprintf("printf %%s %s >$root/%s", step.Quote(f.Text), path.Base(f.Path)))
 	}
 	p.Explain(etcWhy, "hosts(5)", strings.Join(cmd, "\n"))
 	for _, f := range p.EtcFiles() {
@@ -56,7 +58,7 @@ func (f EtcFile) source() source { return source{path: path.Base(f.Path)} }
 func (p *Creation) hostEtcFiles() {
 	var cmd []string
 	for _, f := range p.EtcFiles() {
-		cmd = append(cmd, fmt.Sprintf("printf %%s %s >%s", Quote(f.Text), here(f.Path)))
+		cmd = append(cmd, fmt.Sprintf("printf %%s %s >%s", step.Quote(f.Text), here(f.Path)))
 	}
 	p.Explain(etcWhy, "hosts(5)", strings.Join(cmd, "\n"))
 	for _, f := range p.EtcFiles() {
@@ -89,7 +91,7 @@ func (p *Creation) placeEtcFiles() {
 		}
 		p.putOn(f.source(), p.openSafely(folder, name, 0))
 	}
-	p.head = Step{} // where nothing could be placed
+	p.Unsay() // where nothing could be placed
 }
 
 // WithHostname are the pod's files for a container that may have another host name.

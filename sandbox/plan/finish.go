@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/rootfs"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/ids"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // kernelMount makes proc or sysfs where it shows what is the pod's own; where the namespace is the host's, the kernel lets
@@ -24,7 +25,7 @@ func (p *Creation) kernelMount(m rootfs.Mount, namespace string, ofHost source) 
 	if p.takesProc(m) {
 		return p.podProc
 	}
-	p.Explain(m.Why, m.Man, "mkdir -p "+p.inRoot(m.Target)+" && "+quoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, p.inRoot(m.Target)))
+	p.Explain(m.Why, m.Man, "mkdir -p "+p.inRoot(m.Target)+" && "+step.QuoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, p.inRoot(m.Target)))
 	return p.make(m)
 }
 
@@ -68,7 +69,7 @@ func (p *Creation) mountPoint(target string) nsenter.Result {
 }
 
 func mountByHand(m rootfs.Mount) string {
-	return quoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, here(m.Target))
+	return step.QuoteAll("mount", "-t", m.Type, "-o", m.Options(), m.Type, here(m.Target))
 }
 
 // mountCgroup shows the pod's cgroups. The host's /sys, where that had to be bound, has the host's mounted there, and by
@@ -163,11 +164,11 @@ func (p *Creation) raiseLoopback() {
 		file := "/proc/sys/" + s.Key
 		need := "this kernel has no such setting for pods: `ls -R /proc/sys/net` in one shows those that it has"
 		if !p.Pod.Own("mnt") {
-			p.explainNeeding(need, s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", Quote(s.Value), file))
+			p.ExplainNeeding(need, s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", step.Quote(s.Value), file))
 			p.write(file, unix.O_WRONLY, s.Value)
 			continue
 		}
-		p.explainNeeding(need, s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", Quote(s.Value), here(file)))
+		p.ExplainNeeding(need, s.Why, "ip(7)", fmt.Sprintf("echo %s >%s", step.Quote(s.Value), here(file)))
 		p.fill(p.open(p.proc, "sys/"+s.Key, unix.O_WRONLY), s.Value)
 	}
 }
@@ -254,7 +255,7 @@ func (p *Creation) mountAsked() {
 	for _, t := range p.Pod.Spec.Tmpfs {
 		m := t.Mount()
 		all = append(all, asked{m.Target, func() {
-			p.Explain(m.Why, m.Man, "mkdir -p "+Quote(here(m.Target))+" && "+mountByHand(m))
+			p.Explain(m.Why, m.Man, "mkdir -p "+step.Quote(here(m.Target))+" && "+mountByHand(m))
 			p.put(p.make(m), p.makeFolders(m.Target))
 		}})
 	}
@@ -272,9 +273,9 @@ func (p *Creation) mountAsked() {
 func (p *Creation) volume(s source, dst string) {
 	at := here(dst)
 	parents := path.Dir(dst)
-	mkdir := "mkdir -p " + Quote(at)
+	mkdir := "mkdir -p " + step.Quote(at)
 	if !s.isDir {
-		mkdir = fmt.Sprintf("mkdir -p %s && touch %s", Quote(here(parents)), Quote(at))
+		mkdir = fmt.Sprintf("mkdir -p %s && touch %s", step.Quote(here(parents)), step.Quote(at))
 	}
 	p.Explain("show "+s.path+" as "+dst, "mount(8)", mkdir+" && "+p.bindByHand(s, at))
 	if s.isDir {

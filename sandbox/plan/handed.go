@@ -9,6 +9,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // lastFD is the last descriptor that the executor of the container finds open.
@@ -67,7 +68,7 @@ func withSockets(env []string, sockets []spec.Socket) []string {
 // envByHand is what starts a command with an environment, in sh.
 func envByHand(env []string, sockets []spec.Socket) string {
 	if len(sockets) == 0 {
-		return "exec env -i " + quoteAll(env...)
+		return "exec env -i " + step.QuoteAll(env...)
 	}
-	return "exec env -i " + listenPID + "$$ " + quoteAll(withSockets(env, sockets)...)
+	return "exec env -i " + listenPID + "$$ " + step.QuoteAll(withSockets(env, sockets)...)
 }

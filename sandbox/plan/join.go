@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -26,7 +27,7 @@ type JoinFacts struct {
 }
 
 // Join lists what is done to run a command in a pod. It is pure, as planCreate is.
-func Join(pod *pod.Pod, spec *spec.JoinSpec, f JoinFacts) Plan {
+func Join(pod *pod.Pod, spec *spec.JoinSpec, f JoinFacts) step.Plan {
 	j := &Builder{}
 	who := f.Who
 	flags, options := JoinFlags(pod, spec.Only)
@@ -215,8 +216,8 @@ func windowSize(spec *spec.JoinSpec) []byte {
 // runCommand becomes the command.
 func (j *Builder) runCommand(spec *spec.JoinSpec, env []string, podMounts bool) {
 	if !podMounts && spec.Workdir != "" {
-		j.Explain("go to the folder that was asked for", "chdir(2)", "cd "+Quote(spec.Workdir))
-		j.head.Role = Folder
+		j.Explain("go to the folder that was asked for", "chdir(2)", "cd "+step.Quote(spec.Workdir))
+		j.Role(step.Folder)
 		j.Call(unix.SYS_CHDIR, spec.Workdir)
 	}
 	search := strings.Split(Variable(env, "PATH"), ":")
@@ -225,7 +226,7 @@ func (j *Builder) runCommand(spec *spec.JoinSpec, env []string, podMounts bool) 
 	if spec.Command == nil {
 		argv = 0 // a saved plan: the joiner puts its own
 	} else {
-		cmd = quoteAll(spec.Command...)
+		cmd = step.QuoteAll(spec.Command...)
 	}
 	variables := j.variables(env, spec.Listen)
 	j.Explain("run the command, found in the pod's PATH", "execve(2)", envByHand(env, spec.Listen)+" "+cmd)

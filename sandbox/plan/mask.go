@@ -45,7 +45,7 @@ func (p *Creation) mask() {
 		p.put(mount, p.system(path))
 	}
 	p.keepReadOnly(readOnly)
-	p.head = Step{}
+	p.Unsay()
 }
 
 // keepReadOnly makes read-only mounts of what stands in the pod's own /proc, from within: nobody exchanges names there. For

@@ -8,6 +8,7 @@ import (
 
 	"github.com/podsh/podsh/nsenter"
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // How a mount comes about: it is made where nobody can see it, from something of the host's by open_tree(2) or by the
@@ -144,10 +145,10 @@ func (p *Creation) bindByHand(s source, here string) string {
 	if s.isDir {
 		how = "--rbind"
 	}
-	cmd := []string{quoteAll("mount", how, s.path, here)}
+	cmd := []string{step.QuoteAll("mount", how, s.path, here)}
 	if s.attributes != 0 {
 		for _, r := range p.remounts(s, here) {
-			cmd = append(cmd, quoteAll("mount", "-o", "remount,bind,"+strings.Join(rootfs.FlagNames(r.flags), ","), r.dst))
+			cmd = append(cmd, step.QuoteAll("mount", "-o", "remount,bind,"+strings.Join(rootfs.FlagNames(r.flags), ","), r.dst))
 		}
 	}
 	return strings.Join(cmd, " && ")

@@ -136,15 +136,15 @@ func (p *Creation) attachNetwork() {
 	}
 	for i, on := range p.Facts.Net.Networks {
 		p.Explain("attach the pod to network "+on.Name, "veth(4)", p.attachByHand(i, on))
-		p.host("attach")
+		p.Host("attach")
 	}
 	if n.WayOut != spec.WayOutNone {
 		p.Explain(p.wayOutWhy(), "ip-tuntap(8)", p.wayOutByHand())
-		p.host("way out")
+		p.Host("way out")
 	}
 	if len(n.Ports) == 0 {
 		p.Explain("let the helper of networks know the pod", "unix(7)", "")
-		p.host("serve")
+		p.Host("serve")
 		return
 	}
 	if n.WayOut == spec.WayOutNone && len(n.Networks) == 0 {
@@ -153,12 +153,12 @@ func (p *Creation) attachNetwork() {
 			commands = append(commands, "ip addr add "+p.Pod.Spec.Net.Outbound().Own[1].Addr().String()+"/128 dev lo")
 		}
 		p.Explain("give the pod an address of its own, beside localhost", "ip-address(8)", p.enterAll(commands...))
-		p.host("address")
+		p.Host("address")
 	}
 	p.Explain("keep the answers to clients in the pod, where the sockets with their addresses are", "ip-rule(8)", p.repliesByHand())
-	p.host("replies")
+	p.Host("replies")
 	p.Explain("publish "+fault.Enumerate(portTexts(n.Ports)), "splice(2)", p.publishByHand())
-	p.host("publish")
+	p.Host("publish")
 }
 
 func portTexts(ports []network.Port) (texts []string) {

@@ -17,11 +17,12 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // Create lists all that is done to make a pod, in the order in which it happens. It reads nothing and
 // does nothing: the same pod and facts give the same plan on every machine.
-func Create(pod *pod.Pod, f *Facts, exe ExeKind) Plan {
+func Create(pod *pod.Pod, f *Facts, exe ExeKind) step.Plan {
 	p := Start(pod, f, exe)
 	return p.Rest()
 }
@@ -34,7 +35,7 @@ func Start(pod *pod.Pod, f *Facts, exe ExeKind) *Creation {
 	return p
 }
 
-func (p *Creation) Rest() Plan {
+func (p *Creation) Rest() step.Plan {
 	p.mapIDs()
 	p.keepOut()
 	if p.Pod.Own("mnt") {
@@ -54,9 +55,9 @@ func (p *Creation) Rest() Plan {
 	p.dropPrivileges()
 	p.attachNetwork()
 	p.Explain("write down what the pod is, and rename that into place", "rename(2)", "")
-	p.host("save")
+	p.Host("save")
 	p.Explain("sleep as the pod's first process: reap orphans, end on SIGTERM", "pid_namespaces(7)", "exec podsh pause")
-	p.head.Role = last
+	p.Role(step.Last)
 	p.Call(nsenter.Pause)
 	return p.Steps
 }
@@ -102,8 +103,8 @@ func (p *Creation) startHolder() {
 		cmd = "nsenter " + p.Facts.Enter[i].Cmd + " " + cmd
 	}
 	p.Explain(why, "namespaces(7)", cmd)
-	p.head.Role = start
-	p.host("start")
+	p.Role(step.Start)
+	p.Host("start")
 	for i, e := range p.Facts.Enter {
 		if e.Flags == 0 {
 			continue
@@ -131,17 +132,17 @@ func (p *Creation) mapIDs() {
 	case p.Pod.OneID:
 		why = fmt.Sprintf("be %d inside, yourself outside: one id", uids[0].Inside)
 		// gid_map is refused until setgroups is denied: user_namespaces(7).
-		cmd = fmt.Sprintf("echo deny >/proc/$HOLDER/setgroups; echo %s >/proc/$HOLDER/uid_map; echo %s >/proc/$HOLDER/gid_map", Quote(ids.Words(uids)), Quote(ids.Words(gids)))
+		cmd = fmt.Sprintf("echo deny >/proc/$HOLDER/setgroups; echo %s >/proc/$HOLDER/uid_map; echo %s >/proc/$HOLDER/gid_map", step.Quote(ids.Words(uids)), step.Quote(ids.Words(gids)))
 	case p.Facts.NewUIDMap:
 		why = fmt.Sprintf("%s; newuidmap may write what you may not", describeMap(uids))
 		cmd = fmt.Sprintf("newuidmap $HOLDER %s && newgidmap $HOLDER %s", ids.Words(uids), ids.Words(gids))
 	default:
 		why = describeMap(uids)
 		cmd = fmt.Sprintf("printf %s >/proc/$HOLDER/uid_map; printf %s >/proc/$HOLDER/gid_map",
-			Quote(strings.ReplaceAll(ids.Lines(uids), "\n", `\n`)), Quote(strings.ReplaceAll(ids.Lines(gids), "\n", `\n`)))
+			step.Quote(strings.ReplaceAll(ids.Lines(uids), "\n", `\n`)), step.Quote(strings.ReplaceAll(ids.Lines(gids), "\n", `\n`)))
 	}
 	p.Explain(why, "user_namespaces(7)", cmd)
-	p.host("map ids")
+	p.Host("map ids")
 }
 
 func describeMap(ids []ids.Map) string {
@@ -230,10 +231,10 @@ func (p *Creation) becomeRoot() {
 	root := p.hasRoot()
 	if p.Pod.Namespaces["user"].Kind != "host" && root {
 		p.Explain("be root inside", "credentials(7)", "exec setpriv --reuid 0 --regid 0 "+groups+" sh")
-		p.head.Role = become
+		p.Role(step.Become)
 	} else if !p.Pod.KeepGroups {
 		p.Explain("be in no other groups", "setgroups(2)", "exec setpriv "+groups+" sh")
-		p.head.Role = become
+		p.Role(step.Become)
 	}
 	if !p.Pod.KeepGroups {
 		p.CallTolerating(setgroupsDenied(p.Pod), unix.SYS_SETGROUPS, 0, 0)
@@ -287,7 +288,7 @@ func (p *Creation) fill(fd nsenter.Result, text string) {
 
 func (p *Creation) nameHost() {
 	if p.Pod.Own("uts") {
-		p.Explain("give the pod its own host name", "uts_namespaces(7)", "hostname "+Quote(p.Pod.Hostname))
+		p.Explain("give the pod its own host name", "uts_namespaces(7)", "hostname "+step.Quote(p.Pod.Hostname))
 		p.Call(unix.SYS_SETHOSTNAME, p.Pod.Hostname, len(p.Pod.Hostname))
 	}
 }
@@ -296,7 +297,7 @@ func (p *Creation) nameHost() {
 func (p *Creation) dropPrivileges() {
 	p.Explain("give up every capability: who only sleeps needs none", "capabilities(7)",
 		"exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all --no-new-privs sh")
-	p.head.Role = last
+	p.Role(step.Last)
 	p.dropBounding(nil, p.Facts.LastCap)
 	p.Call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	p.Call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/rootfs"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // How a pod gets a root of its own:
@@ -188,14 +189,14 @@ func (p *Creation) overlay() {
 		cmd = append(cmd, p.bindByHand(dir, "lower"))
 	}
 	if p.Pod.Upper != "" {
-		cmd = append(cmd, "mkdir -p "+Quote(p.Pod.Upper), p.bindByHand(p.upperSource(), "disk"), "mkdir disk/upper disk/work")
+		cmd = append(cmd, "mkdir -p "+step.Quote(p.Pod.Upper), p.bindByHand(p.upperSource(), "disk"), "mkdir disk/upper disk/work")
 	}
 	userxattr := ""
 	if p.Pod.Namespaces["user"].Kind != "host" {
 		userxattr = ",userxattr" // Linux 5.11: trusted.* is for root alone
 	}
 	options := fmt.Sprintf("nodev,lowerdir=%s,upperdir=%supper,workdir=%[2]swork%s", byHand, upper, userxattr)
-	cmd = append([]string{"mkdir " + strings.Join(folders, " ")}, append(cmd, quoteAll("mount", "-t", "overlay", "-o", options, "overlay", "root"))...)
+	cmd = append([]string{"mkdir " + strings.Join(folders, " ")}, append(cmd, step.QuoteAll("mount", "-t", "overlay", "-o", options, "overlay", "root"))...)
 	p.Explain("lay a folder for "+whose+" writes over "+below, "mount(8) overlay", strings.Join(cmd, "\n"))
 	for _, folder := range folders {
 		p.makeOverlayFolder(folder)
@@ -274,11 +275,11 @@ func (p *Creation) entryByHand(e rootfs.Entry) string {
 	at := here(e.Path)
 	switch {
 	case e.Link != "":
-		return quoteAll("ln", "-s", e.Link, at)
+		return step.QuoteAll("ln", "-s", e.Link, at)
 	case e.Source == "":
-		return fmt.Sprintf("mkdir -m %o %s", e.UnixMode(), Quote(at))
+		return fmt.Sprintf("mkdir -m %o %s", e.UnixMode(), step.Quote(at))
 	case e.IsDir:
-		return quoteAll("mkdir", "-m", "755", at) + " && " + p.bindByHand(hostSource(e), at)
+		return step.QuoteAll("mkdir", "-m", "755", at) + " && " + p.bindByHand(hostSource(e), at)
 	}
-	return quoteAll("touch", at) + " && " + p.bindByHand(hostSource(e), at)
+	return step.QuoteAll("touch", at) + " && " + p.bindByHand(hostSource(e), at)
 }

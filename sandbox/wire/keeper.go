@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -52,7 +53,7 @@ func startKeeper(p *pod.Pod, helper, stowed *os.File, times int) (proc.ID, error
 // keeperPlan is what a keeper does.
 func keeperPlan(p *pod.Pod, times int) *plan.Builder {
 	b := &plan.Builder{}
-	pollfd := plan.Native.AppendUint16(plan.Native.AppendUint16(plan.Native.AppendUint32(nil, uint32(nsenter.EnterFD)), unix.POLLIN), 0)
+	pollfd := step.Native.AppendUint16(step.Native.AppendUint16(step.Native.AppendUint32(nil, uint32(nsenter.EnterFD)), unix.POLLIN), 0)
 	b.Call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a pod with the host's pid namespace could look into it
 	b.Call(unix.SYS_PRCTL, unix.PR_SET_NAME, "podsh-keeper")
 	b.Call(unix.SYS_CHDIR, "/")

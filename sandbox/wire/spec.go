@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -169,7 +170,7 @@ func hostRoutes(subnet netip.Prefix) bool {
 		if err1 != nil || err2 != nil || mask == 0 {
 			continue
 		}
-		ip := netip.AddrFrom4([4]byte(plan.Native.AppendUint32(nil, uint32(destination)))) // as in memory: proc_pid_net(5)
+		ip := netip.AddrFrom4([4]byte(step.Native.AppendUint32(nil, uint32(destination)))) // as in memory: proc_pid_net(5)
 		if netip.PrefixFrom(ip, bits.OnesCount32(uint32(mask))).Overlaps(subnet) {
 			return true
 		}

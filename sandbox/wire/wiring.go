@@ -21,6 +21,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 	"github.com/podsh/podsh/sandbox/store"
 )
 
@@ -174,7 +175,7 @@ const tunMTU = 65520
 func tunRequest() []byte {
 	var request [40]byte
 	copy(request[:unix.IFNAMSIZ-1], network.Tun)
-	plan.Native.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+	step.Native.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
 	return request[:]
 }
 

@@ -1,14 +1,9 @@
-package plan
+package step
 
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
-
-	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/ids"
-	"github.com/podsh/podsh/sandbox/pod"
 )
 
 // Explain writes a plan for people: each step in plain words, where to read more, and the same by hand: $ is
@@ -83,15 +78,8 @@ set -eu
 root=$1
 `
 
-// Script writes a plan as a script in plain sh.
-func Script(w io.Writer, p *pod.Pod, f *Facts, plan Plan) error {
-	if _, root := ids.Translate(p.UIDMap, 0, true); len(p.UIDMap) > 0 && !root {
-		return fault.New(nil, []string{"--dry-run=text shows the steps, --dry-run=json each call"},
-			"a pod without a root user can't be built by a script: umount(8) is for root alone")
-	}
-	if unmade := f.Net.Unmade; unmade != "" {
-		return fault.New(nil, []string{"podsh create --net " + unmade + " makes it; then a script can put a pod on it"}, "network %q comes into being with its first pod", unmade)
-	}
+// Script writes a plan as a script in plain sh; stage is the folder where the root is built.
+func Script(w io.Writer, stage string, plan Plan) error {
 	var host, inside strings.Builder
 	unshare, becomes, drops := "", "", ""
 	n := 0
@@ -102,17 +90,17 @@ func Script(w io.Writer, p *pod.Pod, f *Facts, plan Plan) error {
 		n++
 		comment := fmt.Sprintf("\n# %d %s: %s\n", n, step.Why, step.Man)
 		switch {
-		case step.Role == start:
+		case step.Role == Start:
 			host.WriteString(comment)
 			unshare = strings.TrimSuffix(step.Cmd, " sh")
 			fmt.Fprintf(&host, startHolderByHand, unshare, "%s")
-		case step.Role == become:
+		case step.Role == Become:
 			inside.WriteString(comment + "# " + step.Cmd + ", which was done to start this\n")
 			becomes = strings.TrimSuffix(step.Cmd, " sh") + " "
-		case step.Role == last && drops == "":
+		case step.Role == Last && drops == "":
 			inside.WriteString(comment)
 			drops = strings.TrimSuffix(step.Cmd, " sh")
-		case step.Role == last:
+		case step.Role == Last:
 			inside.WriteString(comment)
 			fmt.Fprintf(&inside, "umask 022\necho ready >&9\nexec 9>&-\n%s sh -c 'command -v podsh >/dev/null && exec podsh pause; exec sleep infinity'\n", drops)
 		case step.Side == Host:
@@ -124,7 +112,7 @@ func Script(w io.Writer, p *pod.Pod, f *Facts, plan Plan) error {
 	if becomes == "" {
 		becomes = "exec "
 	}
-	text := fmt.Sprintf(scriptHead, "podsh create, by hand", Quote(filepath.Join(f.Store, "mnt"))) + inside.String() + "END_OF_POD\n" +
+	text := fmt.Sprintf(scriptHead, "podsh create, by hand", Quote(stage)) + inside.String() + "END_OF_POD\n" +
 		fmt.Sprintf(host.String(), becomes) + scriptEnd
 	_, err := io.WriteString(w, text)
 	return err

@@ -1,4 +1,4 @@
-package plan
+package step
 
 import (
 	"strings"
@@ -13,8 +13,8 @@ func Quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// quoteAll writes words as one line of sh.
-func quoteAll(words ...string) string {
+// QuoteAll writes words as one line of sh.
+func QuoteAll(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, word := range words {
 		quoted[i] = Quote(word)
