@@ -92,6 +92,12 @@ var mayName = map[string]string{
 // sources are the files of the house's packages, parsed, by their names; tests are not among them.
 func sources(t *testing.T, mode parser.Mode) map[string]*ast.File {
 	t.Helper()
+	return sourcesAt(t, token.NewFileSet(), mode)
+}
+
+// sourcesAt are the same, with their places.
+func sourcesAt(t *testing.T, positions *token.FileSet, mode parser.Mode) map[string]*ast.File {
+	t.Helper()
 	files := map[string]*ast.File{}
 	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
 		switch base := filepath.Base(name); {
@@ -105,7 +111,7 @@ func sources(t *testing.T, mode parser.Mode) map[string]*ast.File {
 		case !strings.HasSuffix(base, ".go") || strings.HasSuffix(base, "_test.go"):
 			return nil
 		}
-		files[name], err = parser.ParseFile(token.NewFileSet(), name, nil, mode)
+		files[name], err = parser.ParseFile(positions, name, nil, mode)
 		return err
 	})
 	if err != nil || len(files) == 0 {
