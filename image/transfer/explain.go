@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/image/registries"
 )
 
 // hinted says whether an error is in words already.
@@ -172,7 +173,7 @@ func explainAnswer(r *registry, err error) error {
 	}
 	login := fmt.Sprintf("`skopeo login %s` or `podman login %s`, or in ~/.docker/config.json {\"auths\":{%q:{\"auth\":\"BASE64 OF USER:PASSWORD\"}}}", host, host, host)
 	if r.problem != nil {
-		login = credentialsHint(r.problem)
+		login = registries.CredentialsHint(r.problem)
 	}
 	switch code := answer.StatusCode; {
 	case busy(code) && r.patience.tooLong():

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/image/registries"
 )
 
 // place is where an image may be: its registry, or a mirror of that.
@@ -34,11 +35,11 @@ func openRegistry(_ context.Context, p *pulling, rest string) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := readSettings()
+	s, err := registries.Read()
 	if err != nil {
 		return nil, err
 	}
-	names, err := s.names(rest, ref)
+	names, err := s.Names(rest, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +48,7 @@ func openRegistry(_ context.Context, p *pulling, rest string) (source, error) {
 		from.short = ref.String()
 	}
 	for _, name := range names {
-		all, err := s.placesOf(name)
+		all, err := placesOf(s, name)
 		if err != nil {
 			return nil, err
 		}
@@ -56,45 +57,15 @@ func openRegistry(_ context.Context, p *pulling, rest string) (source, error) {
 	return from, nil
 }
 
-// names are what a name may mean that names no registry: one of docker.io's, unless registries.conf has others to look in.
-func (s *settings) names(text string, ref image.Reference) ([]image.Reference, error) {
-	first, _, _ := strings.Cut(text, "/")
-	if len(s.Search) == 0 || strings.Contains(text, "/") && (strings.ContainsAny(first, ".:") || first == "localhost") {
-		return []image.Reference{ref}, nil
-	}
-	repository, which := text, ""
-	if i := strings.IndexAny(text, ":@"); i >= 0 {
-		repository, which = text[:i], text[i:]
-	}
-	if whole := s.Aliases[repository]; whole != "" {
-		name, err := image.ParseReference(whole + which)
-		return []image.Reference{name}, err
-	}
-	var names []image.Reference
-	var texts []string
-	for _, host := range s.Search {
-		name, err := image.ParseReference(host + "/" + text)
-		if err != nil {
-			return nil, err
-		}
-		names, texts = append(names, name), append(texts, name.Familiar())
-	}
-	if s.Mode == "enforcing" && len(names) > 1 {
-		return nil, image.Fail(image.ErrInvalid, strings.Join(texts, ", or "),
-			"%q names no registry, registries.conf has several to look in, and its short-name-mode wants to be told which", text)
-	}
-	return names, nil
-}
-
 // placesOf are an image's registry and the mirrors of that, which come first.
-func (s *settings) placesOf(name image.Reference) ([]place, error) {
+func placesOf(s *registries.Settings, name image.Reference) ([]place, error) {
 	whole := name.Registry + "/" + name.Repository
-	r, length := s.ruleFor(whole)
+	r, length := s.RuleFor(whole)
 	if r == nil {
 		return []place{{named: name, ref: name}}, nil
 	}
 	if r.Blocked {
-		return nil, image.Fail(image.ErrInvalid, "it says so for "+r.Prefix, "registry %q is blocked by %s", name.Registry, r.file)
+		return nil, image.Fail(image.ErrInvalid, "it says so for "+r.Prefix, "registry %q is blocked by %s", name.Registry, r.File)
 	}
 	var all []place
 	at := func(location string, insecure, mirror bool) error {
@@ -102,7 +73,7 @@ func (s *settings) placesOf(name image.Reference) ([]place, error) {
 		if location != "" {
 			moved, err := image.ParseReference(location + whole[length:])
 			if err != nil {
-				return image.Fail(err, "HOST[:PORT][/PATH]", "%s: location %q: %v", r.file, location, err)
+				return image.Fail(err, "HOST[:PORT][/PATH]", "%s: location %q: %v", r.File, location, err)
 			}
 			ref.Registry, ref.Repository = moved.Registry, moved.Repository
 		}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podsh/podsh/image"
+	"github.com/podsh/podsh/image/registries"
 )
 
 // registry is a registry that speaks the distribution-spec, and the image that is wanted of it.
@@ -46,12 +47,12 @@ func connect(ctx context.Context, p *pulling, at place) (*registry, error) {
 		return nil, image.Fail(image.ErrInvalid, "HOST[:PORT]/NAME", "malformed registry %q", ref.Registry)
 	}
 	repository := host.Repo(strings.Split(ref.Repository, "/")...)
-	credentials, problem := findCredentials(ctx, repository)
+	credentials, problem := registries.Credentials(ctx, repository)
 	if r.problem = problem; problem != nil {
 		p.tell(image.Event{Warning: fmt.Sprintf("credentials for %q are not known: %v", ref.Registry, problem)})
 	}
 	inner := newTransport()
-	if inner.TLSClientConfig, err = trust(ref.Registry); err != nil {
+	if inner.TLSClientConfig, err = registries.Trust(ref.Registry); err != nil {
 		return nil, err
 	}
 	if at.insecure {

@@ -1,4 +1,4 @@
-package transfer
+package registries
 
 import (
 	"crypto/tls"
@@ -27,9 +27,9 @@ func certificateFolders() []string {
 // absent says that there is no such file, and maybe no such folder.
 func absent(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) }
 
-// trust is how a registry is known by TLS, and how it knows us: by the first folder that there is for it, else as all
+// Trust is how a registry is known by TLS, and how it knows us: by the first folder that there is for it, else as all
 // of this machine are.
-func trust(host string) (*tls.Config, error) {
+func Trust(host string) (*tls.Config, error) {
 	for _, all := range certificateFolders() {
 		folder := filepath.Join(all, host)
 		entries, err := os.ReadDir(folder)

@@ -1,4 +1,7 @@
-package transfer
+// Package registries is what this machine and its user say of registries, for docker and for podman: which are to be
+// asked for a name, whom to trust, and who we are. It only reads files, and asks helpers for credentials; it never talks to
+// a registry.
+package registries
 
 import (
 	"encoding/json"
@@ -15,16 +18,16 @@ import (
 	"github.com/podsh/podsh/image"
 )
 
-// settings are what this machine and its user say of registries: containers-registries.conf(5), and docker's daemon.json.
-type settings struct {
+// Settings are what this machine and its user say of registries: containers-registries.conf(5), and docker's daemon.json.
+type Settings struct {
 	Search  []string          `toml:"unqualified-search-registries"`
 	Mode    string            `toml:"short-name-mode"`
 	Aliases map[string]string `toml:"aliases"`
-	Rules   []rule            `toml:"registry"`
+	Rules   []Rule            `toml:"registry"`
 }
 
-// rule is what is said of all images whose names begin so.
-type rule struct {
+// Rule is what is said of all images whose names begin so.
+type Rule struct {
 	Prefix   string `toml:"prefix"`
 	Location string `toml:"location"`
 	Insecure bool   `toml:"insecure"`
@@ -36,14 +39,14 @@ type rule struct {
 		From     string `toml:"pull-from-mirror"` // all, digest-only or tag-only
 	} `toml:"mirror"`
 
-	file string // that says so
+	File string // that says so
 }
 
-// readSettings reads all files that there are.
-func readSettings() (*settings, error) {
-	s := &settings{Aliases: map[string]string{}}
+// Read reads all files that there are.
+func Read() (*Settings, error) {
+	s := &Settings{Aliases: map[string]string{}}
 	for _, file := range settingsFiles() {
-		var more settings
+		var more Settings
 		_, err := toml.DecodeFile(file, &more)
 		if absent(err) {
 			continue
@@ -84,7 +87,7 @@ func settingsFiles() []string {
 }
 
 // add takes in a file that counts more than those before it.
-func (s *settings) add(file string, more *settings) {
+func (s *Settings) add(file string, more *Settings) {
 	if more.Search != nil {
 		s.Search = more.Search
 	}
@@ -95,11 +98,11 @@ func (s *settings) add(file string, more *settings) {
 		s.Aliases[short] = whole
 	}
 	for _, r := range more.Rules {
-		r.file = file
+		r.File = file
 		if r.Prefix == "" {
 			r.Prefix = r.Location
 		}
-		s.Rules = slices.DeleteFunc(s.Rules, func(other rule) bool { return other.Prefix == r.Prefix })
+		s.Rules = slices.DeleteFunc(s.Rules, func(other Rule) bool { return other.Prefix == r.Prefix })
 		s.Rules = append(s.Rules, r)
 	}
 }
@@ -115,7 +118,7 @@ func daemonFiles() []string {
 
 // addDocker takes in what docker's daemon is told: mirrors of its own registry, and registries without TLS. What podman's
 // files say of a registry counts more.
-func (s *settings) addDocker(file string) error {
+func (s *Settings) addDocker(file string) error {
 	text, err := os.ReadFile(file)
 	if absent(err) || errors.Is(err, fs.ErrPermission) { // it is the daemon's
 		return nil
@@ -130,7 +133,7 @@ func (s *settings) addDocker(file string) error {
 	if err != nil {
 		return err
 	}
-	hub := rule{Prefix: "docker.io", Location: "docker.io", file: file}
+	hub := Rule{Prefix: "docker.io", Location: "docker.io", File: file}
 	for _, mirror := range daemon.Mirrors {
 		location, plain := strings.CutPrefix(mirror, "http://")
 		location = strings.TrimSuffix(strings.TrimPrefix(location, "https://"), "/")
@@ -140,23 +143,23 @@ func (s *settings) addDocker(file string) error {
 			From     string `toml:"pull-from-mirror"`
 		}{Location: location, Insecure: plain || slices.Contains(daemon.Insecure, location)})
 	}
-	rules := []rule{}
+	rules := []Rule{}
 	if len(hub.Mirrors) > 0 {
 		rules = append(rules, hub)
 	}
 	for _, host := range daemon.Insecure {
-		rules = append(rules, rule{Prefix: host, Location: host, Insecure: true, file: file})
+		rules = append(rules, Rule{Prefix: host, Location: host, Insecure: true, File: file})
 	}
 	for _, r := range rules {
-		if !slices.ContainsFunc(s.Rules, func(other rule) bool { return other.Prefix == r.Prefix }) {
+		if !slices.ContainsFunc(s.Rules, func(other Rule) bool { return other.Prefix == r.Prefix }) {
 			s.Rules = append(s.Rules, r)
 		}
 	}
 	return nil
 }
 
-// ruleFor finds the rule whose prefix says most of a name. length is how much of the name that is.
-func (s *settings) ruleFor(name string) (best *rule, length int) {
+// RuleFor finds the rule whose prefix says most of a name. length is how much of the name that is.
+func (s *Settings) RuleFor(name string) (best *Rule, length int) {
 	for i := range s.Rules {
 		if n := s.Rules[i].matches(name); n > length {
 			best, length = &s.Rules[i], n
@@ -166,7 +169,7 @@ func (s *settings) ruleFor(name string) (best *rule, length int) {
 }
 
 // matches tells how much of a name HOST[:PORT]/REPOSITORY the rule is about; 0: it is about others.
-func (r *rule) matches(name string) int {
+func (r *Rule) matches(name string) int {
 	host, _, _ := strings.Cut(name, "/")
 	if domain, ok := strings.CutPrefix(r.Prefix, "*."); ok { // it may have no more than the host
 		if strings.HasSuffix(host, "."+domain) {
@@ -188,4 +191,34 @@ func (r *rule) matches(name string) int {
 		return len(r.Prefix)
 	}
 	return 0
+}
+
+// Names are what a name may mean that names no registry: one of docker.io's, unless registries.conf has others to look in.
+func (s *Settings) Names(text string, ref image.Reference) ([]image.Reference, error) {
+	first, _, _ := strings.Cut(text, "/")
+	if len(s.Search) == 0 || strings.Contains(text, "/") && (strings.ContainsAny(first, ".:") || first == "localhost") {
+		return []image.Reference{ref}, nil
+	}
+	repository, which := text, ""
+	if i := strings.IndexAny(text, ":@"); i >= 0 {
+		repository, which = text[:i], text[i:]
+	}
+	if whole := s.Aliases[repository]; whole != "" {
+		name, err := image.ParseReference(whole + which)
+		return []image.Reference{name}, err
+	}
+	var names []image.Reference
+	var texts []string
+	for _, host := range s.Search {
+		name, err := image.ParseReference(host + "/" + text)
+		if err != nil {
+			return nil, err
+		}
+		names, texts = append(names, name), append(texts, name.Familiar())
+	}
+	if s.Mode == "enforcing" && len(names) > 1 {
+		return nil, image.Fail(image.ErrInvalid, strings.Join(texts, ", or "),
+			"%q names no registry, registries.conf has several to look in, and its short-name-mode wants to be told which", text)
+	}
+	return names, nil
 }

@@ -1,4 +1,4 @@
-package transfer
+package registries
 
 import (
 	"context"
@@ -12,10 +12,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// findCredentials asks docker's file and its helpers first, then podman's and skopeo's: authn asks those only where there is
+// Credentials asks docker's file and its helpers first, then podman's and skopeo's: authn asks those only where there is
 // no file of docker's at all. problem is what kept it from asking all of them: who wants a public image can do without, and
 // docker's settings are often copied to where their helpers are not.
-func findCredentials(ctx context.Context, resource authn.Resource) (found authn.Authenticator, problem error) {
+func Credentials(ctx context.Context, resource authn.Resource) (found authn.Authenticator, problem error) {
 	for _, keychain := range []authn.Keychain{authn.DefaultKeychain, podmanKeychain{}} {
 		found, err := authn.Resolve(ctx, keychain, resource)
 		if err == nil && found != authn.Anonymous {
@@ -26,8 +26,8 @@ func findCredentials(ctx context.Context, resource authn.Resource) (found authn.
 	return authn.Anonymous, problem
 }
 
-// credentialsHint says what to do about a problem with credentials.
-func credentialsHint(problem error) string {
+// CredentialsHint says what to do about a problem with credentials.
+func CredentialsHint(problem error) string {
 	file := filepath.Join("~", ".docker", "config.json")
 	if folder := os.Getenv("DOCKER_CONFIG"); folder != "" {
 		file = filepath.Join(folder, "config.json")
