@@ -19,6 +19,7 @@ type Attachment struct {
 	Term       string
 }
 
+// Files are the descriptors that the supervisor is handed, and whether it is to read from the first.
 func (a *Attachment) Files() (files []*os.File, input bool) {
 	switch {
 	case a == nil:

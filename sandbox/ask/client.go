@@ -47,8 +47,10 @@ func EnsureSupervisor(p *pod.Pod) (*os.File, error) {
 	}
 }
 
+// ErrNoSupervisor says that nobody listens where a pod's supervisor would.
 var ErrNoSupervisor = errors.New("the pod has no supervisor")
 
+// DialSupervisor connects to the pod's supervisor, or says ErrNoSupervisor; it starts none.
 func DialSupervisor(p *pod.Pod) (*os.File, error) {
 	conn, err := proc.DialAs(store.StoreOf(p).Below("pods", p.ID), store.SupervisorName)
 	if proc.NotThere(err) {
@@ -109,6 +111,7 @@ func Ask(p *pod.Pod, request *SuperviseRequest, files ...*os.File) (*SuperviseAn
 	return nil, nil, fault.New(nil, []string{"podsh ps -c shows what has become of it"}, "the supervisor of pod %q went away again and again", p.Title())
 }
 
+// TalkTo asks one thing over a connection, and waits for the answer. The connection stays open.
 func TalkTo(conn *os.File, request *SuperviseRequest, files ...*os.File) (*SuperviseAnswer, error) {
 	if err := control.Send(conn, request, files...); err != nil {
 		return nil, err
@@ -118,6 +121,7 @@ func TalkTo(conn *os.File, request *SuperviseRequest, files ...*os.File) (*Super
 	return answer, err
 }
 
+// AsError is the error that the supervisor met, with its hints and of its kind; nil: none.
 func (a *SuperviseAnswer) AsError() error {
 	if a.Error == "" {
 		return nil

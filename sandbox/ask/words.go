@@ -27,6 +27,7 @@ const (
 	AskWait   = "wait"   // until Container has ended; the answer has its status
 )
 
+// SuperviseRequest asks a supervisor for one thing: Do is one of the words above.
 type SuperviseRequest struct {
 	Do        string        `json:"do"`
 	Container string        `json:"container"`
@@ -38,6 +39,7 @@ type SuperviseRequest struct {
 	Input     bool          `json:"input,omitempty"` // the first descriptor is read from
 }
 
+// SuperviseAnswer is what came of it. ExitCode is as a shell would give it.
 type SuperviseAnswer struct {
 	Error    string   `json:"error,omitempty"`
 	Hints    []string `json:"hints,omitempty"`
@@ -47,6 +49,7 @@ type SuperviseAnswer struct {
 	Stubborn bool     `json:"stubborn,omitempty"`
 }
 
+// SuperviseReadyFD is the descriptor on which a new supervisor says that it listens, or why it does not.
 const SuperviseReadyFD = 3
 
 // ErrSupervised says that somebody else is the pod's supervisor.

@@ -14,7 +14,7 @@ import (
 // cause is one reason for which a system call fails. It is named only when its check has found it: one errno
 // has many reasons, and the wrong one sends people to switch off what protects them.
 type cause struct {
-	call   string // as callName writes it, or the first words of that; "" is any call
+	call   string // as plan.CallName writes it, or the first words of that; "" is any call
 	errnos []syscall.Errno
 	check  func(m machine) verdict
 }
@@ -107,7 +107,7 @@ var causes = []cause{
 }
 
 // HintsFor says why a system call has failed, as far as this machine can be asked, and what mends it. The
-// call is named as callName does it: "clone", "mount proc on /proc". No hint means that nothing is known.
+// call is named as plan.CallName does it: "clone", "mount proc on /proc". No hint means that nothing is known.
 func HintsFor(call string, errno syscall.Errno) []string {
 	var hints []string
 	verdicts, known := ThisMachine().verdicts(call, errno)

@@ -34,6 +34,7 @@ type machine struct {
 	tryMap     func(uids, gids []ids.Map) (said string, err error)             // has newuidmap and newgidmap map ids
 }
 
+// ThisMachine reads the one that podsh runs on. Each look is taken when a check asks for it.
 func ThisMachine() machine {
 	exe, _ := os.Executable()
 	m := machine{

@@ -18,6 +18,7 @@ func ProgramPath(name string) (string, error) {
 	return found, err
 }
 
+// FirstLine is the first line of what a program said, or the error where it said nothing.
 func FirstLine(text string, err error) string {
 	if line, _, _ := strings.Cut(strings.TrimSpace(text), "\n"); line != "" {
 		return line

@@ -31,6 +31,7 @@ type Map struct {
 	Count   uint32 `json:"count"`
 }
 
+// String is the map as /proc/PID/uid_map wants it.
 func (m Map) String() string { return fmt.Sprintf("%d %d %d", m.Inside, m.Outside, m.Count) }
 
 // Parse reads IN:OUT:COUNT; example is a map that this user may ask for, for a hint.

@@ -24,6 +24,7 @@ func Words(ids []Map) string {
 	return strings.Join(text, " ")
 }
 
+// ParseFile reads the text of a uid_map or gid_map; path is for errors.
 func ParseFile(path, text string) ([]Map, error) {
 	ids := []Map{}
 	for line := range strings.Lines(text) {

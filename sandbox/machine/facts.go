@@ -118,6 +118,7 @@ func OwnGIDs() ([]ids.Map, error) {
 	return own, nil
 }
 
+// IsInstalled says whether all of the programs are found.
 func IsInstalled(programs ...string) bool {
 	for _, p := range programs {
 		if _, err := doctor.ProgramPath(p); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 )
 
+// ReadExe reads whose the file is that this process runs from, and where it lies, if it still does.
 func ReadExe() (plan.ExeFile, error) {
 	var running, named unix.Stat_t
 	if err := unix.Stat("/proc/self/exe", &running); err != nil {

@@ -49,7 +49,7 @@ const (
 	memberListenFD = nsenter.EnterFD + 5 // from here on, its sockets; the last of all is lastFD
 )
 
-// Container lists what is done to start a container. It is pure, as planCreate is.
+// Container lists what is done to start a container. It is pure, as Create is.
 func Container(f *Facts, member *ContainerFacts) step.Plan {
 	c := member.Container
 	p := &Creation{Pod: member.View, Facts: f, taken: map[source]nsenter.Result{}, member: member}

@@ -17,6 +17,7 @@ type EtcFile struct {
 	Shared     bool // a container has the pod's own
 }
 
+// EtcFiles are the files below /etc that the root gets in place of its own.
 func (p *Creation) EtcFiles() []EtcFile {
 	if p.member != nil {
 		return p.member.Etc

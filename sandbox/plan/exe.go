@@ -4,7 +4,7 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
-// How the holder's own program is kept out of the pod's reach. A process in the pod that keeps
+// ExeKind is how the holder's own program is kept out of the pod's reach. A process in the pod that keeps
 // /proc/1/exe open could otherwise write to podsh's file once no process runs it any more, if one of the
 // pod's ids may write it (CVE-2019-5736 was of this kind).
 type ExeKind int

@@ -13,6 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
+// Before says whether this kernel is older.
 func (v Version) Before(other Version) bool { return !v.AtLeast(other.Major, other.Minor) }
 
 // Facts are what this machine and this root file system are like, read before planning; the plan is a pure
@@ -66,6 +67,7 @@ type RootFacts struct{ Mode, UID, GID uint32 }
 // Version of a kernel.
 type Version struct{ Major, Minor int }
 
+// AtLeast says whether this kernel is that one or a later one.
 func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
 }

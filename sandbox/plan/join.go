@@ -16,6 +16,7 @@ import (
 	"github.com/podsh/podsh/sandbox/step"
 )
 
+// DefaultPath is PATH where nobody sets one: docker's.
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // JoinFacts are what must be known to plan a join.
@@ -26,7 +27,7 @@ type JoinFacts struct {
 	Keys bool             // the kernel has keyrings
 }
 
-// Join lists what is done to run a command in a pod. It is pure, as planCreate is.
+// Join lists what is done to run a command in a pod. It is pure, as Create is.
 func Join(pod *pod.Pod, spec *spec.JoinSpec, f JoinFacts) step.Plan {
 	j := &Builder{}
 	who := f.Who
@@ -233,6 +234,7 @@ func (j *Builder) runCommand(spec *spec.JoinSpec, env []string, podMounts bool) 
 	j.Call(nsenter.Exec, argv, variables, nsenter.Strings(search))
 }
 
+// Variable is the value of a variable in a list of NAME=VALUE, of which the last counts; "": none.
 func Variable(env []string, name string) string {
 	for i := len(env) - 1; i >= 0; i-- {
 		if value, ok := strings.CutPrefix(env[i], name+"="); ok {

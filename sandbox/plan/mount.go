@@ -183,6 +183,7 @@ func (p *Creation) open(mount nsenter.Result, path string, flags uint64) nsenter
 	return p.Call(unix.SYS_OPENAT2, mount, path, openHow(flags|unix.O_CLOEXEC, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS), openHowSize)
 }
 
+// MountAttrSize is that of a struct mount_attr, mount_setattr(2).
 const MountAttrSize = 32
 
 const openHowSize = 24

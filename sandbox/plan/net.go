@@ -27,7 +27,7 @@ func ResolverFor(onHost, onlyIPv6 bool) netip.Addr {
 }
 
 // What a pod's network has beyond localhost is made from outside: by a Maker in the pod's network namespace
-// (maker.go), by work in the hub (hub.go), and by the helper that carries the data (helper.go). These are
+// (package perform), by work in the hub (package sandbox), and by the helper that carries the data (package wire). These are
 // steps of the host's side, and they come when the pod itself is done.
 
 // NetFacts are what must be known of networks to plan a pod.

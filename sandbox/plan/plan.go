@@ -27,7 +27,7 @@ func Create(pod *pod.Pod, f *Facts, exe ExeKind) step.Plan {
 	return p.Rest()
 }
 
-// Start is the part of it that needs only the first facts (readFacts).
+// Start is the part of it that needs only the first facts (machine.ReadFacts).
 func Start(pod *pod.Pod, f *Facts, exe ExeKind) *Creation {
 	p := &Creation{Pod: pod, Facts: f, exe: exe, taken: map[source]nsenter.Result{}}
 	p.startHolder()
@@ -35,6 +35,7 @@ func Start(pod *pod.Pod, f *Facts, exe ExeKind) *Creation {
 	return p
 }
 
+// Rest is the part that needs all the facts: what follows Start.
 func (p *Creation) Rest() step.Plan {
 	p.mapIDs()
 	p.keepOut()

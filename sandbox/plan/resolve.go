@@ -121,6 +121,7 @@ func mapIDs(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err erro
 	return nil, nil
 }
 
+// ChooseMaps decides which ids are mapped: those that are asked for, else what this user may have. It writes that into pod.
 func ChooseMaps(pod *pod.Pod, spec *spec.Spec, f *Facts) (warnings []error, err error) {
 	switch {
 	case len(spec.UIDMap)+len(spec.GIDMap) > 0:

@@ -20,7 +20,7 @@ import (
 //     All that led to the host is closed.
 //  3. Only then is anything in the root looked at: it may be a folder that others write to, and full of links. /proc, /sys
 //     and /dev are put in it, and filled by their descriptors.
-//  4. finishRoot (plan_finish.go): the pod's own files (plan_etc.go), volumes and masks (plan_mask.go).
+//  4. finishRoot (finish.go): the pod's own files (etc.go), volumes and masks (mask.go).
 //
 // By hand pivot_root comes last, since the tools for all that lie on the old root.
 

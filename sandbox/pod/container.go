@@ -44,6 +44,7 @@ type ContainerImage struct {
 	Digest string `json:"digest"`
 }
 
+// ContainerFormat is that of a container's description. Another podsh's is not read.
 const ContainerFormat = 2
 
 // Title is POD/NAME.
@@ -55,6 +56,7 @@ func (c *Container) InPod() *Pod { return c.In }
 // defaultStop is how long a container has from its stop signal to SIGKILL.
 const defaultStop = 10 * time.Second
 
+// Grace is how long after its stop signal it gets SIGKILL.
 func (c *Container) Grace() time.Duration {
 	if c.Spec.StopAfter != nil {
 		return *c.Spec.StopAfter
@@ -67,7 +69,7 @@ func (c *Container) Grace() time.Duration {
 //	pods/ID/containers/CID/container.json   the container, which does not change
 //	pods/ID/containers/CID/state.json       what it is doing: written by whoever watches over it
 //	pods/ID/names/NAME                      the id of the container called so
-//	pods/ID/supervisor                      the socket of the pod's supervisor (supervisor.go)
+//	pods/ID/supervisor                      the socket of the pod's supervisor (package supervise)
 //	pods/ID/disk                            a link to the folder with the pod's volumes
 //
 // What a container writes, and its log, is in a folder on disk (Container.Disk).

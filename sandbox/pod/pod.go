@@ -88,7 +88,7 @@ func (p *Pod) Unmapped(who Identity) (unmapped []string) {
 
 // Pod is a pod as the store describes it. It lives as long as its holder does.
 type Pod struct {
-	Format     int                    `json:"format"` // of this description: podFormat
+	Format     int                    `json:"format"` // of this description: Format
 	ID         string                 `json:"id"`
 	Created    time.Time              `json:"created"`
 	Spec       spec.Spec              `json:"spec"`
@@ -101,10 +101,10 @@ type Pod struct {
 	UID        uint32                 `json:"uid"`                   // who a command is that joins, inside
 	GID        uint32                 `json:"gid"`                   //
 	Upper      string                 `json:"upper,omitempty"`       // what was written, where that lies on disk
-	OwnFile    bool                   `json:"own_file,omitempty"`    // the holder runs from a file of its own, see exe.go
+	OwnFile    bool                   `json:"own_file,omitempty"`    // the holder runs from a file of its own: plan.ExeKind
 	Hub        string                 `json:"hub,omitempty"`         // the id of the pod that its networks are in
 	IsHub      bool                   `json:"is_hub,omitempty"`      // it is such a pod
-	Keyring    string                 `json:"keyring,omitempty"`     // its name, where that is to be kept from others: keyring.go
+	Keyring    string                 `json:"keyring,omitempty"`     // its name, where that is to be kept from others: sandbox/plan/keyring.go
 	PlanFormat uint64                 `json:"plan_format"`           // of the plans that its own file understands
 	Holder     proc.ID                `json:"holder"`
 

@@ -50,6 +50,7 @@ const (
 	UntilGiveUp = 10 * time.Second
 )
 
+// Hanging is the error of a process that outlives SIGKILL; format names it.
 func Hanging(format string, args ...any) error {
 	return fault.New(nil, []string{"`ps -eo pid,ppid,stat,wchan,args` shows why: state D hangs in the kernel, and Z waits for its parent"},
 		format+" does not end, not even by SIGKILL", args...)

@@ -17,6 +17,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 )
 
+// Alive says whether that process, and no later one of its pid, has not ended.
 func (h ID) Alive() bool {
 	if h.PID == 0 {
 		return false
@@ -37,6 +38,7 @@ type ID struct {
 	PIDFDInode uint64 `json:"pidfd_inode,omitempty"` // unique until reboot since Linux 6.9; else 0
 }
 
+// BootID names this boot of the machine: pids of another mean nothing.
 var BootID = sync.OnceValues(func() (string, error) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id)), err

@@ -69,6 +69,7 @@ type inside struct {
 	in   map[uint64]uint64 // a namespace to the one of ours that it is, or is below; 0: none
 }
 
+// NewInside asks of each Sighting which of these namespaces of one kind it is in, or below.
 func NewInside(kind string, inodes ...uint64) *inside {
 	i := &inside{kind, map[uint64]uint64{}}
 	if own, err := NamespaceInode("self", kind); err == nil {

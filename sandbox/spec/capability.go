@@ -35,6 +35,7 @@ func ParseCapability(name string) (capability.Cap, error) {
 	return 0, fault.New(fault.ErrInvalid, []string{hint}, "no capability %q", name)
 }
 
+// ValidateCapabilities says which name is none. "all" is one.
 func ValidateCapabilities(add, drop []string) error {
 	for _, name := range slices.Concat(add, drop) {
 		if strings.EqualFold(name, "all") {

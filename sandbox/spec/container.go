@@ -128,6 +128,7 @@ func ParseRestart(text string) (Restart, error) {
 	return Restart{}, fault.New(fault.ErrInvalid, []string{hint}, "--restart %q is no policy", text)
 }
 
+// String is the policy as --restart takes it.
 func (r Restart) String() string {
 	switch {
 	case r.Policy == "":

@@ -248,6 +248,7 @@ func isDomain(s string) bool {
 // FollowsHost says whether names of the host's domains mean something in the pod.
 func (n *Net) FollowsHost() bool { return n.WayOut != WayOutNone || n.OnNetworks() }
 
+// HostLines are the pairs of address and name that are asked for in /etc/hosts.
 func (n *Net) HostLines() (entries [][2]string) {
 	for _, h := range n.Hosts {
 		entries = append(entries, [2]string{h.IP.String(), h.Name})

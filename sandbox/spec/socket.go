@@ -52,6 +52,7 @@ func isSocketName(name string) bool {
 	return name != "" && len(name) <= 255 && !strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == ':' })
 }
 
+// NetworkPort is the host's end of a port that leads there.
 func (s Socket) NetworkPort() network.Port {
 	return network.Port{HostIP: s.IP, HostPort: s.Port, Protocol: s.Protocol}
 }

@@ -20,10 +20,12 @@ import (
 // ClosedName is the file that says that a pod is on its way out.
 const ClosedName = "closed"
 
+// ContainersPath is where the pod's containers are described, or something below.
 func ContainersPath(p *pod.Pod, elements ...string) string {
 	return StoreOf(p).Below(append([]string{"pods", p.ID, "containers"}, elements...)...)
 }
 
+// PathOf is where a file of the container's description is.
 func PathOf(c *pod.Container, name string) string { return ContainersPath(c.In, c.ID, name) }
 
 // LogPath is the container's log; older parts of it lie beside.
@@ -83,6 +85,7 @@ func awaitState(c *pod.Container, state *pod.ContainerState, deadline time.Time)
 	return changed && err == nil
 }
 
+// ReadState reads a state as it is written, whether or not it is still true: StateOf says that.
 func ReadState(path string) (*pod.ContainerState, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

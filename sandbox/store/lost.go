@@ -13,7 +13,7 @@ import (
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
-// What pods and containers write on disk is in folders beside each other (diskFolder). Pods are described in a folder that
+// What pods and containers write on disk is in folders beside each other (DiskFolder). Pods are described in a folder that
 // mostly lies in memory: so after a reboot, or the last logout, there are folders whose owners are not described any more.
 // What containers wrote stays until somebody asks for its removal. Two links in each folder tell:
 //

@@ -56,8 +56,10 @@ func (s *Store) NetworksNamed(names ...string) (networks []*network.Network, err
 	return networks, nil
 }
 
+// ErrBrokenNetwork says that a network's description can't be read.
 var ErrBrokenNetwork = errors.New("broken")
 
+// ReadNetwork reads a description: fs.ErrNotExist if there is none, ErrBrokenNetwork if it is of no use.
 func (s *Store) ReadNetwork(name string) (*network.Network, error) {
 	if !spec.IsName(name) {
 		return nil, fs.ErrNotExist

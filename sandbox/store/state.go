@@ -151,6 +151,7 @@ func OpenStore() (*Store, error) {
 	return s, nil
 }
 
+// Below is a path in the store's folder.
 func (s *Store) Below(elements ...string) string {
 	return filepath.Join(append([]string{s.Path}, elements...)...)
 }
@@ -206,6 +207,7 @@ func (s *Store) Stage(id string, list map[string][]byte) (_ *Staged, err error) 
 	return n, nil
 }
 
+// Discard takes it away again.
 func (n *Staged) Discard() {
 	_ = os.RemoveAll(n.Dir) // else the next sweep does it
 	n.lock.Close()
@@ -229,6 +231,7 @@ func (s *Store) Place(n *Staged, p *pod.Pod) error {
 	return nil
 }
 
+// Full adds to an error of writing into the store what to do about it.
 func (s *Store) Full(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -255,6 +258,7 @@ func (s *Store) takeName(name, id string) error {
 	return os.Rename(temporary, s.Below("names", name))
 }
 
+// NameTaken is the error of a name that another pod has, of that id; it is an ErrNameTaken.
 func NameTaken(name, id string) error {
 	return fault.New(fault.ErrNameTaken, []string{fmt.Sprintf("podsh rm -f %s, or choose another --name", name)},
 		"pod %q is there already (%s)", name, id)
@@ -275,6 +279,7 @@ func (s *Store) Named(name string) string {
 	return string(id)
 }
 
+// IsID says whether s has the form of an id, NewID's.
 func IsID(s string) bool {
 	return len(s) == 12 && strings.Trim(s, "0123456789abcdef") == ""
 }
@@ -312,6 +317,7 @@ func (s *Store) Forget(p *pod.Pod) error {
 	return os.RemoveAll(gone)
 }
 
+// IdOf is the id that is written for a name, whether or not its pod is still there; "": none.
 func (s *Store) IdOf(name string) string {
 	if name == "" {
 		return ""
@@ -375,6 +381,7 @@ func (s *Store) sweepNames() error {
 	return err
 }
 
+// IsLeftover says whether a folder is one that a create or a remove was killed over.
 func IsLeftover(name string) bool {
 	return strings.HasPrefix(name, "new-") || strings.HasPrefix(name, "gone-")
 }

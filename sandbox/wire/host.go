@@ -70,4 +70,5 @@ func hostResolvers(s *store.Store) []netip.Addr {
 	return resolvers
 }
 
+// HostPrefix is the prefix of one address alone.
 func HostPrefix(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }

@@ -145,6 +145,7 @@ func freeSubnet(first netip.Prefix, at int, others []*network.Network) (netip.Pr
 	return netip.Prefix{}, false
 }
 
+// Overlapping is the first network with addresses of the subnet; nil: none.
 func Overlapping(subnet netip.Prefix, networks []*network.Network) *network.Network {
 	for _, other := range networks {
 		for _, taken := range other.Subnets {

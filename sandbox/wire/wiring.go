@@ -41,6 +41,7 @@ type Wiring struct {
 	started chan error // processes that are being started
 }
 
+// NewWiring is the wiring of a pod whose network is like state; that is changed as things are done.
 func NewWiring(pod *pod.Pod, state *pod.NetState) *Wiring { return &Wiring{pod: pod, State: state} }
 
 // UndoAll takes everything back that was not kept.
