@@ -1,6 +1,6 @@
 // Package doctor knows for which reasons the kernel refuses what podsh asks of it, and what to do about each: it checks
-// this machine, and names the cause of a call that failed only when its check has found it. It changes nothing, and
-// knows nothing of pods.
+// this machine, and names the cause of a call that failed only when its check has found it. It changes nothing. It
+// knows nothing of pods but where they are described, and does not know at which step of what a call failed.
 package doctor
 
 import (

@@ -1,5 +1,6 @@
 // Package fault makes errors that a person can act on: what went wrong, which kind of error that is, for errors.Is, and what
-// to do about it. It knows nothing of pods, of the kernel or of where errors are printed, and does nothing but words.
+// to do about it. It knows nothing of pods, of the kernel or of where errors are printed, and does nothing but words. Whoever knows the cause gives the
+// hint; who prints it takes it from Hints.
 package fault
 
 import (

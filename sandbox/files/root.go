@@ -1,5 +1,5 @@
 // Package files writes files whole or not at all, locks folders, and opens what lies below a root that nobody trusts.
-// It does not know what the files are for.
+// It does not know what the files are for, and imports nothing of podsh's.
 package files
 
 import (

@@ -1,5 +1,6 @@
 // Package machine reads the facts that plans are made of: who we are, which ids may be mapped, what this kernel has,
-// what a root is made of, whose namespaces are entered. It decides nothing, and changes nothing.
+// what a root is made of, whose namespaces are entered. It decides nothing, and changes nothing: what follows from the facts, package plan knows,
+// and why one of them is as it is, package doctor.
 package machine
 
 import (

@@ -1,6 +1,6 @@
 // Package perform carries a plan out, whosever it is: it starts executors and makers, sends them calls, maps their ids,
-// and says of one that failed what it was for. It knows neither pods' lives nor networks, and no order of steps but the
-// plan's.
+// and says of one that failed what it was for. It knows of a pod which ids it has and which holder,
+// and refuses to know its life, which networks it is on, and any order of steps but the plan's.
 package perform
 
 import (

@@ -1,5 +1,6 @@
 // Package proc knows a process by its identity, which is not its pid alone: it opens, signals and awaits it by a pidfd,
-// reads what /proc says of it, and tells in which namespaces it is. It knows nothing of pods: whose process that is,
+// reads what /proc says of it, and tells in which namespaces it is. Names of signals and
+// sockets between processes are here as well. It knows nothing of pods: whose process that is,
 // and what its end means, others know.
 package proc
 

@@ -1,6 +1,6 @@
 // Package supervise is the process that runs a pod's containers: it starts them, keeps their logs, gives what they
 // print to whoever is attached, starts again what is to be restarted, and ends with the last of them. It decides when;
-// what a container is, and how one ends, others know.
+// it refuses to know how a container is made or what it leaves (package container), and who asks (package ask).
 package supervise
 
 import (

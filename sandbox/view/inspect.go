@@ -1,5 +1,6 @@
 // Package view shows the kernel's state as data: what a pod's namespaces, mounts, credentials and network are now, and
-// who shares which of them. It looks, and changes nothing.
+// who shares which of them. It looks, and changes nothing, but that a helper which has ended is started anew when it is
+// asked. What a pod was meant to be it takes from its description, and it does not know how the answer is shown.
 package view
 
 import (
