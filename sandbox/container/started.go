@@ -12,6 +12,13 @@ import (
 	"github.com/podsh/podsh/sandbox/proc"
 )
 
+// Started is a container's command that has been started, a child of this process.
+type Started struct {
+	process proc.ID
+	pidfd   *os.File
+	Mounts  *os.File // its mount namespace
+}
+
 // mountNS is the number of the mount namespace that the command has for itself; 0 if that was not to be seen.
 func (s *Started) mountNS() uint64 {
 	var st unix.Stat_t
@@ -33,13 +40,6 @@ func (s *Started) Signal(sig unix.Signal) error {
 }
 
 func (s *Started) Kill() { _ = s.Signal(unix.SIGKILL) }
-
-// Started is a container's command that has been started, a child of this process.
-type Started struct {
-	process proc.ID
-	pidfd   *os.File
-	Mounts  *os.File // its mount namespace
-}
 
 // newStarted describes what an executor has become so far. It outlives the executor's own descriptors.
 func newStarted(executor *nsenter.Executor) (*Started, error) {

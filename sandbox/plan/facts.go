@@ -13,9 +13,6 @@ import (
 	"github.com/podsh/podsh/sandbox/ids"
 )
 
-// Before says whether this kernel is older.
-func (v Version) Before(other Version) bool { return !v.AtLeast(other.Major, other.Minor) }
-
 // Facts are what this machine and this root file system are like, read before planning; the plan is a pure
 // function of them and of the spec.
 type Facts struct {
@@ -66,6 +63,9 @@ type RootFacts struct{ Mode, UID, GID uint32 }
 
 // Version of a kernel.
 type Version struct{ Major, Minor int }
+
+// Before says whether this kernel is older.
+func (v Version) Before(other Version) bool { return !v.AtLeast(other.Major, other.Minor) }
 
 // AtLeast says whether this kernel is that one or a later one.
 func (v Version) AtLeast(major, minor int) bool {

@@ -18,6 +18,14 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 )
 
+// ID identifies the process that holds a pod's namespaces. A pid alone does not: it is used again.
+type ID struct {
+	PID        int    `json:"pid"`
+	Started    string `json:"started"`               // clock ticks since boot: field 22 of /proc/PID/stat, proc_pid_stat(5)
+	BootID     string `json:"boot_id"`               // of the boot that it lived in
+	PIDFDInode uint64 `json:"pidfd_inode,omitempty"` // unique until reboot since Linux 6.9; else 0
+}
+
 // Alive says whether that process, and no later one of its pid, has not ended.
 func (h ID) Alive() bool {
 	if h.PID == 0 {
@@ -29,14 +37,6 @@ func (h ID) Alive() bool {
 	}
 	pidfd.Close()
 	return true
-}
-
-// ID identifies the process that holds a pod's namespaces. A pid alone does not: it is used again.
-type ID struct {
-	PID        int    `json:"pid"`
-	Started    string `json:"started"`               // clock ticks since boot: field 22 of /proc/PID/stat, proc_pid_stat(5)
-	BootID     string `json:"boot_id"`               // of the boot that it lived in
-	PIDFDInode uint64 `json:"pidfd_inode,omitempty"` // unique until reboot since Linux 6.9; else 0
 }
 
 // BootID names this boot of the machine: pids of another mean nothing.

@@ -21,18 +21,6 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// listen gives a run of the container its sockets. They stay open until it has ended for good: who comes while it starts once
-// more waits.
-func (v *supervised) listen(stdio *container.Stdio) (err error) {
-	if v.sockets == nil {
-		v.sockets, err = container.OpenSockets(v.c.Spec.Listen)
-	} else {
-		err = container.MakeReady(v.sockets, v.c.Spec.Listen)
-	}
-	stdio.Sockets = v.sockets
-	return err
-}
-
 // supervised is a container under a supervisor: it runs, or waits to run once more.
 type supervised struct {
 	s             *supervisor
@@ -54,6 +42,18 @@ type supervised struct {
 	clients  []*attached
 	gone     bool          // off the list: nobody can attach any more
 	hurry    chan struct{} // closed when a run has ended, and nobody is waited for any more who does not read
+}
+
+// listen gives a run of the container its sockets. They stay open until it has ended for good: who comes while it starts once
+// more waits.
+func (v *supervised) listen(stdio *container.Stdio) (err error) {
+	if v.sockets == nil {
+		v.sockets, err = container.OpenSockets(v.c.Spec.Listen)
+	} else {
+		err = container.MakeReady(v.sockets, v.c.Spec.Listen)
+	}
+	stdio.Sockets = v.sockets
+	return err
 }
 
 func newSupervised(s *supervisor, c *pod.Container) *supervised {

@@ -16,6 +16,14 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 )
 
+// Listening is a published port with its sockets on the host.
+type Listening struct {
+	Port    network.Port // with the number that it got
+	Sockets []*os.File
+	stowed  sockets // that are open already
+	Both    bool    // a socket of IPv6 is for IPv4 as well
+}
+
 // OpenOne opens one socket, for both families where no address is named: as systemd does, for programs that take only one.
 func (l *Listening) OpenOne() error {
 	if !l.Both {
@@ -26,14 +34,6 @@ func (l *Listening) OpenOne() error {
 		return l.open(netip.IPv4Unspecified(), l.Port.HostPort)
 	}
 	return err
-}
-
-// Listening is a published port with its sockets on the host.
-type Listening struct {
-	Port    network.Port // with the number that it got
-	Sockets []*os.File
-	stowed  sockets // that are open already
-	Both    bool    // a socket of IPv6 is for IPv4 as well
 }
 
 func (l *Listening) close() {
