@@ -195,10 +195,15 @@ func (v *supervised) tell(stream int, text []byte) {
 	clients, hurry := slices.Clone(v.clients), v.hurry
 	v.mutex.Unlock()
 	for _, client := range clients {
+		next := output{stream, slices.Clone(text)}
 		select {
-		case client.queue <- output{stream, slices.Clone(text)}:
-		case <-client.gone:
-		case <-hurry:
+		case client.queue <- next: // who reads misses nothing, in a hurry either
+		default:
+			select {
+			case client.queue <- next:
+			case <-client.gone:
+			case <-hurry:
+			}
 		}
 	}
 }
@@ -240,19 +245,23 @@ func (v *supervised) over() {
 func (v *supervised) drain() {
 	done := make(chan struct{})
 	go func() { v.output.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(proc.UntilKill):
-		v.mutex.Lock()
-		close(v.hurry)
-		v.mutex.Unlock()
-		for _, file := range v.reading {
-			file.Close()
+	for _, giveUp := range []func(){v.hurryUp, func() { control.Close(v.reading) }} { // on who does not read, and then on who still writes
+		select {
+		case <-done:
+		case <-time.After(proc.UntilKill):
+			giveUp()
 		}
-		<-done
 	}
+	<-done
 	v.closeAll()
 	v.log.Close()
+}
+
+// hurryUp waits no more for those who do not read: what is left of the output goes to the log, and to those who do.
+func (v *supervised) hurryUp() {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	close(v.hurry)
 }
 
 // finish writes down how a run ended, and says whether there is to be another one.
