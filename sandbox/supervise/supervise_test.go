@@ -269,6 +269,16 @@ func TestWhoStartsIsAttachedBeforeAnythingIsSaid(t *testing.T) {
 	}
 }
 
+func TestWhoWasAttachedToWhatIsRemovedIsToldHowItEnded(t *testing.T) {
+	c := shell(t, newPod(t), "read line; exit 5", stdin, func(s *spec.ContainerSpec) { s.Remove = true })
+	us := attach(t, c, sandbox.Start)
+	us.say(t, "\n")
+	eventually(t, "it to be removed", func() bool { return !files.Exists(store.PathOf(c, "")) })
+	if status, err := in(t, "wait", us.Wait); status != 5 || err != nil {
+		t.Errorf("%d, %v", status, err)
+	}
+}
+
 func TestSeveralAreAttachedAtOnce(t *testing.T) {
 	c := shell(t, newPod(t), `while read line; do echo "$line"; echo "! $line" >&2; done`, stdin)
 	start(t, c)
@@ -608,7 +618,9 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 		{ask.SuperviseRequest{Do: ask.AskStart, Container: "../containers/" + c.ID}, []*os.File{null}, "description of container"},
 		{ask.SuperviseRequest{Do: ask.AskStart, Container: c.ID}, []*os.File{null, null}, `container "web/sh" is running`},
 		{ask.SuperviseRequest{Do: ask.AskAttach, Container: c.ID, Input: true}, nil, "these are not the descriptors"},
-		{ask.SuperviseRequest{Do: ask.AskResize, Container: c.ID, Rows: 7, Columns: 7}, []*os.File{null}, "-"}, // it has no terminal
+		{ask.SuperviseRequest{Do: ask.AskAttach, Container: c.ID}, []*os.File{null, null}, "-"},
+		{ask.SuperviseRequest{Do: ask.AskAttach, Container: c.ID}, []*os.File{null, null}, "these are not the descriptors"}, // once is enough
+		{ask.SuperviseRequest{Do: ask.AskResize, Container: c.ID, Rows: 7, Columns: 7}, []*os.File{null}, "-"},              // it has no terminal
 	} {
 		answer := talk(t, conn, &test.request, test.files...)
 		ended, said := test.want == "", test.want != "" && test.want != "-"
