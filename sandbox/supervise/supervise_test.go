@@ -336,6 +336,17 @@ func TestWhoDoesNotReadHoldsUpNobodyElse(t *testing.T) {
 		t.Errorf("another container: %d, %v", status, err)
 	}
 	busy := attach(t, c, ask.Attach)
+	last, looks := "", 0
+	eventually(t, "it to be in the way", func() bool {
+		out, _ := logged(t, c)
+		if looks++; out != last || room(t, us.out) > 0 {
+			last, looks = out, 0
+		}
+		return looks == 20
+	})
+	if len(last) >= much {
+		t.Fatal("it is not in the way at all")
+	}
 	lazy.Close() // it never read
 	if _, err := io.Copy(io.Discard, io.LimitReader(busy.out, 1)); err != nil {
 		t.Fatal(err)
