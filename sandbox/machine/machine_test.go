@@ -178,14 +178,15 @@ func TestNamespacesByTheirFiles(t *testing.T) {
 	} {
 		f := &plan.Facts{Root: test.root}
 		wanted := &spec.Spec{Namespaces: map[string]spec.Choice{test.option: {Kind: "path", Value: test.path}}}
-		err := readEntrances(f, wanted, nil)
+		var entrances Entrances
+		err := entrances.read(f, wanted, nil)
 		if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || len(fault.Hints(err)) != 1) {
 			t.Errorf("%+v: %v %q", test, err, fault.Hints(err))
 		}
 		if err == nil && (len(f.Enter) != 1 || f.Enter[0].What != test.path) || err != nil && len(f.Enter) != 0 {
 			t.Errorf("%+v: %+v", test, f.Enter)
 		}
-		CloseFacts(f)
+		entrances.Close()
 	}
 }
 

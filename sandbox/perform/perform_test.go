@@ -21,6 +21,7 @@ import (
 	"github.com/podsh/podsh/sandbox/plan"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
+	"github.com/podsh/podsh/sandbox/step"
 )
 
 // inNamespaces starts a process in new namespaces whose maps nobody has written yet.
@@ -144,13 +145,13 @@ func TestAMakerHasNoCapabilityButThose(t *testing.T) {
 }
 
 func TestChunksEndWhereTheHostOrAnotherProgramGoesOn(t *testing.T) {
-	inside, host, exec := plan.Step{Side: plan.Inside}, plan.Step{Side: plan.Host}, plan.Step{Side: plan.Inside, Call: nsenter.Call{Nr: unix.SYS_EXECVEAT}}
+	inside, host, exec := step.Step{Side: step.Inside}, step.Step{Side: step.Host}, step.Step{Side: step.Inside, Call: nsenter.Call{Nr: unix.SYS_EXECVEAT}}
 	for _, test := range []struct {
-		steps plan.Plan
+		steps step.Plan
 		want  int
 	}{
-		{nil, 0}, {plan.Plan{inside, inside}, 2}, {plan.Plan{host, inside}, 0},
-		{plan.Plan{inside, host, exec}, 1}, {plan.Plan{inside, exec, inside}, 2},
+		{nil, 0}, {step.Plan{inside, inside}, 2}, {step.Plan{host, inside}, 0},
+		{step.Plan{inside, host, exec}, 1}, {step.Plan{inside, exec, inside}, 2},
 	} {
 		if got := Chunk(test.steps); got != test.want {
 			t.Errorf("%v: %d, want %d", test.steps, got, test.want)
@@ -159,11 +160,11 @@ func TestChunksEndWhereTheHostOrAnotherProgramGoesOn(t *testing.T) {
 }
 
 func TestAFailureSaysWhatTheCallWasFor(t *testing.T) {
-	steps := plan.Plan{
-		{Side: plan.Host, Host: "save", Why: "write it down"},
-		{Side: plan.Inside, Call: nsenter.Call{Nr: unix.SYS_CHDIR, Args: []any{"/x"}}, Why: "go there", Cmd: "cd /x\npwd"},
-		{Side: plan.Inside, Call: nsenter.Call{Nr: unix.SYS_CHDIR, Args: []any{"/y"}}, Why: "and there", Need: "a folder", Cmd: "cd /y"},
-		{Side: plan.Inside, Call: nsenter.Call{Nr: unix.SYS_CHDIR, Args: []any{"/z"}}}, // of the same step
+	steps := step.Plan{
+		{Side: step.Host, Host: "save", Why: "write it down"},
+		{Side: step.Inside, Call: nsenter.Call{Nr: unix.SYS_CHDIR, Args: []any{"/x"}}, Why: "go there", Cmd: "cd /x\npwd"},
+		{Side: step.Inside, Call: nsenter.Call{Nr: unix.SYS_CHDIR, Args: []any{"/y"}}, Why: "and there", Need: "a folder", Cmd: "cd /y"},
+		{Side: step.Inside, Call: nsenter.Call{Nr: unix.SYS_CHDIR, Args: []any{"/z"}}}, // of the same step
 	}
 	other := errors.New("other")
 	for _, test := range []struct {
