@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -38,11 +40,6 @@ type Stdio struct {
 
 // ProposeContainer plans what start would do, for those who want to see it.
 func ProposeContainer(c *pod.Container) (step.Plan, error) {
-	if len(c.Spec.PodVolumes) > 0 {
-		if err := disk.EnsureVolumes(c.In); err != nil {
-			return nil, err
-		}
-	}
 	pidfd, err := store.Open(c.In)
 	if err != nil {
 		return nil, err
@@ -61,16 +58,7 @@ func PlanOf(c *pod.Container, etc []plan.EtcFile) (step.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	removeVolumes(member)
 	return plan.Container(f, member), nil
-}
-
-// removeVolumes removes the volumes that are new, and so still empty: who comes next finds them new once more, and they
-// get their owners.
-func removeVolumes(m *plan.ContainerFacts) {
-	for dir := range m.Owners {
-		_ = os.Remove(dir) // one that somebody uses by now stays
-	}
 }
 
 // facts reads what must be known to start the container. etc are the files that podsh has written for the pod.
@@ -90,12 +78,6 @@ func facts(c *pod.Container, etc []plan.EtcFile, stdio *Stdio) (f *plan.Facts, m
 		member.Nulls = nullStreams(stdio.In, stdio.Out, stdio.Err)
 	}
 	member.Owners = disk.VolumeOwners(c)
-	made := member
-	defer func() {
-		if err != nil {
-			removeVolumes(made)
-		}
-	}()
 	if err = readRoot(c, f, view); err != nil {
 		return nil, nil, err
 	}
@@ -221,14 +203,14 @@ func StartInPod(c *pod.Container, stdio *Stdio, running func(*Started) error) (s
 // built is a container of which all is there but the command.
 type built struct {
 	executor *nsenter.Executor
-	member   *plan.ContainerFacts
+	volumes  []string // of the pod's, that were made for it
 	plan     step.Plan
 	held     int // so many steps of it are done
 }
 
 func (b *built) undo() {
 	b.executor.Kill()
-	removeVolumes(b.member)
+	disk.RemoveVolumes(b.volumes)
 }
 
 // build starts what is to be the container's command, and has it do all that comes before that. It ends with the thread
@@ -253,7 +235,9 @@ func build(c *pod.Container, stdio *Stdio) (b *built, err error) {
 		executor.Kill()
 		return nil, err
 	}
-	b = &built{executor: executor, member: member, plan: plan.Container(f, member)}
+	b = &built{executor: executor, volumes: disk.MakeVolumes(c)}
+	maps.DeleteFunc(member.Owners, func(dir string, _ plan.Owner) bool { return !slices.Contains(b.volumes, dir) })
+	b.plan = plan.Container(f, member)
 	b.held = perform.Chunk(b.plan)
 	if err := perform.SendPlan(b.plan[:b.held], executor); err != nil {
 		b.undo()

@@ -21,16 +21,15 @@ import (
 	"github.com/podsh/podsh/sandbox/store"
 )
 
-// VolumeOwners makes the pod's volumes that the container wants, and says whom those that are new are to belong to:
-// to whom the image has in their place.
+// VolumeOwners says whom those of the pod's volumes are to belong to that the container wants and that are not there yet:
+// to whom the image has in their place. It makes none.
 func VolumeOwners(c *pod.Container) map[string]plan.Owner {
 	owners := map[string]plan.Owner{}
 	for _, v := range c.Spec.PodVolumes {
 		dir := store.VolumePath(c.In, v.Name)
-		if os.Mkdir(dir, 0o755) != nil {
-			continue // it is there, or will be missed
+		if files.Exists(dir) {
+			continue
 		}
-		_ = GiveToRoot(c.In, dir) // else what is to be written there fails
 		mode, uid, gid, err := image.StatIn(Folders(c), v.Destination)
 		if err != nil || mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
@@ -44,6 +43,28 @@ func VolumeOwners(c *pod.Container) map[string]plan.Owner {
 		owners[dir] = plan.Owner{UID: uid, GID: gid, Mode: mode & 0o7777}
 	}
 	return owners
+}
+
+// MakeVolumes makes the pod's volumes that the container wants and that are not there yet, and returns them: another
+// container may have made one meanwhile.
+func MakeVolumes(c *pod.Container) (made []string) {
+	for _, v := range c.Spec.PodVolumes {
+		dir := store.VolumePath(c.In, v.Name)
+		if os.Mkdir(dir, 0o755) != nil {
+			continue // it is there, or will be missed
+		}
+		_ = GiveToRoot(c.In, dir) // else what is to be written there fails
+		made = append(made, dir)
+	}
+	return made
+}
+
+// RemoveVolumes removes volumes that are new, and so still empty: who comes next finds them new once more, and they get
+// their owners.
+func RemoveVolumes(made []string) {
+	for _, dir := range made {
+		_ = os.Remove(dir) // one that somebody uses by now stays
+	}
 }
 
 // MissingVolumes are the folders of volumes that the image has not.
