@@ -57,11 +57,11 @@ func create(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	store, err := store.OpenStore()
+	show := dryRunOf(c)
+	store, err := openStore(show != "")
 	if err != nil {
 		return err
 	}
-	show := dryRunOf(c)
 	proposal, err := sandbox.Propose(spec, store, sandbox.Options{Detailed: c.Bool("explain") || show != "", DryRun: show != ""})
 	if err != nil {
 		return err

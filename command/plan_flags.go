@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/podsh/podsh/sandbox/store"
 )
 
 // planFlags show what is done. forms are those that --dry-run takes.
@@ -35,3 +37,11 @@ func (d *dryRun) Set(value string) error {
 }
 
 func dryRunOf(c *cli.Context) string { return c.Generic("dry-run").(*dryRun).String() }
+
+// openStore opens the store, or looks at it for a dry run, which makes nothing.
+func openStore(dryRun bool) (*store.Store, error) {
+	if dryRun {
+		return store.LookAtStore()
+	}
+	return store.OpenStore()
+}

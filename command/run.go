@@ -81,7 +81,7 @@ func run(c *cli.Context) error {
 	if dryRunOf(c) == "sh" {
 		return usagef("--dry-run=text shows each step by hand, --dry-run=json each call", "a container has no script: it needs its pod, and an image unpacked")
 	}
-	store, err := store.OpenStore()
+	store, err := openStore(dryRunOf(c) != "")
 	if err != nil {
 		return err
 	}

@@ -65,6 +65,7 @@ const scriptHead = `#!/bin/sh
 set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 root=%s
+(umask 077; mkdir -p "$root")
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM

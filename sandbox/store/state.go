@@ -119,36 +119,66 @@ func Root() string {
 
 // OpenStore makes sure that the store is there and that nobody else can write to it.
 func OpenStore() (*Store, error) {
+	s, err := placeStore()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(s.Path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fault.WithHint(fmt.Errorf("runtime folder: %w", err), ownFolder)
+	}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{"mnt", "names", "pods"} {
+		if err := os.Mkdir(s.Below(dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fault.WithHint(fmt.Errorf("runtime folder: %w", err), ownFolder)
+		}
+	}
+	return s, nil
+}
+
+// LookAtStore is OpenStore for a dry run: it makes nothing. A store that is not there yet holds no pods.
+func LookAtStore() (*Store, error) {
+	s, err := placeStore()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.check(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return s, nil
+}
+
+// ownFolder is the hint where the runtime folder is no good.
+const ownFolder = "set PODSH_ROOT to a folder of your own, with mode 0700"
+
+// placeStore finds where the store is to be.
+func placeStore() (*Store, error) {
 	path, err := filepath.Abs(Root())
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path}
-	const hint = "set PODSH_ROOT to a folder of your own, with mode 0700"
 	if err := CheckWay(path); err != nil {
 		return nil, fmt.Errorf("runtime folder %s: %w", path, err)
 	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fault.WithHint(fmt.Errorf("runtime folder: %w", err), hint)
-	}
+	return &Store{path}, nil
+}
+
+// check refuses a folder that others could change.
+func (s *Store) check() error {
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return nil, fault.WithHint(fmt.Errorf("runtime folder %s: %w", path, err), hint)
+	if err := unix.Lstat(s.Path, &st); err != nil {
+		return fault.WithHint(fmt.Errorf("runtime folder %s: %w", s.Path, err), ownFolder)
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return nil, fault.New(nil, []string{hint}, "runtime folder %s is not a folder", path)
+		return fault.New(nil, []string{ownFolder}, "runtime folder %s is not a folder", s.Path)
 	case int(st.Uid) != os.Geteuid():
-		return nil, fault.New(nil, []string{hint}, "runtime folder %s belongs to uid %d", path, st.Uid)
+		return fault.New(nil, []string{ownFolder}, "runtime folder %s belongs to uid %d", s.Path, st.Uid)
 	case st.Mode&0o077 != 0:
-		return nil, fault.New(nil, []string{"chmod 700 " + path}, "runtime folder %s is open to others (mode %04o)", path, st.Mode&0o7777)
+		return fault.New(nil, []string{"chmod 700 " + s.Path}, "runtime folder %s is open to others (mode %04o)", s.Path, st.Mode&0o7777)
 	}
-	for _, dir := range []string{"mnt", "names", "pods"} {
-		if err := os.Mkdir(s.Below(dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fault.WithHint(fmt.Errorf("runtime folder: %w", err), hint)
-		}
-	}
-	return s, nil
+	return nil
 }
 
 // Below is a path in the store's folder.
@@ -287,7 +317,7 @@ func IsID(s string) bool {
 // Ids lists all pods by id.
 func (s *Store) Ids() ([]string, error) {
 	entries, err := os.ReadDir(s.Below("pods"))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // LookAtStore makes none
 		return nil, err
 	}
 	var ids []string
