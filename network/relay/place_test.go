@@ -88,7 +88,7 @@ func (w *world) withClient() {
 
 func (w *world) eventually(what string, is func() bool) {
 	w.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.Fatalf("not in time: %s (%d goroutines, %d descriptors)", what, runtime.NumGoroutine(), openFiles(w))
 		}
@@ -194,7 +194,7 @@ func (w *world) dial(from, network, address string) net.Conn {
 	w.Helper()
 	var c net.Conn
 	var err error
-	dial := func() { c, err = net.DialTimeout(network, address, 2*time.Second) }
+	dial := func() { c, err = net.DialTimeout(network, address, patience) }
 	if from == "far" {
 		testns.In(w, w.far, dial)
 	} else {
@@ -203,7 +203,7 @@ func (w *world) dial(from, network, address string) net.Conn {
 	if err != nil {
 		w.Fatal(err)
 	}
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	w.Cleanup(func() { c.Close() })
 	return c
 }
@@ -220,7 +220,7 @@ func (w *world) dialAs(client, network, address string) net.Conn {
 
 func (w *world) tryDialAs(client, network, address string) (net.Conn, error) {
 	w.Helper()
-	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(client)}}
+	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(client)}}
 	if network == "udp" {
 		d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(client)}
 	}
@@ -228,7 +228,7 @@ func (w *world) tryDialAs(client, network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	w.Cleanup(func() { c.Close() })
 	return c, nil
 }
@@ -236,14 +236,14 @@ func (w *world) tryDialAs(client, network, address string) (net.Conn, error) {
 // dialSlow connects a client whose kernel takes little before it reads.
 func (w *world) dialSlow(address string) net.Conn {
 	w.Helper()
-	d := net.Dialer{Timeout: 2 * time.Second, Control: func(_, _ string, raw syscall.RawConn) (err error) {
+	d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		return errors.Join(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) }), err)
 	}}
 	c, err := d.Dial("tcp", address)
 	if err != nil {
 		w.Fatal(err)
 	}
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	w.Cleanup(func() { c.Close() })
 	return c
 }
@@ -256,12 +256,12 @@ func hexPort(port string) string {
 
 // end returns the error that a client meets who connects and listens.
 func (w *world) end(port string) error {
-	c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 2*time.Second)
+	c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, patience)
 	if err != nil {
 		return err // it came as fast as that
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	_, err = c.Read(make([]byte, 1))
 	return err
 }

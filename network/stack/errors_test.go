@@ -64,22 +64,22 @@ func TestErrors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		patience := 200 * time.Millisecond
+		limit := 200 * time.Millisecond // for what is not to come
 		if want.udp != nil {
-			patience = 5 * time.Second
+			limit = patience
 		}
-		if err := datagramError(conn, patience); !errors.Is(err, want.udp) {
+		if err := datagramError(conn, limit); !errors.Is(err, want.udp) {
 			t.Errorf("UDP to %s: %v, not %v", addr, err, want.udp)
 		}
 	}
 }
 
 // datagramError sends a datagram and returns what the pod's kernel has to say of it, nil if that is nothing.
-func datagramError(conn net.Conn, patience time.Duration) error {
+func datagramError(conn net.Conn, limit time.Duration) error {
 	if _, err := conn.Write([]byte("x")); err != nil {
 		return err
 	}
-	conn.SetReadDeadline(time.Now().Add(patience))
+	conn.SetReadDeadline(time.Now().Add(limit))
 	_, err := conn.Read(make([]byte, 1))
 	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
 		return nil
@@ -120,7 +120,7 @@ func TestErrorQueue(t *testing.T) {
 			n, controls, _, peer, err = unix.Recvmsg(int(fd), data[:], control[:], unix.MSG_ERRQUEUE)
 		})
 		return err == nil
-	})
+	}, func() any { return err })
 	why, offender, told := parseError(control[:controls])
 	if !told || why.v4 != [2]byte{3, 1} || offender.String() != "10.9.0.2" || fromSockaddr(peer).String() != "198.51.100.1:9" || string(data[:n]) != "lost" {
 		t.Errorf("%v from %v about %q to %v", why, offender, data[:n], fromSockaddr(peer))
@@ -146,7 +146,7 @@ func TestPingErrors(t *testing.T) {
 		"fd02:1::1": "Address unreachable", "fd03:0:0:1::1": "From fd09::2 icmp_seq=1 Destination unreachable: No route",
 	} {
 		var out []byte
-		testns.In(t, l.pod, func() { out, _ = exec.Command("ping", "-n", "-c", "1", "-W", "1", addr).CombinedOutput() })
+		testns.In(t, l.pod, func() { out, _ = exec.Command("ping", "-n", "-c", "1", "-W", "40", addr).CombinedOutput() })
 		if !strings.Contains(string(out), want) || !strings.Contains(string(out), "+1 errors") {
 			t.Errorf("ping %s: %s", addr, out)
 		}
@@ -167,7 +167,7 @@ func TestTimedOut(t *testing.T) {
 	l.sysctl(l.pod, "net.ipv4.tcp_syn_retries", "1")
 	for _, addr := range []string{"198.51.100.33:80", "192.0.2.33:80"} {
 		var err error
-		testns.In(t, l.pod, func() { _, err = net.DialTimeout("tcp", addr, 20*time.Second) })
+		testns.In(t, l.pod, func() { _, err = net.DialTimeout("tcp", addr, patience) })
 		if !errors.Is(err, unix.ETIMEDOUT) {
 			t.Errorf("%s: %v", addr, err)
 		}

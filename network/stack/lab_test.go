@@ -151,11 +151,11 @@ func (l *lab) listen(where *os.File, addr string, serve func(*net.TCPConn)) {
 // dial connects from the pod.
 func (l *lab) dial(network, addr string) (conn net.Conn, err error) {
 	testns.In(l.t, l.pod, func() {
-		conn, err = net.DialTimeout(network, addr, 2*time.Second)
+		conn, err = net.DialTimeout(network, addr, patience)
 	})
 	if err == nil {
 		l.t.Cleanup(func() { conn.Close() })
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 	}
 	return conn, err
 }

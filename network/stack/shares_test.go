@@ -27,15 +27,15 @@ func neighbours(t *testing.T) (*lab, *Stack) {
 }
 
 // dialFrom connects from one of the pods.
-func (l *lab) dialFrom(src, addr string, limit time.Duration) (conn net.Conn, err error) {
+func (l *lab) dialFrom(src, addr string) (conn net.Conn, err error) {
 	l.t.Helper()
 	testns.In(l.t, l.pod, func() {
-		dialer := net.Dialer{Timeout: limit, LocalAddr: &net.TCPAddr{IP: net.ParseIP(src)}}
+		dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(src)}}
 		conn, err = dialer.Dial("tcp", addr)
 	})
 	if err == nil {
 		l.t.Cleanup(func() { conn.Close() })
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 	}
 	return conn, err
 }
@@ -48,8 +48,9 @@ func TestDialsAreShared(t *testing.T) {
 	l, s := neighbours(t)
 	l.listen(l.other, "10.9.0.2:80", echo)
 	l.hang(12, [4]byte{192, 0, 2, 1}) // from 10.0.2.100
-	eventually(t, "the greedy one has his share", func() bool { return s.Uses("greedy")[1].Own.Refused > 0 })
-	conn, err := l.dialFrom("10.0.2.101", "10.9.0.2:80", time.Second)
+	eventually(t, "the greedy one has his share", func() bool { return s.Uses("greedy")[1].Own.Refused > 0 },
+		func() any { return s.Uses("greedy") })
+	conn, err := l.dialFrom("10.0.2.101", "10.9.0.2:80")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func TestConnectionsAreShared(t *testing.T) {
 	l.listen(l.other, "10.9.0.2:80", echo)
 	opened := 0
 	for range 16 {
-		conn, err := l.dialFrom("10.0.2.100", "10.9.0.2:80", time.Second)
+		conn, err := l.dialFrom("10.0.2.100", "10.9.0.2:80")
 		if err != nil {
 			if !errors.Is(err, unix.ECONNREFUSED) {
 				t.Error(err)
@@ -83,7 +84,7 @@ func TestConnectionsAreShared(t *testing.T) {
 		t.Errorf("%d opened, %+v", opened, use)
 	}
 	for range 4 {
-		conn, err := l.dialFrom("10.0.2.101", "10.9.0.2:80", time.Second)
+		conn, err := l.dialFrom("10.0.2.101", "10.9.0.2:80")
 		if err != nil {
 			t.Fatal(err)
 		}

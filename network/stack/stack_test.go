@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand"
 	"net"
@@ -86,7 +87,7 @@ func TestSlowReader(t *testing.T) {
 			waits := now == before
 			before = now
 			return waits
-		})
+		}, s.seen)
 		got, err := io.ReadAll(conn)
 		if err != nil || !bytes.Equal(got, data) {
 			t.Errorf("pieces of %d: %d bytes of %d arrived, or others: %v", piece, len(got), len(data), err)
@@ -290,12 +291,13 @@ func TestUDP(t *testing.T) {
 
 // There are never more sessions than may be, the idlest goes first, and all end by themselves.
 func TestFlowsEnd(t *testing.T) {
+	t.Parallel()
 	if !testns.Inside(t) {
 		return
 	}
 	l := newLab(t)
 	few, soon := sizesFor(defaultDescriptors), defaultTimes
-	few.flows, soon.asked, soon.replied = 8, 400*time.Millisecond, 400*time.Millisecond
+	few.flows, soon.asked, soon.replied = 8, 3*time.Second, 3*time.Second // longer than an answer takes on a busy machine
 	s := l.startWith(Config{}, newLimits(few, soon, false))
 	l.echoUDP(l.other, "10.9.0.2:53")
 	for range 40 {
@@ -308,28 +310,29 @@ func TestFlowsEnd(t *testing.T) {
 			t.Fatalf("%d flows", n)
 		}
 	}
-	eventually(t, "the sessions end", func() bool { return s.Counters().Flows == 0 })
+	eventually(t, "the sessions end", func() bool { return s.Counters().Flows == 0 }, s.seen)
 }
 
-// eventually waits until a condition holds, ten seconds at most.
-func eventually(t *testing.T, what string, condition func() bool) {
+// eventually waits until a condition holds; if it does not it tells what was seen instead.
+func eventually(t *testing.T, what string, condition func() bool, seen ...func() any) {
 	t.Helper()
-	within(t, 10*time.Second, what, condition)
-}
-
-func within(t *testing.T, limit time.Duration, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(limit)
+	deadline := time.After(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
 		select {
 		case <-deadline:
-			t.Fatal("not true in time: ", what)
+			for _, see := range seen {
+				t.Logf("seen at last: %+v", see())
+			}
+			t.Fatalf("not true within %v: %s", patience, what)
 		case <-tick.C:
 		}
 	}
 }
+
+// seen is what a Stack counts, for eventually.
+func (s *Stack) seen() any { return s.Counters() }
 
 // The hook answers, by UDP and by TCP, whoever asks at the resolver's address.
 func TestDNS(t *testing.T) {
@@ -392,7 +395,7 @@ func TestPing(t *testing.T) {
 	ping := func(addr string, answers bool) error {
 		patience := []string{"-c", "2", "-i", "0.01", "-W", "0.3"}
 		if answers { // until it does
-			patience = []string{"-c", "1", "-i", "0.1", "-w", "2"}
+			patience = []string{"-c", "1", "-i", "0.1", "-w", "40"}
 		}
 		var err error
 		testns.In(t, l.pod, func() {
@@ -446,7 +449,7 @@ func TestConnectionLimit(t *testing.T) {
 		for _, conn := range open {
 			conn.Close()
 		}
-		eventually(t, "all are closed", func() bool { return s.Counters().Connections == 0 })
+		eventually(t, "all are closed", func() bool { return s.Counters().Connections == 0 }, s.seen)
 	}
 }
 
@@ -498,7 +501,7 @@ func TestCloseAndTakeOver(t *testing.T) {
 		steady := g == goroutines && f == files
 		goroutines, files = g, f
 		return steady
-	})
+	}, func() any { return fmt.Sprintf("%d goroutines, %d files", goroutines, files) })
 	for range 3 {
 		s, err := New(Config{Tun: l.openTun(), Gateway: []netip.Addr{gateway4}})
 		if err != nil {
@@ -513,6 +516,9 @@ func TestCloseAndTakeOver(t *testing.T) {
 	eventually(t, "no goroutine and no file is left", func() bool {
 		g, f := settled()
 		return g <= goroutines && f <= files
+	}, func() any {
+		g, f := settled()
+		return fmt.Sprintf("%d goroutines, %d files; before %d, %d", g, f, goroutines, files)
 	})
 }
 
@@ -526,7 +532,7 @@ func TestDeviceDeleted(t *testing.T) {
 	testns.In(t, l.pod, func() { testns.Run(t, "ip", "link", "del", "tun0") })
 	select {
 	case <-s.Done():
-	case <-time.After(2 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nobody noticed")
 	}
 }
