@@ -39,6 +39,7 @@ func (s *Started) Signal(sig unix.Signal) error {
 	return proc.Member{PID: s.process.PID, PIDFD: s.pidfd}.Signal(sig)
 }
 
+// Kill ends the command, which can't refuse.
 func (s *Started) Kill() { _ = s.Signal(unix.SIGKILL) }
 
 // newStarted describes what an executor has become so far. It outlives the executor's own descriptors.
@@ -58,6 +59,7 @@ func newStarted(executor *nsenter.Executor) (*Started, error) {
 	return s, nil
 }
 
+// Close closes what is held of the command, which goes on.
 func (s *Started) Close() {
 	s.pidfd.Close()
 	if s.Mounts != nil {

@@ -50,6 +50,41 @@ func WriteMaps(p *pod.Pod, pid int, throughPrograms bool) error {
 	return nil
 }
 
+// WriteMapsBelow writes the maps of a user namespace that is a child of the hub's, where its ids must be mapped:
+// whoever does it must be in there, user_namespaces(7). No newuidmap is needed.
+func WriteMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
+	pidfd, err := store.Open(hub)
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	uids, err := ids.SeenIn(p.UIDMap, hub.UIDMap)
+	if err != nil {
+		return err
+	}
+	gids, err := ids.SeenIn(p.GIDMap, hub.GIDMap)
+	if err != nil {
+		return err
+	}
+	m, err := StartMaker(pidfd, unix.CLONE_NEWUSER, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SYS_ADMIN, capability.CAP_SETFCAP)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	b := &plan.Builder{}
+	files := []struct{ name, text string }{{"setgroups", "deny"}, {"uid_map", ids.Lines(uids)}, {"gid_map", ids.Lines(gids)}}
+	if !p.OneID {
+		files = files[1:]
+	}
+	for _, file := range files {
+		fd := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, fmt.Sprintf("/proc/%d/%s", pid, file.name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		b.Call(unix.SYS_WRITE, fd, file.text, len(file.text))
+		b.Call(unix.SYS_CLOSE, fd)
+	}
+	_, err = m.Do(b)
+	return err
+}
+
 func newIDMaps(p *pod.Pod, pid int) error {
 	mappers := []*mapper{{name: "newuidmap", ids: p.UIDMap}, {name: "newgidmap", ids: p.GIDMap}}
 	for _, m := range mappers {
@@ -115,39 +150,4 @@ func (m *mapper) wait() (said string, err error) {
 		err = fmt.Errorf("exit status %d", proc.AsShell(status))
 	}
 	return string(text), err
-}
-
-// WriteMapsBelow writes the maps of a user namespace that is a child of the hub's, where its ids must be mapped:
-// whoever does it must be in there, user_namespaces(7). No newuidmap is needed.
-func WriteMapsBelow(p *pod.Pod, hub *pod.Pod, pid int) error {
-	pidfd, err := store.Open(hub)
-	if err != nil {
-		return err
-	}
-	defer pidfd.Close()
-	uids, err := ids.SeenIn(p.UIDMap, hub.UIDMap)
-	if err != nil {
-		return err
-	}
-	gids, err := ids.SeenIn(p.GIDMap, hub.GIDMap)
-	if err != nil {
-		return err
-	}
-	m, err := StartMaker(pidfd, unix.CLONE_NEWUSER, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SYS_ADMIN, capability.CAP_SETFCAP)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	b := &plan.Builder{}
-	files := []struct{ name, text string }{{"setgroups", "deny"}, {"uid_map", ids.Lines(uids)}, {"gid_map", ids.Lines(gids)}}
-	if !p.OneID {
-		files = files[1:]
-	}
-	for _, file := range files {
-		fd := b.Call(unix.SYS_OPENAT, unix.AT_FDCWD, fmt.Sprintf("/proc/%d/%s", pid, file.name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
-		b.Call(unix.SYS_WRITE, fd, file.text, len(file.text))
-		b.Call(unix.SYS_CLOSE, fd)
-	}
-	_, err = m.Do(b)
-	return err
 }

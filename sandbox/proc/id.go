@@ -26,19 +26,6 @@ type ID struct {
 	PIDFDInode uint64 `json:"pidfd_inode,omitempty"` // unique until reboot since Linux 6.9; else 0
 }
 
-// Alive says whether that process, and no later one of its pid, has not ended.
-func (h ID) Alive() bool {
-	if h.PID == 0 {
-		return false
-	}
-	pidfd, err := h.Open()
-	if err != nil {
-		return false
-	}
-	pidfd.Close()
-	return true
-}
-
 // BootID names this boot of the machine: pids of another mean nothing.
 var BootID = sync.OnceValues(func() (string, error) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -106,6 +93,19 @@ func (h ID) Open() (*os.File, error) {
 		return nil, fault.ErrExited
 	}
 	return pidfd, nil
+}
+
+// Alive says whether that process, and no later one of its pid, has not ended.
+func (h ID) Alive() bool {
+	if h.PID == 0 {
+		return false
+	}
+	pidfd, err := h.Open()
+	if err != nil {
+		return false
+	}
+	pidfd.Close()
+	return true
 }
 
 func (h ID) is(pidfd *os.File) bool {

@@ -10,7 +10,7 @@ import (
 	"github.com/podsh/podsh/sandbox/fault"
 )
 
-// The real-time signals that glibc leaves to programs, signal(7); the kernel's begin with 32.
+// RtMin and RtMax are the first and the last of the real-time signals that glibc leaves to programs, signal(7); the kernel's begin with 32.
 const RtMin, RtMax = 34, 64
 
 // otherNames are names that package unix has not.

@@ -19,41 +19,6 @@ import (
 	"github.com/podsh/podsh/sandbox/spec"
 )
 
-// containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
-// free: it was killed on its way in or out.
-func containerNamed(p *pod.Pod, name string) string {
-	if !spec.IsName(name) {
-		return ""
-	}
-	id, err := os.ReadFile(StoreOf(p).Below("pods", p.ID, "names", name))
-	if err != nil || !IsID(string(id)) || !files.Exists(ContainersPath(p, string(id))) {
-		return ""
-	}
-	return string(id)
-}
-
-// freeName names a container after its image, or after its command.
-func freeName(c *pod.Container) string {
-	base := path.Base(c.Argv[0])
-	if c.Image.Name != "" {
-		base = path.Base(c.Image.Name)
-		base, _, _ = strings.Cut(base, "@")
-		base, _, _ = strings.Cut(base, ":")
-	}
-	if !spec.IsName(base) || len(base) > 40 {
-		base = "container"
-	}
-	for n := 1; ; n++ {
-		name := base
-		if n > 1 {
-			name = fmt.Sprintf("%s-%d", base, n)
-		}
-		if containerNamed(c.In, name) == "" {
-			return name
-		}
-	}
-}
-
 // LoadContainer reads a container's description.
 func LoadContainer(p *pod.Pod, id string) (*pod.Container, error) {
 	text, err := os.ReadFile(ContainersPath(p, id, "container.json"))
@@ -206,6 +171,19 @@ func match(p *pod.Pod, ref string) ([]*pod.Container, error) {
 	return found, nil
 }
 
+// containerNamed returns the id of the pod's container of that name, or "". A name whose container is not there is
+// free: it was killed on its way in or out.
+func containerNamed(p *pod.Pod, name string) string {
+	if !spec.IsName(name) {
+		return ""
+	}
+	id, err := os.ReadFile(StoreOf(p).Below("pods", p.ID, "names", name))
+	if err != nil || !IsID(string(id)) || !files.Exists(ContainersPath(p, string(id))) {
+		return ""
+	}
+	return string(id)
+}
+
 func noContainer(p *pod.Pod, name string) error {
 	hint := "`podsh ps -c -a` shows all containers"
 	var known []string
@@ -259,4 +237,26 @@ func (s *Store) noTarget(ref string) error {
 		}
 	}
 	return fault.New(fault.ErrNoPod, []string{fault.DidYouMean(ref, known, hint)}, "no pod or container named %q", ref)
+}
+
+// freeName names a container after its image, or after its command.
+func freeName(c *pod.Container) string {
+	base := path.Base(c.Argv[0])
+	if c.Image.Name != "" {
+		base = path.Base(c.Image.Name)
+		base, _, _ = strings.Cut(base, "@")
+		base, _, _ = strings.Cut(base, ":")
+	}
+	if !spec.IsName(base) || len(base) > 40 {
+		base = "container"
+	}
+	for n := 1; ; n++ {
+		name := base
+		if n > 1 {
+			name = fmt.Sprintf("%s-%d", base, n)
+		}
+		if containerNamed(c.In, name) == "" {
+			return name
+		}
+	}
 }

@@ -95,6 +95,19 @@ func ReadState(path string) (*pod.ContainerState, error) {
 	return state, json.Unmarshal(text, state)
 }
 
+// Written is the state as it stands in the store, whether it is true or not.
+func Written(c *pod.Container) (*pod.ContainerState, error) {
+	return ReadState(PathOf(c, "state.json"))
+}
+
+// WhereItWrote adds to the end of its pod where the container's files are: nothing starts in that pod any more.
+func WhereItWrote(c *pod.Container, err error) error {
+	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, fault.ErrExited) && files.Exists(upper) {
+		return fault.WithHint(err, "what the container wrote is in %s", upper)
+	}
+	return err
+}
+
 // SaveState writes down what the container is doing: all of it, or nothing.
 func SaveState(c *pod.Container, state *pod.ContainerState) error {
 	text, err := json.Marshal(state)

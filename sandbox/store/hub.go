@@ -2,11 +2,15 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/podsh/podsh/sandbox/fault"
+	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 )
 
@@ -17,6 +21,7 @@ import (
 // way out for all of them. Root's networks are on the host: then the hub has the host's network namespace,
 // and holds nothing but its helper.
 
+// HubFile holds the hub's id.
 const HubFile = "hub"
 
 // Hub returns the pod that networks are in, or nil.
@@ -33,4 +38,36 @@ func (s *Store) Hub() (*pod.Pod, error) {
 		return nil, nil
 	}
 	return hub, err
+}
+
+// LockHub keeps the hub as it is. Whoever makes a pod there shares the lock, so that the hub is not removed
+// meanwhile; whoever makes or removes the hub has it alone.
+func (s *Store) LockHub(how int) (hub *pod.Pod, unlock func(), err error) {
+	f, err := os.OpenFile(s.Below("hub.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, nil, s.Full(fault.WithHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.Below("hub.lock")))
+	}
+	if err = files.Lock(f, how); err == nil {
+		hub, err = s.Hub()
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return hub, func() { f.Close() }, nil
+}
+
+// InHub lists the pods of a hub that run.
+func (s *Store) InHub(hub *pod.Pod) ([]*pod.Pod, error) {
+	pods, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	var in []*pod.Pod
+	for _, p := range pods {
+		if p.Hub == hub.ID && StatusOf(p) == pod.Running {
+			in = append(in, p)
+		}
+	}
+	return in, nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -54,6 +55,29 @@ func (s *Store) NetworksNamed(names ...string) (networks []*network.Network, err
 		networks = append(networks, n)
 	}
 	return networks, nil
+}
+
+// networkBeside finds a network by its name, where words may have been meant as well.
+func (s *Store) networkBeside(name string, words []string) (*network.Network, error) {
+	n, err := s.ReadNetwork(name)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return n, err
+	}
+	hint := "`podsh network ls` shows all networks"
+	if spec.IsName(name) && !spec.ReservedNetwork(name) {
+		hint += ", `podsh network create " + name + "` makes it"
+	}
+	networks, _ := s.Networks() // for the hint alone
+	known := slices.Clone(words)
+	for _, other := range networks {
+		known = append(known, other.Name)
+	}
+	if near := fault.Nearest(name, known); near != "" {
+		hint = fmt.Sprintf("did you mean %q? `podsh network ls` shows all networks", near)
+	} else if foreign := spec.ForeignNets[name]; foreign != "" && words != nil {
+		hint = foreign
+	}
+	return nil, fault.New(fault.ErrNoNetwork, []string{hint}, "no network named %q", name)
 }
 
 // ErrBrokenNetwork says that a network's description can't be read.

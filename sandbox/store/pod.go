@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/podsh/podsh/sandbox/fault"
-	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/proc"
 )
@@ -143,19 +141,6 @@ func (s *Store) noPod(ref string) error {
 		}
 	}
 	return fault.New(fault.ErrNoPod, []string{fault.DidYouMean(ref, known, hint)}, "no pod named %q", ref)
-}
-
-// Written is the state as it stands in the store, whether it is true or not.
-func Written(c *pod.Container) (*pod.ContainerState, error) {
-	return ReadState(PathOf(c, "state.json"))
-}
-
-// WhereItWrote adds to the end of its pod where the container's files are: nothing starts in that pod any more.
-func WhereItWrote(c *pod.Container, err error) error {
-	if upper := filepath.Join(c.Disk, "upper"); errors.Is(err, fault.ErrExited) && files.Exists(upper) {
-		return fault.WithHint(err, "what the container wrote is in %s", upper)
-	}
-	return err
 }
 
 // Lives is nil as long as the holder does; else an error that is ErrExited.

@@ -10,73 +10,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podsh/podsh/network"
 	"github.com/podsh/podsh/sandbox/fault"
 	"github.com/podsh/podsh/sandbox/files"
 	"github.com/podsh/podsh/sandbox/pod"
 	"github.com/podsh/podsh/sandbox/spec"
 )
-
-// LockHub keeps the hub as it is. Whoever makes a pod there shares the lock, so that the hub is not removed
-// meanwhile; whoever makes or removes the hub has it alone.
-func (s *Store) LockHub(how int) (hub *pod.Pod, unlock func(), err error) {
-	f, err := os.OpenFile(s.Below("hub.lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, nil, s.Full(fault.WithHint(fmt.Errorf("lock of the hub of networks: %w", err), "ls -ld %s: it is podsh's own, and can be removed while no podsh runs", s.Below("hub.lock")))
-	}
-	if err = files.Lock(f, how); err == nil {
-		hub, err = s.Hub()
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return hub, func() { f.Close() }, nil
-}
-
-// InHub lists the pods of a hub that run.
-func (s *Store) InHub(hub *pod.Pod) ([]*pod.Pod, error) {
-	pods, err := s.List()
-	if err != nil {
-		return nil, err
-	}
-	var in []*pod.Pod
-	for _, p := range pods {
-		if p.Hub == hub.ID && StatusOf(p) == pod.Running {
-			in = append(in, p)
-		}
-	}
-	return in, nil
-}
-
-// networkBeside finds a network by its name, where words may have been meant as well.
-func (s *Store) networkBeside(name string, words []string) (*network.Network, error) {
-	n, err := s.ReadNetwork(name)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return n, err
-	}
-	hint := "`podsh network ls` shows all networks"
-	if spec.IsName(name) && !spec.ReservedNetwork(name) {
-		hint += ", `podsh network create " + name + "` makes it"
-	}
-	networks, _ := s.Networks() // for the hint alone
-	known := slices.Clone(words)
-	for _, other := range networks {
-		known = append(known, other.Name)
-	}
-	if near := fault.Nearest(name, known); near != "" {
-		hint = fmt.Sprintf("did you mean %q? `podsh network ls` shows all networks", near)
-	} else if foreign := spec.ForeignNets[name]; foreign != "" && words != nil {
-		hint = foreign
-	}
-	return nil, fault.New(fault.ErrNoNetwork, []string{hint}, "no network named %q", name)
-}
 
 // Store is the folder in which pods are described. A pod lives in its holder; the store only says where.
 //
@@ -85,7 +28,7 @@ func (s *Store) networkBeside(name string, words []string) (*network.Network, er
 //	names/NAME           the id of the pod called so
 //	pods/ID/pod.json     the pod
 //	pods/ID/join         the plan of a plain join (nsenter.Saved)
-//	pods/ID/net.json     its network, where that is more than localhost (NetState)
+//	pods/ID/net.json     its network, where that is more than localhost (pod.NetState)
 //	pods/ID/control      the socket of the helper that leads with it
 //	new-*, gone-*        a pod that is being written or removed, under the lock or one of its own; without, left over
 type Store struct {
