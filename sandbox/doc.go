@@ -15,7 +15,8 @@
 //	spec       what was asked for, parsed and checked
 //	proc       a process by its identity: signal, wait, /proc
 //	pod        what was decided of a pod, and written down
-//	plan       Facts, steps, how they are explained; looks at nothing
+//	step       what plans consist of, and how they are shown
+//	plan       Facts, and the steps of what podsh does; looks at nothing
 //	store      the folder of descriptions
 //	doctor     why the kernel refuses, and what mends it
 //	perform    carries a plan's calls out, whosever it is

@@ -14,7 +14,7 @@ func (plan Plan) CallName(call nsenter.Call) string {
 	return strings.TrimSpace(CallName(call) + " " + plan.mounted(call))
 }
 
-// CallKey is what hintsFor knows a call by. It takes those that have the kernel make a file system for one mount(2).
+// CallKey is what doctor.HintsFor knows a call by. It takes those that have the kernel make a file system for one mount(2).
 func (plan Plan) CallKey(call nsenter.Call, errno unix.Errno) string {
 	if kind := plan.mounted(call); kind != "" && errno != unix.ENOSYS {
 		return "mount " + kind
@@ -35,7 +35,7 @@ func (plan Plan) mounted(call nsenter.Call) string {
 	return TextAt(opened.Call, 0)
 }
 
-// CallKey is what hintsFor knows a call by: "mount proc", or the name of the system call.
+// CallKey is what doctor.HintsFor knows a call by: "mount proc", or the name of the system call.
 func CallKey(call nsenter.Call) string {
 	name := CallNames[call.Nr]
 	if call.Nr == unix.SYS_MOUNT {
