@@ -184,9 +184,6 @@ func (s *ContainerSpec) Validate() error {
 	if s.Image != "" && s.Rootfs.Kind != "" {
 		return fault.New(fault.ErrInvalid, []string{"leave out one of them"}, "a container is made of image %q or of %s, not of both", s.Image, s.Rootfs.Dir)
 	}
-	if s.Rootfs.Kind == "host" {
-		return fault.New(fault.ErrInvalid, []string{"podsh join runs commands in the pod's own root"}, "the host's root is no root for a container")
-	}
 	if err := validateEnv(s.Env); err != nil {
 		return err
 	}

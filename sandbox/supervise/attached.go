@@ -157,3 +157,12 @@ func (a *attached) close() {
 		a.in.Close() // of a terminal it is the same file: closed already
 	}
 }
+
+func (v *supervised) resize(rows, columns uint16) {
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	v.rows, v.columns = rows, columns
+	if v.terminal != nil {
+		_ = unix.IoctlSetWinsize(int(v.terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}) // it may be gone
+	}
+}

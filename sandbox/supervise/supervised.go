@@ -387,15 +387,6 @@ func (v *supervised) await() int {
 	return v.state.ExitCode
 }
 
-func (v *supervised) resize(rows, columns uint16) {
-	v.mutex.Lock()
-	defer v.mutex.Unlock()
-	v.rows, v.columns = rows, columns
-	if v.terminal != nil {
-		_ = unix.IoctlSetWinsize(int(v.terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}) // it may be gone
-	}
-}
-
 // dismiss lets everybody go who is attached, when they have got all there is.
 func (v *supervised) dismiss() {
 	v.mutex.Lock()
