@@ -23,16 +23,7 @@ func TestJoinerBelievesNoForeignPID(t *testing.T) {
 	}
 	defer other.Wait()
 	defer other.Process.Kill()
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
+	exe, null := opened(t, "/proc/self/exe", os.O_RDONLY), opened(t, os.DevNull, os.O_RDWR)
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -79,16 +70,7 @@ func TestJoinerBelievesNoForeignPID(t *testing.T) {
 // TestJoinerAwaitsLastClone: of two clones it is the last that becomes the command, though it may be faster than the word about
 // the first. Many at once, for then it is.
 func TestJoinerAwaitsLastClone(t *testing.T) {
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
+	exe, null := opened(t, "/proc/self/exe", os.O_RDONLY), opened(t, os.DevNull, os.O_RDWR)
 	var callers sync.WaitGroup
 	for range 4 * runtime.NumCPU() {
 		callers.Go(func() {
@@ -113,4 +95,15 @@ func TestJoinerAwaitsLastClone(t *testing.T) {
 		})
 	}
 	callers.Wait()
+}
+
+// opened is a file that is open until the end of the test.
+func opened(t *testing.T, path string, how int) *os.File {
+	t.Helper()
+	file, err := os.OpenFile(path, how, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file
 }
