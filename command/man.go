@@ -88,7 +88,8 @@ host, its localhost too, as host.containers.internal and by its addresses.
 
 Names are looked up by the host's name servers, in its domains and with its
 options, as its resolv.conf has them at the time: the pod's follows, until
-somebody in the pod changes it.
+somebody in the pod changes it. Names of the host's /etc/hosts are found, too,
+but for its loopback addresses; not with --dns or --hosts-file none.
 
 Pods on a network (podsh network create, --net NAME) find each other by name.
 Without root networks are in a hub, a pod of podsh's own that comes with the

@@ -80,9 +80,9 @@ func netSpec(c *cli.Context, asked *spec.Net) error {
 // hostsFile reads --hosts-file host|none|FILE.
 func hostsFile(c *cli.Context) (string, error) {
 	switch file := c.String("hosts-file"); {
-	case !c.IsSet("hosts-file"), file == "none":
+	case !c.IsSet("hosts-file"):
 		return "", nil
-	case file == spec.HostsOfHost:
+	case file == spec.HostsOfHost, file == spec.NoHosts:
 		return file, nil
 	default:
 		return filepath.Abs(file)

@@ -46,6 +46,7 @@ type Member struct {
 	Networks  map[string][]netip.Addr `json:"networks,omitempty"`
 	Aliases   map[string][]string     `json:"aliases,omitempty"`  // more names, by network
 	Internal  bool                    `json:"internal,omitempty"` // it is on internal networks alone
+	Hosts     bool                    `json:"hosts,omitempty"`    // it may ask for the names of the host's /etc/hosts
 	DNS       []netip.Addr            `json:"dns,omitempty"`      // servers of its own, else the host's
 	HostPorts *HostPorts              `json:"host_ports,omitempty"`
 }

@@ -54,7 +54,8 @@ func (h *helper) serveMember(request *control.Request, files []*os.File) (*contr
 
 // known is the pod as those who ask for its name know it. On no network it is known to nobody, but asks.
 func (m *member) known() names.Member {
-	known := names.Member{ID: m.ID, Names: m.Names, Aliases: m.Aliases, Networks: map[string][]netip.Addr{}, DNS: m.DNS, Internal: m.Internal}
+	known := names.Member{ID: m.ID, Names: m.Names, Aliases: m.Aliases, Networks: map[string][]netip.Addr{}, DNS: m.DNS,
+		Internal: m.Internal, Hosts: m.Hosts}
 	for name, addresses := range m.Networks {
 		known.Networks[name] = addresses
 	}

@@ -34,10 +34,11 @@ type pod struct {
 	addrs    map[string][]netip.Addr
 	servers  []netip.AddrPort
 	internal bool
+	hosts    bool
 }
 
 func newPod(member Member) *pod {
-	p := &pod{id: member.ID, addrs: map[string][]netip.Addr{}, aliases: map[string][]string{}, internal: member.Internal}
+	p := &pod{id: member.ID, addrs: map[string][]netip.Addr{}, aliases: map[string][]string{}, internal: member.Internal, hosts: member.Hosts}
 	for _, name := range member.Names {
 		p.names = append(p.names, dns.CanonicalName(name))
 	}

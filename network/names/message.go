@@ -89,7 +89,7 @@ func (r *request) check() int {
 	return dns.RcodeSuccess
 }
 
-// answer answers what the forwarder knows by itself: pods, their addresses, the host.
+// answer answers what the forwarder knows by itself: pods, their addresses, the host, and the names that this has.
 func (f *Forwarder) answer(x *index, r *request) ([]byte, bool) {
 	name := dns.CanonicalName(r.msg.Question[0].Name)
 	if name == HostName+"." || name == DockerHostName+"." {
@@ -107,16 +107,24 @@ func (f *Forwarder) answer(x *index, r *request) ([]byte, bool) {
 		return r.reply(dns.RcodeSuccess, r.records(addrs)...), true
 	}
 	if called := x.name(r.asker, name); called != "" {
-		var records []dns.RR
-		if r.wants(dns.TypePTR) {
-			records = append(records, &dns.PTR{Hdr: r.header(dns.TypePTR), Ptr: called})
-		}
-		return r.reply(dns.RcodeSuccess, records...), true
+		return r.pointer(called), true
 	}
 	if below {
 		return r.reply(dns.RcodeNameError), true
 	}
+	if r.asker.hosts {
+		known, _ := f.hosts.read() // beside an error, what it had: a name that is missing is asked of the servers
+		return known.answer(r)
+	}
 	return nil, false
+}
+
+// pointer answers a question about an address that is called so.
+func (r *request) pointer(called string) []byte {
+	if !r.wants(dns.TypePTR) {
+		return r.reply(dns.RcodeSuccess)
+	}
+	return r.reply(dns.RcodeSuccess, &dns.PTR{Hdr: r.header(dns.TypePTR), Ptr: called})
 }
 
 // records are the A and AAAA records of addrs that the question is after: maybe none, for a name that has none

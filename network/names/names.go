@@ -9,6 +9,7 @@
 package names
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"sync/atomic"
@@ -32,6 +33,12 @@ const (
 	maxConnections = 64   // TCP; beyond: closed
 )
 
+// What is read of the host's files, in bytes. Lists that block advertisements have megabytes.
+const (
+	maxResolvConf = 64 << 10
+	maxHosts      = 8 << 20
+)
+
 // ttl is how long a pod's name may be remembered, in seconds: pods come and go.
 const ttl = 1
 
@@ -39,6 +46,8 @@ const ttl = 1
 type Config struct {
 	// ResolvConf is the resolv.conf(5) that names the servers; empty: /etc/resolv.conf.
 	ResolvConf string
+	// Hosts is the hosts(5) whose names members with Hosts may ask for; empty: /etc/hosts.
+	Hosts string
 	// HostAddresses are those at which the pod at from reaches the host, the meaning of its names. If it is nil,
 	// or there are none, the names do not exist.
 	HostAddresses func(from netip.Addr) []netip.Addr
@@ -57,12 +66,14 @@ type Member struct {
 	Networks map[string][]netip.Addr
 	DNS      []netip.Addr // servers to ask, port 53, in place of the host's
 	Internal bool         // nothing that it asks leaves the host: other names do not exist
+	Hosts    bool         // the names of the host's /etc/hosts exist for it
 }
 
 // Forwarder answers the queries of pods. Its methods may be called at the same time.
 type Forwarder struct {
 	directory     directory
-	resolv        resolvConf
+	resolv        changing[settings]
+	hosts         changing[hosts]
 	hostAddresses func(netip.Addr) []netip.Addr
 	queries       *share.Limit[string]
 	connections   *share.Limit[string]
@@ -75,16 +86,15 @@ type Forwarder struct {
 // New returns a forwarder without members. It reads nothing before it is asked.
 func New(config Config) *Forwarder {
 	f := &Forwarder{
-		resolv:        resolvConf{path: config.ResolvConf, settings: settings{timeout: defaultTimeout, attempts: defaultAttempts}},
+		resolv: changing[settings]{path: cmp.Or(config.ResolvConf, "/etc/resolv.conf"), most: maxResolvConf, parse: parse,
+			value: settings{timeout: defaultTimeout, attempts: defaultAttempts}},
+		hosts:         changing[hosts]{path: cmp.Or(config.Hosts, "/etc/hosts"), most: maxHosts, parse: parseHosts},
 		hostAddresses: config.HostAddresses,
 		queries:       share.New[string](maxQueries),
 		connections:   share.New[string](maxConnections),
 	}
 	if n := config.Queries; n > 0 && n < maxQueries {
 		f.queries = share.New[string](n)
-	}
-	if f.resolv.path == "" {
-		f.resolv.path = "/etc/resolv.conf"
 	}
 	if f.hostAddresses == nil {
 		f.hostAddresses = func(netip.Addr) []netip.Addr { return nil }

@@ -22,7 +22,7 @@ func readNames(f *plan.Facts, wanted *spec.Spec) error {
 	}
 	file := wanted.Net.HostsFile
 	switch file {
-	case "":
+	case "", spec.NoHosts:
 		return nil
 	case spec.HostsOfHost:
 		file = "/etc/hosts"

@@ -25,7 +25,7 @@ type Net struct {
 	Search     []string            `json:"search,omitempty"`     // domains in place of the host's, resolv.conf(5); network.NoSearch: none
 	Options    []string            `json:"options,omitempty"`    // of resolv.conf(5), in place of the host's
 	Hosts      []NamedHost         `json:"hosts,omitempty"`      // for /etc/hosts
-	HostsFile  string              `json:"hosts_file,omitempty"` // more lines for it: of this file; HostsOfHost, or empty
+	HostsFile  string              `json:"hosts_file,omitempty"` // more lines for it: of this file; HostsOfHost, NoHosts, or empty
 	HostAccess bool                `json:"host_access,omitempty"`
 	HostPorts  []uint16            `json:"host_ports,omitempty"` // that it reaches on the host; none are all
 	Sysctls    []Sysctl            `json:"sysctls,omitempty"`    // net.*
@@ -39,8 +39,11 @@ const (
 	WayOutSlirp = "slirp4netns"
 )
 
-// HostsOfHost in place of a file are the host's own lines.
-const HostsOfHost = "host"
+// What may stand in place of a hosts file.
+const (
+	HostsOfHost = "host" // the host's own lines
+	NoHosts     = "none" // and no answers from them either
+)
 
 // NamedHost is a line of /etc/hosts.
 type NamedHost struct {
@@ -247,6 +250,12 @@ func isDomain(s string) bool {
 
 // FollowsHost says whether names of the host's domains mean something in the pod.
 func (n *Net) FollowsHost() bool { return n.WayOut != WayOutNone || n.OnNetworks() }
+
+// AsksHosts says whether names of the host's /etc/hosts are answered: by default, but not where the user named
+// whom or what to ask instead.
+func (n *Net) AsksHosts() bool {
+	return len(n.DNS) == 0 && (n.HostsFile == "" || n.HostsFile == HostsOfHost)
+}
 
 // HostLines are the pairs of address and name that are asked for in /etc/hosts.
 func (n *Net) HostLines() (entries [][2]string) {

@@ -193,7 +193,7 @@ func (s *Spec) validateNamespaces() error {
 		for flag, given := range map[string]bool{
 			"--rootfs": s.Rootfs.IsFolder(), "--volume": len(s.Volumes) > 0, "--tmpfs": len(s.Tmpfs) > 0,
 			"--read-only": s.ReadOnly, "--unmask": len(s.Unmask) > 0,
-			"--hosts-file": s.Net.HostsFile != "", "--add-host": len(s.Net.Hosts) > 0,
+			"--hosts-file": s.Net.HostsFile != "" && s.Net.HostsFile != NoHosts, "--add-host": len(s.Net.Hosts) > 0,
 			"--dns-search": len(s.Net.Search) > 0, "--dns-option": len(s.Net.Options) > 0,
 		} {
 			if given {

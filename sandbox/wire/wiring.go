@@ -271,6 +271,7 @@ func (w *Wiring) member() *control.Member {
 			m.Internal = false
 		}
 	}
+	m.Hosts = n.AsksHosts() && !m.Internal
 	return m
 }
 
